@@ -1,0 +1,258 @@
+// The host engine: steps a scheduler whose learning rates are Python numbers, writing straight into the
+// param-group dicts. While an engine is attached it holds the scheduler's counters and last LRs, and the
+// scheduler's __dict__ does not; hyperparameters stay in __dict__ and are read again whenever it changes.
+#pragma once
+
+#include <vector>
+
+#include "../schedule/plateau.h"
+#include "../schedule/scalar.h"
+#include "description.h"
+#include "dict_version.h"
+#include "param_groups.h"
+#include "python.h"
+
+namespace fastsched::host {
+
+enum class Outcome { failed = -1, declined = 0, stepped = 1 };
+
+// A learning rate as a Python number; ints are remembered, so that _last_lr gives back what was there.
+struct NumberLR {
+  double value;
+  bool integer;
+
+  static bool read(PyObject* object, NumberLR& out) {
+    if (PyFloat_CheckExact(object)) {
+      out = {PyFloat_AS_DOUBLE(object), false};
+      return true;
+    }
+    out.integer = true;
+    return read_integer(object, out.value);
+  }
+  PyObject* to_python() const { return integer ? PyLong_FromDouble(value) : PyFloat_FromDouble(value); }
+};
+
+// The learning rates of all groups, looked up again only in dicts that changed.
+class NumberGroups {
+ public:
+  // False if some group's LR is not a plain number; nothing is written to the groups either way.
+  bool refresh(PyObject* groups) {
+    const std::size_t count = length(groups);
+    if (lrs_.size() != count) {
+      versions_.assign(count, kUnknownVersion);
+      lrs_.resize(count);
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      PyObject* group = item(groups, i);
+      if (!PyDict_CheckExact(group)) return false;
+      if (unchanged(group, versions_[i])) continue;
+      PyObject* lr = PyDict_GetItemWithError(group, lr_name());
+      if (lr == nullptr || !NumberLR::read(lr, lrs_[i])) {
+        versions_[i] = kUnknownVersion;
+        return false;
+      }
+      versions_[i] = version(group);
+    }
+    return true;
+  }
+
+  bool write(PyObject* groups, std::size_t i, PyObject* lr) {
+    PyObject* group = item(groups, i);
+    if (PyDict_SetItem(group, lr_name(), lr) != 0) return false;
+    versions_[i] = version(group);
+    return NumberLR::read(lr, lrs_[i]);
+  }
+
+  const std::vector<NumberLR>& lrs() const { return lrs_; }
+
+ private:
+  std::vector<DictVersion> versions_;
+  std::vector<NumberLR> lrs_;
+};
+
+class HostEngine {
+ public:
+  HostEngine(const std::string& scheduler, pybind11::object to_float)
+      : kind_(kind_of(scheduler)), to_float_(std::move(to_float)) {}
+
+  // Takes the counters and last LRs over from the scheduler's __dict__. False, with nothing changed, if a
+  // hyperparameter, a counter or a learning rate is not a plain number.
+  bool attach(PyObject* scheduler) {
+    Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
+    if (!dict) throw pybind11::error_already_set();
+    if (!read_all(about().counters, dict.get(), counters_.counters) ||
+        PyDict_GetItemWithError(dict.get(), last_lr_name()) == nullptr) {
+      return false;
+    }
+    Ref groups = param_groups(dict.get());
+    return groups && groups_.refresh(groups.get()) && refresh(dict.get());
+  }
+
+  // Gives everything back: afterwards the scheduler is a plain torch object again.
+  void detach(PyObject* scheduler) {
+    Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
+    if (!dict) throw pybind11::error_already_set();
+    for_each([&dict](PyObject* name, Ref value) {
+      if (!value || PyDict_SetItem(dict.get(), name, value.get()) != 0) throw pybind11::error_already_set();
+    });
+  }
+
+  // Calls visit(name, value) for every counter and for _last_lr; the value is empty on a Python error.
+  template <typename Visit>
+  void for_each(Visit visit) const {
+    for (std::size_t i = 0; i < about().counters.size(); ++i) {
+      const Attribute& counter = about().counters[i];
+      visit(counter.name, to_python(counter, counters_.counters[i]));
+    }
+    visit(last_lr_name(), last_lr());
+  }
+
+  // Declines, with nothing changed, whatever it cannot do exactly as torch does.
+  Outcome step(PyObject* scheduler, PyObject* metric) {
+    double value;
+    if (!read_metric(metric, value)) return Outcome::failed;
+    Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
+    if (!dict) return Outcome::failed;
+    if (!unchanged(dict.get(), dict_version_) && !refresh(dict.get())) return Outcome::declined;
+    Ref groups = param_groups(dict.get());
+    if (!groups || !groups_.refresh(groups.get())) return Outcome::declined;
+
+    PlateauState next = load<PlateauState>(counters_.counters);
+    const Update update = decide(load<Plateau>(params_), next, value);
+    if (update.kind() != Law::hold) {
+      const Outcome outcome = update_groups(update, dict.get(), groups.get());
+      if (outcome != Outcome::stepped) return outcome;
+    }
+    memcpy(counters_.counters, &next, sizeof(next));
+    last_lr_ = groups_.lrs();
+    return Outcome::stepped;
+  }
+
+  // The value of a counter or of _last_lr; an empty reference for any other name.
+  Ref get(PyObject* name) const {
+    if (PyUnicode_Compare(name, last_lr_name()) == 0) return last_lr();
+    const int i = counter_index(name);
+    if (i < 0) return Ref();
+    return to_python(about().counters[static_cast<std::size_t>(i)], counters_.counters[i]);
+  }
+
+  // False if the value is not one the engine can hold.
+  bool set(PyObject* name, PyObject* value) {
+    if (PyUnicode_Compare(name, last_lr_name()) == 0) return read_last_lr(value, last_lr_);
+    const int i = counter_index(name);
+    return i >= 0 && read(about().counters[static_cast<std::size_t>(i)], value, counters_.counters[i]);
+  }
+
+ private:
+  const Description& about() const { return description(kind_); }
+
+  int counter_index(PyObject* name) const {
+    for (std::size_t i = 0; i < about().counters.size(); ++i) {
+      if (PyUnicode_Compare(about().counters[i].name, name) == 0) return static_cast<int>(i);
+    }
+    return -1;
+  }
+
+  // Anything but a float goes through the Python side's float(), which knows about tensors on a GPU.
+  bool read_metric(PyObject* metric, double& value) const {
+    if (PyFloat_CheckExact(metric)) {
+      value = PyFloat_AS_DOUBLE(metric);
+      return true;
+    }
+    Ref number(PyObject_CallOneArg(to_float_.ptr(), metric));
+    if (!number) return false;
+    value = PyFloat_AsDouble(number.get());
+    return !(value == -1.0 && PyErr_Occurred());
+  }
+
+  // Reads the hyperparameters again, and takes over counters that somebody wrote into __dict__ directly.
+  bool refresh(PyObject* dict) {
+    if (!read_all(about().params, dict, params_)) return false;
+    NodeState taken = counters_;
+    std::vector<NumberLR> last_lr;
+    for (std::size_t i = 0; i < about().counters.size(); ++i) {
+      const Attribute& counter = about().counters[i];
+      PyObject* value = PyDict_GetItemWithError(dict, counter.name);
+      if (value != nullptr && !read(counter, value, taken.counters[i])) return false;
+    }
+    PyObject* last = PyDict_GetItemWithError(dict, last_lr_name());
+    if (last != nullptr) {
+      if (!read_last_lr(last, last_lr)) return false;
+      last_lr_ = std::move(last_lr);
+    }
+    counters_ = taken;
+    for (const Attribute& counter : about().counters) remove(dict, counter.name);
+    remove(dict, last_lr_name());
+    dict_version_ = version(dict);
+    return true;
+  }
+
+  // All new LRs are computed before the first is written, so that an unreadable bound changes nothing.
+  Outcome update_groups(const Update& update, PyObject* dict, PyObject* groups) {
+    PyObject* bounds = PyDict_GetItemWithError(dict, about().group_param);
+    const std::vector<NumberLR>& lrs = groups_.lrs();
+    if (bounds == nullptr || !PyList_CheckExact(bounds) || length(bounds) != lrs.size()) {
+      return Outcome::declined;
+    }
+    new_lrs_.resize(lrs.size());
+    for (std::size_t i = 0; i < lrs.size(); ++i) {
+      PyObject* bound_object = item(bounds, i);
+      double bound;
+      if (!read_number(bound_object, bound)) return Outcome::declined;
+      const double new_lr = apply(update, lrs[i].value, bound);
+      // As Python's max() does: where the bound wins, it is the user's own object that becomes the LR.
+      const bool take_bound = PyLong_CheckExact(bound_object) && bound > lrs[i].value * update.a;
+      new_lrs_[i] = {new_lr, new_lr != lrs[i].value, take_bound};
+    }
+    for (std::size_t i = 0; i < new_lrs_.size(); ++i) {
+      const NewLR& entry = new_lrs_[i];
+      if (!entry.write) continue;
+      Ref lr = entry.take_bound ? Ref::borrow(item(bounds, i)) : Ref(PyFloat_FromDouble(entry.value));
+      if (!lr || !groups_.write(groups, i, lr.get())) return Outcome::failed;
+    }
+    return Outcome::stepped;
+  }
+
+  static bool read_last_lr(PyObject* object, std::vector<NumberLR>& out) {
+    if (!PyList_CheckExact(object)) return false;
+    std::vector<NumberLR> values(length(object));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (!NumberLR::read(item(object, i), values[i])) return false;
+    }
+    out = std::move(values);
+    return true;
+  }
+
+  Ref last_lr() const {
+    Ref list(PyList_New(static_cast<Py_ssize_t>(last_lr_.size())));
+    for (std::size_t i = 0; list && i < last_lr_.size(); ++i) {
+      PyObject* lr = last_lr_[i].to_python();
+      if (lr == nullptr) return Ref();
+      PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(i), lr);
+    }
+    return list;
+  }
+
+  static void remove(PyObject* dict, PyObject* name) {
+    if (PyDict_GetItemWithError(dict, name) != nullptr && PyDict_DelItem(dict, name) != 0) {
+      throw pybind11::error_already_set();
+    }
+  }
+
+  struct NewLR {
+    double value;
+    bool write;
+    bool take_bound;
+  };
+
+  Kind kind_;
+  pybind11::object to_float_;
+  double params_[kNodeParams] = {};
+  NodeState counters_ = {};
+  DictVersion dict_version_ = kUnknownVersion;
+  NumberGroups groups_;
+  std::vector<NumberLR> last_lr_;
+  std::vector<NewLR> new_lrs_;
+};
+
+}  // namespace fastsched::host

@@ -1,0 +1,43 @@
+// The names and the way from a scheduler to its optimizer's param groups.
+#pragma once
+
+#include "python.h"
+
+namespace fastsched::host {
+
+inline PyObject* lr_name() {
+  static PyObject* const name = intern("lr");
+  return name;
+}
+inline PyObject* last_lr_name() {
+  static PyObject* const name = intern("_last_lr");
+  return name;
+}
+inline PyObject* optimizer_name() {
+  static PyObject* const name = intern("optimizer");
+  return name;
+}
+inline PyObject* param_groups_name() {
+  static PyObject* const name = intern("param_groups");
+  return name;
+}
+
+// The list optimizer.param_groups, or an empty reference if it is not a plain list of plain dicts.
+inline Ref param_groups(PyObject* scheduler_dict) {
+  PyObject* optimizer = PyDict_GetItemWithError(scheduler_dict, optimizer_name());
+  if (optimizer == nullptr) return Ref();
+  Ref groups(PyObject_GetAttr(optimizer, param_groups_name()));
+  if (!groups || !PyList_CheckExact(groups.get())) {
+    PyErr_Clear();
+    return Ref();
+  }
+  return groups;
+}
+
+inline PyObject* item(PyObject* list, std::size_t i) {
+  return PyList_GET_ITEM(list, static_cast<Py_ssize_t>(i));
+}
+
+inline std::size_t length(PyObject* list) { return static_cast<std::size_t>(PyList_GET_SIZE(list)); }
+
+}  // namespace fastsched::host

@@ -1,0 +1,113 @@
+// The host's part of the tensor engine: packing a scheduler's attributes into a program, and noticing, at
+// the cost of a few loads per step, that something the buffers were built from is no longer what it was.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "description.h"
+#include "dict_version.h"
+#include "param_groups.h"
+#include "python.h"
+
+namespace fastsched::host {
+
+// The program of a scheduler over the groups at `indices`, as the bytes of a float64 array. None where an
+// attribute is not a plain number or the per-group list is not one number per group.
+inline pybind11::object pack_program(const std::string& scheduler, const pybind11::dict& dict,
+                                     const std::vector<std::size_t>& indices, std::size_t all_groups) {
+  const Kind kind = kind_of(scheduler);
+  const Description& about = description(kind);
+  const std::size_t group_param = kHeaderSize + kNodeSize;
+  const Header header = {1.0, static_cast<double>(indices.size())};
+  Node node = {static_cast<double>(kind), 1.0, static_cast<double>(group_param), 0.0, {}};
+  PyObject* values = PyDict_GetItemWithError(dict.ptr(), about.group_param);
+  if (!read_all(about.params, dict.ptr(), node.params) || values == nullptr || !PyList_CheckExact(values) ||
+      length(values) != all_groups) {
+    return pybind11::none();
+  }
+  std::vector<double> program(group_param + indices.size());
+  memcpy(program.data(), &header, sizeof(header));
+  memcpy(program.data() + kHeaderSize, &node, sizeof(node));
+  for (std::size_t i = 0; i < indices.size(); ++i) {
+    if (!read_number(item(values, indices.at(i)), program[group_param + i])) return pybind11::none();
+  }
+  return pybind11::bytes(reinterpret_cast<const char*>(program.data()), program.size() * sizeof(double));
+}
+
+enum Change : int { kNothing = 0, kAttributes = 1, kGroups = 2 };
+
+// Remembers what a scheduler's buffers were built from. All references it keeps are to leaves (floats, LR
+// tensors), so it cannot close a reference cycle.
+class Watch {
+ public:
+  explicit Watch(const std::string& scheduler) : about_(description(kind_of(scheduler))) {}
+
+  // `lrs`: the LR tensor object of every group, in order.
+  void mark(PyObject* scheduler, const pybind11::list& lrs) {
+    Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
+    if (!dict) throw pybind11::error_already_set();
+    PyObject* values = PyDict_GetItemWithError(dict.get(), about_.group_param);
+    group_param_ = pybind11::tuple(pybind11::reinterpret_borrow<pybind11::object>(values));
+    read_all(about_.params, dict.get(), params_);
+    dict_version_ = version(dict.get());
+    lrs_ = pybind11::tuple(lrs);
+    versions_.assign(lrs.size(), kUnknownVersion);
+  }
+
+  int changed(PyObject* scheduler) {
+    Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
+    if (!dict) return kAttributes | kGroups;
+    const bool same_dict = unchanged(dict.get(), dict_version_);
+    int change = same_dict || same_params(dict.get()) ? kNothing : kAttributes;
+    if (!same_group_param(dict.get())) change |= kAttributes;
+    if (change == kNothing) dict_version_ = version(dict.get());
+    Ref groups = param_groups(dict.get());
+    if (!groups || !same_lrs(groups.get())) change |= kGroups;
+    return change;
+  }
+
+ private:
+  // Neither a hyperparameter has another value nor has a counter been written into __dict__ directly.
+  bool same_params(PyObject* dict) const {
+    double now[kNodeParams] = {};
+    if (!read_all(about_.params, dict, now) || memcmp(now, params_, sizeof(now)) != 0) return false;
+    for (const Attribute& counter : about_.counters) {
+      if (PyDict_GetItemWithError(dict, counter.name) != nullptr) return false;
+    }
+    return PyDict_GetItemWithError(dict, last_lr_name()) == nullptr;
+  }
+
+  // Lists change without their owner's dict noticing. The same objects in the same order are the same list.
+  bool same_group_param(PyObject* dict) const {
+    PyObject* values = PyDict_GetItemWithError(dict, about_.group_param);
+    if (values == nullptr || !PyList_CheckExact(values) || length(values) != group_param_.size())
+      return false;
+    for (std::size_t i = 0; i < group_param_.size(); ++i) {
+      if (item(values, i) != PyTuple_GET_ITEM(group_param_.ptr(), static_cast<Py_ssize_t>(i))) return false;
+    }
+    return true;
+  }
+
+  bool same_lrs(PyObject* groups) {
+    if (length(groups) != versions_.size()) return false;
+    for (std::size_t i = 0; i < versions_.size(); ++i) {
+      PyObject* group = item(groups, i);
+      if (!PyDict_CheckExact(group)) return false;
+      if (unchanged(group, versions_[i])) continue;
+      PyObject* lr = PyDict_GetItemWithError(group, lr_name());
+      if (lr != PyTuple_GET_ITEM(lrs_.ptr(), static_cast<Py_ssize_t>(i))) return false;
+      versions_[i] = version(group);
+    }
+    return true;
+  }
+
+  const Description& about_;
+  double params_[kNodeParams] = {};
+  DictVersion dict_version_ = kUnknownVersion;
+  pybind11::tuple group_param_;
+  pybind11::tuple lrs_;
+  std::vector<DictVersion> versions_;
+};
+
+}  // namespace fastsched::host

@@ -1,0 +1,10 @@
+// All operator schemas. Their fake implementations stand in fastsched/ops.py.
+#include "stable.h"
+
+STABLE_TORCH_LIBRARY(fastsched, library) {
+  // Advances the schedule in `program` by one step: counters in `state`, learning rates in `masters`
+  // (float64) and `lrs` (rounded). `metric` is read where it lies; without one, `value` is the metric.
+  library.def(
+      "step_(Tensor program, Tensor(a!) state, Tensor(b!) masters, Tensor(c!) lrs, Tensor? metric, "
+      "float value) -> ()");
+}

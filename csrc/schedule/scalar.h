@@ -1,0 +1,55 @@
+// Reading one number of any dtype as a double: the metric arrives in whatever type the model computes.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "host_device.h"
+
+namespace fastsched {
+
+enum class ScalarType : int { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
+
+template <typename T>
+FASTSCHED_HD T load(const void* address) {
+  T value;
+  memcpy(&value, address, sizeof(T));
+  return value;
+}
+
+FASTSCHED_HD float float_from_bits(std::uint32_t bits) { return load<float>(&bits); }
+
+// IEEE binary16. Half and bfloat16 are decoded by hand because the device types need CUDA or torch headers.
+FASTSCHED_HD double half_to_double(std::uint16_t bits) {
+  const std::uint32_t sign = (bits & 0x8000u) << 16;
+  const std::uint32_t exponent = (bits >> 10) & 0x1fu;
+  const std::uint32_t mantissa = bits & 0x3ffu;
+  if (exponent == 0) {  // zero and subnormals: mantissa * 2^-24, exact
+    const double magnitude = mantissa * (1.0 / 16777216.0);
+    return sign != 0 ? -magnitude : magnitude;
+  }
+  const std::uint32_t wide = exponent == 0x1f ? 0xffu : exponent + (127 - 15);
+  return float_from_bits(sign | (wide << 23) | (mantissa << 13));
+}
+
+FASTSCHED_HD double bfloat16_to_double(std::uint16_t bits) {
+  return float_from_bits(static_cast<std::uint32_t>(bits) << 16);
+}
+
+FASTSCHED_HD double load_scalar(const void* address, ScalarType type) {
+  switch (type) {
+    case ScalarType::f64: return load<double>(address);
+    case ScalarType::f32: return load<float>(address);
+    case ScalarType::f16: return half_to_double(load<std::uint16_t>(address));
+    case ScalarType::bf16: return bfloat16_to_double(load<std::uint16_t>(address));
+    case ScalarType::i64: return static_cast<double>(load<std::int64_t>(address));
+    case ScalarType::i32: return load<std::int32_t>(address);
+    case ScalarType::i16: return load<std::int16_t>(address);
+    case ScalarType::i8: return load<std::int8_t>(address);
+    case ScalarType::u8:
+    case ScalarType::boolean: return load<std::uint8_t>(address);
+  }
+  return 0.0;
+}
+
+}  // namespace fastsched

@@ -1,0 +1,81 @@
+"""The compiled torch operators: loading them, and what torch needs to know to trace through them.
+
+Schemas stand in ``csrc/ops/schema.cpp``, their fake implementations here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+_FOLDER = Path(__file__).parent
+_REBUILD = (
+    "Rebuild fastsched where nvcc is on PATH, against a CUDA build of torch: "
+    "FASTSCHED_CUDA=ON pip install --no-build-isolation --force-reinstall --no-deps fastsched "
+    "(from a checkout: the same with '.' for the name)"
+)
+
+
+def _library(name: str) -> Path:
+    # An editable install keeps the compiled files apart from the sources; _C is the compiled file Python found.
+    from . import _C
+
+    for folder in (Path(_C.__file__).parent, _FOLDER):
+        for file in (folder / f"{name}.so", folder / f"{name}.pyd", folder / f"{name}.dylib"):
+            if file.exists():
+                return file
+    return _FOLDER / f"{name}{'.pyd' if sys.platform == 'win32' else '.so'}"
+
+
+def _load_cuda() -> str | None:
+    """Load the CUDA operators; the reason why not, or None when they are there."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is a build without CUDA"
+    file = _library("fastsched_ops_cuda")
+    if not file.exists():
+        return f"fastsched was built without CUDA. {_REBUILD}"
+    try:
+        torch.ops.load_library(str(file))
+    except OSError as error:
+        return f"the CUDA operators did not load: {error}. {_REBUILD}"
+    return None
+
+
+torch.ops.load_library(str(_library("fastsched_ops")))
+CUDA_UNAVAILABLE: str | None = _load_cuda()
+
+
+def require(device: torch.device) -> None:
+    """Raise RuntimeError, saying how to rebuild, if no operator was built for ``device``."""
+    if device.type == "cuda" and CUDA_UNAVAILABLE is not None:
+        raise RuntimeError(f"fastsched has no CUDA operators: {CUDA_UNAVAILABLE}")
+
+
+def _step_without_cuda(*_args: Any) -> NoReturn:
+    raise RuntimeError(f"fastsched has no CUDA operators: {CUDA_UNAVAILABLE}")
+
+
+def _fake_step(
+    program: torch.Tensor,
+    state: torch.Tensor,
+    masters: torch.Tensor,
+    lrs: torch.Tensor,
+    metric: torch.Tensor | None,
+    value: float,
+) -> None:
+    return None
+
+
+step_ = torch.ops.fastsched.step_.default
+call_step_: Callable[..., None] = step_._op  # the same operator without a Python frame, for eager steps
+torch.library.register_fake("fastsched::step_", _fake_step)
+
+# A step is no part of the autograd graph: a metric that still requires grad passes straight to the backend.
+_implementations = torch.library.Library("fastsched", "IMPL")
+_implementations.impl("step_", torch.library.fallthrough_kernel, "Autograd")
+if CUDA_UNAVAILABLE is not None:
+    _implementations.impl("step_", _step_without_cuda, "CUDA")

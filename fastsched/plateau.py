@@ -1,0 +1,189 @@
+"""Reduce on plateau."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, ClassVar, Literal, SupportsFloat
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim import lr_scheduler as torch_lr_scheduler
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
+
+from .engine import StateAttribute
+from .scheduler import EngineScheduler, refuse_capture
+
+
+class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
+    r"""Multiply every learning rate by ``factor`` when a metric has stopped improving.
+
+    A drop-in for :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (the formulas are those of torch 2.13).
+    Per step, with metric :math:`m`, best so far :math:`b` and threshold :math:`\theta`, an epoch is good if
+
+    ========  =======================  ==================
+    mode      ``rel``                  ``abs``
+    ========  =======================  ==================
+    ``min``   :math:`m < b(1-\theta)`  :math:`m < b-\theta`
+    ``max``   :math:`m > b(1+\theta)`  :math:`m > b+\theta`
+    ========  =======================  ==================
+
+    and bad otherwise, NaN included. More than ``patience`` bad epochs in a row, not counting those in a
+    cooldown, set every group's LR to :math:`\max(lr \cdot factor, min\_lr)` where that is lower by more than
+    ``eps``.
+
+    With Python-number learning rates every step is bit-identical to torch's. With tensor learning rates
+    (:func:`fastsched.use_tensor_lr`) the decision is made on their device, in float64: each LR is torch's float
+    trajectory rounded to the tensor's dtype, and nothing is read back.
+
+    Args:
+        optimizer: any :class:`torch.optim.Optimizer`.
+        mode: whether the metric should fall (``"min"``) or rise (``"max"``).
+        factor: what to multiply the learning rates by, below 1.
+        patience: number of bad epochs that are tolerated.
+        threshold: how much better than the best counts as better.
+        threshold_mode: whether ``threshold`` is relative to the best or absolute.
+        cooldown: number of epochs after a reduction in which bad ones are not counted.
+        min_lr: lower bound of the learning rate, one for all groups or one per group.
+        eps: a reduction smaller than this is not made.
+
+    Raises:
+        ValueError: ``factor`` is 1 or more, ``min_lr`` is not one per group, or a mode is unknown.
+        TypeError: ``optimizer`` is not an Optimizer.
+        RuntimeError: the learning rates are on a CUDA device and fastsched has no CUDA operators.
+
+    ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``last_epoch`` and ``get_last_lr()`` may be read and
+    written as in torch. With learning rates on a CUDA device, reading one of the first four waits for the
+    device; ``get_last_lr()`` returns tensors on the device without waiting.
+    """
+
+    _schedule: ClassVar[str] = "ReduceLROnPlateau"
+    _replaces: ClassVar[tuple[str, ...]] = ("_is_better", "_reduce_lr", "in_cooldown")
+
+    last_epoch = StateAttribute()
+    best = StateAttribute()
+    num_bad_epochs = StateAttribute()
+    cooldown_counter = StateAttribute()
+    _last_lr = StateAttribute()
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: Literal["min", "max"] = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: Literal["rel", "abs"] = "rel",
+        cooldown: int = 0,
+        min_lr: list[float] | float = 0,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)
+        self._attach()
+
+    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]
+        """Take note of a metric and reduce the learning rates if it has stopped improving.
+
+        Args:
+            metrics: a number, a numpy scalar, or a tensor with one element of any real dtype on any device.
+            epoch: deprecated, as in torch: the epoch to note down in ``last_epoch``.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: as ``float(metrics)`` does where that is no number.
+            RuntimeError: ``min_lr`` is a list and param groups have been added since.
+
+        Sync: with tensor learning rates it never waits for the device, unless the metric is on a GPU and the
+        learning rates are not. With Python-number learning rates a metric on a GPU is read, which waits.
+
+        Capture: with tensor learning rates it may be captured in a CUDA graph and traced by torch.compile.
+        Anything that would be frozen into a graph raises RuntimeError.
+        """
+        if epoch is not None or not self._engine.step(self, metrics):
+            self._step_off_path(metrics, epoch)
+
+    def _step_off_path(self, metrics: SupportsFloat, epoch: int | None) -> None:
+        if epoch is not None:
+            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
+            before = self.last_epoch
+            self.last_epoch = epoch - 1
+            try:
+                ReduceLROnPlateau.step(self, metrics)
+            except BaseException:
+                self.last_epoch = before
+                raise
+            return
+        # Something is not what it was when the engine was chosen: choose again.
+        self._detach()
+        if self._attach() and self._engine.step(self, metrics):
+            return
+        self._detach()
+        refuse_capture("its learning rates or settings need Python; see docs/differences.md")
+        super().step(metrics)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state from :meth:`state_dict`, of this class or of torch's.
+
+        Never writes the optimizer's learning rates. Tensors keep their storage, so that a captured CUDA graph
+        goes on from the loaded state.
+
+        Raises:
+            TypeError, ValueError, KeyError: naming the key at fault; then nothing is changed.
+        """
+        state = _checked(state_dict)
+        self._load(state)
+        self._init_is_better(self.mode, self.threshold, self.threshold_mode)
+
+    def _fit_groups(self) -> None:
+        groups = len(self.optimizer.param_groups)
+        if len(self.min_lrs) == groups:
+            return
+        if self.default_min_lr is None:
+            raise RuntimeError(
+                f"min_lrs has {len(self.min_lrs)} values for {groups} param groups, probably because a group was "
+                "added to the optimizer after the scheduler was made; append its minimum to scheduler.min_lrs"
+            )
+        self.min_lrs = [self.default_min_lr] * groups
+
+
+def _checked(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a ReduceLROnPlateau state with numbers for tensors, or an error that names the key at fault."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
+    state = dict(state_dict)
+    for key in ("last_epoch", "best", "num_bad_epochs", "cooldown_counter"):
+        if key not in state:
+            raise KeyError(f"state_dict has no {key!r}; it is not the state of a ReduceLROnPlateau")
+    for key in ("last_epoch", "num_bad_epochs", "cooldown_counter"):
+        state[key] = _integer(key, state[key])
+    for key in ("best", "factor", "patience", "threshold", "cooldown", "eps", "mode_worse"):
+        if key in state:
+            state[key] = _number(key, state[key])
+    for key in ("min_lrs", "_last_lr"):
+        if key in state:
+            if not isinstance(state[key], (list, tuple)):
+                raise TypeError(f"state_dict[{key!r}] must be a list, got {type(state[key]).__name__}")
+            state[key] = [_number(f"{key}[{i}]", value) for i, value in enumerate(state[key])]
+    if state.get("default_min_lr") is not None:
+        state["default_min_lr"] = _number("default_min_lr", state["default_min_lr"])
+    for key, choices in (("mode", ("min", "max")), ("threshold_mode", ("rel", "abs"))):
+        if key in state and state[key] not in choices:
+            raise ValueError(f"state_dict[{key!r}] must be one of {choices}, got {state[key]!r}")
+    return state
+
+
+def _number(key: str, value: object) -> int | float:
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        value = value.item()
+    if isinstance(value, (int, float)) and type(value) in (int, float):
+        return value
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError(f"state_dict[{key!r}] must be a number, got {value!r}")
+
+
+def _integer(key: str, value: object) -> int:
+    number = _number(key, value)
+    if number != number // 1:
+        raise ValueError(f"state_dict[{key!r}] must be a whole number, got {value!r}")
+    return int(number)

@@ -1,0 +1,229 @@
+"""Construction errors, copies, references, and what a long run leaves behind."""
+
+import copy
+import gc
+import io
+import pickle
+import subprocess
+import sys
+import tracemalloc
+import weakref
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
+
+import fastsched
+from fastsched import _C
+
+from .conftest import sgd
+
+BAD_ARGUMENTS = [
+    ({"factor": 1.0}, ValueError),
+    ({"factor": 1.0, "mode": "middle"}, ValueError),
+    ({"mode": "middle"}, ValueError),
+    ({"threshold_mode": "log"}, ValueError),
+    ({"min_lr": [0.1, 0.2]}, ValueError),
+    ({"min_lr": (0.1, 0.2), "mode": "middle"}, ValueError),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error"), BAD_ARGUMENTS, ids=str)
+def test_construction_errors_are_torchs(arguments, error):
+    with pytest.raises(error) as expected:
+        TorchPlateau(sgd([0.1]), **arguments)
+    with pytest.raises(error) as raised:
+        fastsched.ReduceLROnPlateau(sgd([0.1]), **arguments)
+    assert str(raised.value) == str(expected.value)
+
+
+def test_what_is_no_optimizer_is_refused():
+    with pytest.raises(TypeError, match="str is not an Optimizer"):
+        fastsched.ReduceLROnPlateau("SGD")
+
+
+def test_construction_leaves_the_optimizer_as_torch_does():
+    ours, theirs = sgd([0.1]), sgd([0.1])
+    fastsched.ReduceLROnPlateau(ours)
+    TorchPlateau(theirs)
+    assert ours.param_groups[0].keys() == theirs.param_groups[0].keys()  # no initial_lr
+    assert not hasattr(ours.step, "_wrapped_by_lr_sched")
+
+
+@pytest.fixture(params=["float", "tensor"])
+def scheduler(request):
+    lrs = [0.1, 0.2] if request.param == "float" else [torch.tensor(0.1), torch.tensor(0.2)]
+    return fastsched.ReduceLROnPlateau(sgd(lrs), patience=0, factor=0.5)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+def test_copies_carry_the_whole_state(scheduler, duplicate):
+    scheduler.step(1.0)
+    scheduler.step(2.0)
+    twin = duplicate(scheduler)
+    assert type(twin) is type(scheduler)
+    assert twin.state_dict() == scheduler.state_dict()
+    assert twin.best == 1.0
+
+
+def test_a_scheduler_that_its_optimizer_refers_to_can_be_copied(scheduler):
+    scheduler.optimizer.param_groups[0]["scheduler"] = scheduler
+    scheduler.step(1.0)
+    twin = pickle.loads(pickle.dumps(scheduler))
+    twin.step(0.5)
+    assert twin.optimizer.param_groups[0]["scheduler"] is twin
+    assert (twin.best, scheduler.best) == (0.5, 1.0)
+
+
+def test_state_dict_survives_weights_only(scheduler):
+    scheduler.step(1.0)
+    file = io.BytesIO()
+    torch.save(scheduler.state_dict(), file)
+    file.seek(0)
+    assert torch.load(file, weights_only=True) == scheduler.state_dict()
+
+
+def test_state_dict_has_torchs_keys_and_plain_values(scheduler):
+    reference = TorchPlateau(sgd([0.1, 0.2]))
+    assert scheduler.state_dict().keys() == reference.state_dict().keys()
+
+    def plain(value):
+        return all(map(plain, value)) if type(value) is list else type(value) in (int, float, str, bool, type(None))
+
+    assert all(map(plain, scheduler.state_dict().values()))
+
+
+NOT_A_STATE = [
+    ("nothing", TypeError, "state_dict must be a dict, got str"),
+    ({"best": None}, TypeError, r"state_dict\['best'\] must be a number, got None"),
+    ({"last_epoch": "three"}, TypeError, r"state_dict\['last_epoch'\] must be a number, got 'three'"),
+    ({"num_bad_epochs": 1.5}, ValueError, r"state_dict\['num_bad_epochs'\] must be a whole number, got 1.5"),
+    ({"num_bad_epochs": float("nan")}, ValueError, r"state_dict\['num_bad_epochs'\] must be a whole number"),
+    ({"num_bad_epochs": float("inf")}, ValueError, r"state_dict\['num_bad_epochs'\] must be a whole number"),
+    ({"factor": [0.1]}, TypeError, r"state_dict\['factor'\] must be a number"),
+    ({"best": torch.ones(2)}, TypeError, r"state_dict\['best'\] must be a number"),
+    ({"min_lrs": 0.1}, TypeError, r"state_dict\['min_lrs'\] must be a list, got float"),
+    ({"min_lrs": [0.1, "a"]}, TypeError, r"state_dict\['min_lrs\[1\]'\] must be a number, got 'a'"),
+    ({"_last_lr": [None]}, TypeError, r"state_dict\['_last_lr\[0\]'\] must be a number"),
+    ({"default_min_lr": "low"}, TypeError, r"state_dict\['default_min_lr'\] must be a number"),
+    ({"mode": "middle"}, ValueError, r"state_dict\['mode'\] must be one of \('min', 'max'\), got 'middle'"),
+    ({"threshold_mode": 3}, ValueError, r"state_dict\['threshold_mode'\] must be one of \('rel', 'abs'\), got 3"),
+]
+
+
+@pytest.mark.parametrize(("changes", "error", "message"), NOT_A_STATE, ids=str)
+def test_a_malformed_state_names_the_key_and_changes_nothing(scheduler, changes, error, message):
+    scheduler.step(1.0)
+    before = scheduler.state_dict()
+    malformed = {**before, "patience": 7, **changes} if isinstance(changes, dict) else changes
+    with pytest.raises(error, match=message):
+        scheduler.load_state_dict(malformed)
+    assert scheduler.state_dict() == before
+
+
+@pytest.mark.parametrize("key", ["last_epoch", "best", "num_bad_epochs", "cooldown_counter"])
+def test_a_state_without_a_counter_names_it(scheduler, key):
+    state = scheduler.state_dict()
+    del state[key]
+    with pytest.raises(KeyError, match=f"state_dict has no '{key}'"):
+        scheduler.load_state_dict(state)
+
+
+def test_loading_never_writes_the_optimizers_lrs_nor_the_given_dict(scheduler):
+    scheduler.step(1.0)
+    state = scheduler.state_dict()
+    given = copy.deepcopy(state)
+    for group in scheduler.optimizer.param_groups:
+        group["lr"] = group["lr"] * 2
+    before = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
+    scheduler.load_state_dict(state)
+    assert [float(group["lr"]) for group in scheduler.optimizer.param_groups] == before
+    assert state == given
+    scheduler.step(1.0)
+    assert [float(g["lr"]) for g in scheduler.optimizer.param_groups] == pytest.approx([0.1, 0.2])
+
+
+def test_an_old_checkpoint_without_the_newer_keys_loads(scheduler):
+    state = scheduler.state_dict()
+    for newer in ("default_min_lr", "_last_lr"):
+        del state[newer]
+    scheduler.load_state_dict({**state, "verbose": False, "best": 0.25})
+    assert scheduler.best == 0.25
+    assert scheduler.mode_worse == float("inf")
+
+
+def test_no_reference_cycle(scheduler):
+    scheduler.step(1.0)
+    optimizer = scheduler.optimizer
+    dead = weakref.ref(scheduler), weakref.ref(optimizer)
+    gc.collect()
+    gc.disable()
+    try:
+        del scheduler, optimizer
+        # The fixture's own reference is gone with the frame that made it; see the call below.
+    finally:
+        gc.enable()
+    assert len(dead) == 2
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+def test_a_scheduler_is_freed_at_once(tensor):
+    optimizer = sgd([torch.tensor(0.1) if tensor else 0.1])
+    scheduler = fastsched.ReduceLROnPlateau(optimizer)
+    scheduler.step(1.0)
+    dead = weakref.ref(scheduler), weakref.ref(optimizer)
+    gc.disable()
+    try:
+        del scheduler, optimizer
+        assert [reference() for reference in dead] == [None, None]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+def test_a_scheduler_in_a_cycle_of_the_users_making_is_collected(tensor):
+    optimizer = sgd([torch.tensor(0.1) if tensor else 0.1])
+    optimizer.scheduler = fastsched.ReduceLROnPlateau(optimizer)
+    optimizer.scheduler.callback = lambda: optimizer
+    optimizer.scheduler.step(1.0)
+    dead = weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert dead() is None
+
+
+@pytest.mark.parametrize(("tensor", "steps"), [(False, 1_000_000), (True, 100_000)])
+def test_many_steps_leak_nothing(tensor, steps):
+    scheduler = fastsched.ReduceLROnPlateau(
+        sgd([torch.tensor(0.1) if tensor else 0.1] * 2), patience=0, factor=0.999, eps=0.0
+    )
+    metric = torch.tensor(1.0) if tensor else 1.0
+
+    def run(count):
+        for _ in range(count):
+            scheduler.step(metric)
+
+    run(1000)
+    gc.collect()
+    blocks = sys.getallocatedblocks()
+    resident = peak_memory()
+    run(steps)
+    gc.collect()
+    assert sys.getallocatedblocks() - blocks < 200
+    assert peak_memory() - resident < 4 << 20
+
+
+def peak_memory():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def test_import_is_quick():
+    """Less than 50 ms on top of torch; the median of several fresh interpreters."""
+    code = "import time, torch; start = time.perf_counter(); import fastsched; print(time.perf_counter() - start)"
+    seconds = sorted(float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3))
+    assert seconds[1] < 0.05
+
+
+def test_dict_versions_are_trusted_where_python_has_them():
+    assert _C.dict_versions_trusted == (sys.version_info < (3, 14))

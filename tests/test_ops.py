@@ -1,0 +1,159 @@
+"""The operator itself, called with buffers made by hand, against the rule written out in Python."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from fastsched import _C, ops
+
+NODE = 16  # doubles; csrc/schedule/layout.h
+ATTRIBUTES = {
+    "mode": "min",
+    "threshold_mode": "rel",
+    "threshold": 0.1,
+    "factor": 0.5,
+    "patience": 1,
+    "cooldown": 1,
+    "eps": 1e-8,
+}
+NAMES = list(_C.counter_types("ReduceLROnPlateau"))
+
+
+def buffers(
+    groups, device="cpu", dtype=torch.float32, lr=1.0, min_lr=0.0, counters=(0.0, math.inf, 0.0, 0.0), **changes
+):
+    attributes = {**ATTRIBUTES, **changes, "min_lrs": [min_lr] * groups}
+    packed = _C.pack_program("ReduceLROnPlateau", attributes, list(range(groups)), groups)
+    program = torch.frombuffer(bytearray(packed), dtype=torch.float64).to(device)
+    state = torch.zeros(_C.LAST_LR_OFFSET + groups, dtype=torch.float64, device=device)
+    state[: len(counters)] = torch.tensor(counters, dtype=torch.float64)
+    masters = torch.full((groups,), lr, dtype=torch.float64, device=device)
+    return program, state, masters, masters.to(dtype)
+
+
+def counters_of(state):
+    return dict(zip(NAMES, state.tolist(), strict=False))
+
+
+# (attributes, counters before, metric) -> counters after, LR after, from 1.0. Counters: last_epoch, best,
+# num_bad_epochs, cooldown_counter.
+TRANSITIONS = {
+    "first metric improves on infinity": ({}, (0, math.inf, 0, 0), 5.0, (1, 5.0, 0, 0), 1.0),
+    "a first infinity is bad": ({}, (0, math.inf, 0, 0), math.inf, (1, math.inf, 1, 0), 1.0),
+    "nan is bad and leaves best": ({}, (3, 2.0, 0, 0), math.nan, (4, 2.0, 1, 0), 1.0),
+    "an improvement clears the bad epochs": ({}, (3, 2.0, 1, 0), 1.0, (4, 1.0, 0, 0), 1.0),
+    "less than the threshold is bad": ({}, (3, 2.0, 0, 0), 1.85, (4, 2.0, 1, 0), 1.0),
+    "patience is exceeded, not reached": ({}, (3, 2.0, 0, 0), 2.0, (4, 2.0, 1, 0), 1.0),
+    "beyond patience reduces and cools down": ({}, (3, 2.0, 1, 0), 2.0, (4, 2.0, 0, 1), 0.5),
+    "a cooldown forgives": ({"patience": 0}, (3, 2.0, 0, 1), 2.0, (4, 2.0, 0, 0), 1.0),
+    "a cooldown still notes an improvement": ({}, (3, 2.0, 0, 2), 1.0, (4, 1.0, 0, 1), 1.0),
+    "the bound holds": ({"patience": 0, "min_lr": 0.75}, (3, 2.0, 0, 0), 2.0, (4, 2.0, 0, 1), 0.75),
+    "a bound above the lr is no raise": ({"patience": 0, "min_lr": 3.0}, (3, 2.0, 0, 0), 2.0, (4, 2.0, 0, 1), 1.0),
+    "less than eps is not written": ({"patience": 0, "eps": 0.5}, (3, 2.0, 0, 0), 2.0, (4, 2.0, 0, 1), 1.0),
+    "a negative best lets slightly worse pass": ({}, (3, -2.0, 1, 0), -1.9, (4, -1.9, 0, 0), 1.0),
+    "absolute threshold": ({"threshold_mode": "abs"}, (3, 2.0, 0, 0), 1.89, (4, 1.89, 0, 0), 1.0),
+    "absolute threshold not met": ({"threshold_mode": "abs"}, (3, 2.0, 0, 0), 1.91, (4, 2.0, 1, 0), 1.0),
+    "max improves upwards": ({"mode": "max"}, (3, 2.0, 0, 0), 2.3, (4, 2.3, 0, 0), 1.0),
+    "max needs the threshold": ({"mode": "max"}, (3, 2.0, 0, 0), 2.1, (4, 2.0, 1, 0), 1.0),
+    "max absolute": ({"mode": "max", "threshold_mode": "abs"}, (3, 2.0, 0, 0), 2.15, (4, 2.15, 0, 0), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", TRANSITIONS)
+@pytest.mark.parametrize("groups", [1, 5, 1500])  # less than a warp, more than a block
+def test_transition(device, lr_dtype, name, groups):
+    changes, before, metric, after, lr = TRANSITIONS[name]
+    program, state, masters, lrs = buffers(groups, device, lr_dtype, counters=before, **changes)
+    ops.step_(program, state, masters, lrs, torch.tensor(metric, device=device, dtype=torch.float64), 0.0)
+    assert state[:4].tolist() == list(after)
+    assert lrs.tolist() == masters.tolist() == state[_C.LAST_LR_OFFSET :].tolist() == [lr] * groups
+
+
+@pytest.mark.parametrize("metric", [None, "host", "device"])
+def test_the_metric_is_read_where_it_lies(device, metric):
+    program, state, masters, lrs = buffers(2, device)
+    if metric is None:
+        ops.step_(program, state, masters, lrs, None, 0.25)
+    else:
+        tensor = torch.tensor(0.25, device=device if metric == "device" else "cpu")
+        ops.step_(program, state, masters, lrs, tensor, 0.0)
+    assert counters_of(state)["best"] == 0.25
+
+
+def test_an_lr_that_is_not_the_rounded_master_is_adopted(device):
+    program, state, masters, lrs = buffers(3, device, lr=0.1, patience=0, cooldown=0)
+    lrs[1] = 0.7
+    for _ in range(2):
+        ops.step_(program, state, masters, lrs, None, 1.0)
+    written = torch.tensor(0.7).item()  # 0.7 as float32 holds it
+    assert masters.tolist() == [0.1 * 0.5, written * 0.5, 0.1 * 0.5]
+    assert torch.equal(lrs, masters.float())
+
+
+def test_opcheck(device, lr_dtype):
+    metrics = [None, torch.tensor(1.0, device=device), torch.tensor([1.0], dtype=torch.float16, device=device)]
+    for groups, metric in itertools.product([1, 3], metrics):
+        arguments = (*buffers(groups, device, lr_dtype, counters=(3.0, 2.0, 1.0, 0.0)), metric, 2.0)
+        torch.library.opcheck(ops.step_, arguments)
+
+
+def with_changed(changes):
+    program, state, masters, lrs = buffers(2)
+    arguments = {"program": program, "state": state, "masters": masters, "lrs": lrs, "metric": None}
+    return {**arguments, **{name: change(arguments[name]) for name, change in changes.items()}}
+
+
+def wild(index, value):
+    def change(tensor):
+        tensor[index] = value
+        return tensor
+
+    return change
+
+
+MALFORMED = "program and state do not describe a schedule of 2 param groups"
+BAD_ARGUMENTS = {
+    "program must be float64": {"program": torch.Tensor.float},
+    "state must be float64": {"state": torch.Tensor.float},
+    "masters must be float64": {"masters": torch.Tensor.float},
+    "lrs must be float32 or float64": {"lrs": torch.Tensor.half},
+    "state must be contiguous": {"state": lambda t: t.repeat_interleave(2)[::2]},
+    "lrs must be contiguous": {"lrs": lambda t: t.repeat_interleave(2)[::2]},
+    "masters must have one value per LR": {"masters": lambda t: t[:1]},
+    "metric must hold exactly one element, got 2": {"metric": lambda _: torch.ones(2)},
+    "metric has a dtype without a real value": {"metric": lambda _: torch.tensor(1j)},
+    "empty program": {"program": lambda t: t[:1]},
+    "short program": {"program": lambda t: t[:-1]},
+    "long state": {"state": lambda t: torch.cat([t, t])},
+    "no nodes": {"program": wild(0, 0.0)},
+    "nan nodes": {"program": wild(0, math.nan)},
+    "endless nodes": {"program": wild(0, 1e300)},
+    "other group count": {"program": wild(1, 3.0)},
+    "unknown kind": {"program": wild(2, 99.0)},
+    "negative kind": {"program": wild(2, -1.0)},
+    "subtree past the end": {"program": wild(3, 2.0)},
+    "group parameters out of reach": {"program": wild(4, 1e9)},
+    "group parameters over the nodes": {"program": wild(4, 0.0)},
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARGUMENTS)
+def test_bad_arguments_raise_and_change_nothing(name):
+    arguments = with_changed(BAD_ARGUMENTS[name])
+    before = {key: value.clone() for key, value in arguments.items() if value is not None}
+    message = name if " must " in name or "without" in name else MALFORMED
+    with pytest.raises(RuntimeError, match=message):
+        ops.step_(*arguments.values(), 1.0)
+    for key, value in before.items():
+        assert torch.equal(arguments[key], value) or value.isnan().any()
+
+
+def test_a_cuda_tensor_without_cuda_operators_says_how_to_rebuild(monkeypatch):
+    monkeypatch.setattr(ops, "CUDA_UNAVAILABLE", f"fastsched was built without CUDA. {ops._REBUILD}")
+    with pytest.raises(RuntimeError, match=r"no CUDA operators: .*built without CUDA.*FASTSCHED_CUDA=ON pip install"):
+        ops.require(torch.device("cuda", 0))
+    with pytest.raises(RuntimeError, match="FASTSCHED_CUDA=ON"):
+        ops._step_without_cuda()
+    ops.require(torch.device("cpu"))
