@@ -147,7 +147,7 @@ def test_an_optimizer_that_reads_its_lr_back_is_named():
 @pytest.mark.skipif(torch.version.cuda is not None, reason="is about a torch without CUDA")
 def test_cuda_without_cuda_operators_is_refused_before_anything_changes():
     optimizer = sgd([0.1])
-    with pytest.raises(RuntimeError, match="fastsched has no CUDA operators: torch .* is a build without CUDA"):
+    with pytest.raises(RuntimeError, match=r"fastsched has no CUDA operators: torch .* is a build without CUDA"):
         fastsched.use_tensor_lr(optimizer, device="cuda")
     assert optimizer.param_groups[0]["lr"] == 0.1
 
