@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import _C, lr_buffer, ops
 from .lr_buffer import LRBuffer
-from .metric import host_value, operand
+from .metric import operand, read_from_gpu
 
 LAST_LR = "_last_lr"
 
@@ -108,7 +108,7 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     groups = scheduler.optimizer.param_groups
     if lr_buffer.is_bound(scheduler.optimizer) or (groups and isinstance(groups[0].get("lr"), Tensor)):
         return TensorEngine.attach(scheduler, restore=restore) or DETACHED
-    host = _C.HostEngine(scheduler._schedule, host_value)
+    host = _C.HostEngine(scheduler._schedule, Tensor, read_from_gpu)
     return host if host.attach(scheduler) else DETACHED
 
 

@@ -27,22 +27,17 @@ _DECODED = frozenset(
 _warned_about_sync = False
 
 
-def host_value(metric: SupportsFloat) -> float:
-    """``float(metric)``, as torch reads it: any 1-element tensor, str, bool or numpy value.
-
-    Waits for the device if the metric lives on one, and says once how to avoid that.
-    """
+def read_from_gpu(metric: Tensor) -> float:
+    """``float(metric)``, which waits for the device; says once how to avoid that."""
     global _warned_about_sync
-    if isinstance(metric, Tensor):
-        if metric.is_cuda and not _warned_about_sync:
-            _warned_about_sync = True
-            warnings.warn(
-                "the metric is on the GPU but the learning rates are Python numbers, so every scheduler step "
-                "waits for the device; call fastsched.use_tensor_lr(optimizer) to decide on the GPU",
-                UserWarning,
-                stacklevel=3,
-            )
-        metric = metric.detach()
+    if not _warned_about_sync:
+        _warned_about_sync = True
+        warnings.warn(
+            "the metric is on the GPU but the learning rates are Python numbers, so every scheduler step waits for "
+            "the device; call fastsched.use_tensor_lr(optimizer) to decide on the GPU",
+            UserWarning,
+            stacklevel=3,
+        )
     return float(metric)
 
 

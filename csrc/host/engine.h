@@ -72,8 +72,9 @@ class NumberGroups {
 
 class HostEngine {
  public:
-  HostEngine(const std::string& scheduler, pybind11::object to_float)
-      : kind_(kind_of(scheduler)), to_float_(std::move(to_float)) {}
+  // `read_tensor` turns a metric of type `tensor` into a float where reading it would wait for a GPU.
+  HostEngine(const std::string& scheduler, pybind11::type tensor, pybind11::object read_tensor)
+      : kind_(kind_of(scheduler)), tensor_(std::move(tensor)), read_tensor_(std::move(read_tensor)) {}
 
   // Takes the counters and last LRs over from the scheduler's __dict__. False, with nothing changed, if a
   // hyperparameter, a counter or a learning rate is not a plain number.
@@ -153,16 +154,23 @@ class HostEngine {
     return -1;
   }
 
-  // Anything but a float goes through the Python side's float(), which knows about tensors on a GPU.
+  // float(metric), as torch reads it.
   bool read_metric(PyObject* metric, double& value) const {
     if (PyFloat_CheckExact(metric)) {
       value = PyFloat_AS_DOUBLE(metric);
       return true;
     }
-    Ref number(PyObject_CallOneArg(to_float_.ptr(), metric));
+    Ref number(is_on_gpu(metric) ? PyObject_CallOneArg(read_tensor_.ptr(), metric) : PyNumber_Float(metric));
     if (!number) return false;
     value = PyFloat_AsDouble(number.get());
     return !(value == -1.0 && PyErr_Occurred());
+  }
+
+  bool is_on_gpu(PyObject* metric) const {
+    if (!PyObject_TypeCheck(metric, reinterpret_cast<PyTypeObject*>(tensor_.ptr()))) return false;
+    const Ref is_cuda(PyObject_GetAttr(metric, is_cuda_name()));
+    if (!is_cuda) PyErr_Clear();
+    return is_cuda.get() == Py_True;
   }
 
   // Reads the hyperparameters again, and takes over counters that somebody wrote into __dict__ directly.
@@ -246,7 +254,8 @@ class HostEngine {
   };
 
   Kind kind_;
-  pybind11::object to_float_;
+  pybind11::type tensor_;
+  pybind11::object read_tensor_;
   double params_[kNodeParams] = {};
   NodeState counters_ = {};
   DictVersion dict_version_ = kUnknownVersion;

@@ -132,7 +132,9 @@ PYBIND11_MODULE(_C, module) {
   module.attr("LAST_LR_OFFSET") = fastsched::last_lr_offset(1);
 
   py::class_<HostEngine> engine(module, "HostEngine");
-  engine.def(py::init<const std::string&, py::object>(), py::arg("scheduler"), py::arg("to_float"))
+  engine
+      .def(py::init<const std::string&, py::type, py::object>(), py::arg("scheduler"), py::arg("tensor"),
+           py::arg("read_tensor"))
       .def("attach", [](HostEngine& self, py::object scheduler) { return self.attach(scheduler.ptr()); })
       .def("detach", [](HostEngine& self, py::object scheduler) { self.detach(scheduler.ptr()); })
       .def("get", get_attribute)

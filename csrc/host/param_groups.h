@@ -17,6 +17,10 @@ inline PyObject* optimizer_name() {
   static PyObject* const name = intern("optimizer");
   return name;
 }
+inline PyObject* is_cuda_name() {
+  static PyObject* const name = intern("is_cuda");
+  return name;
+}
 inline PyObject* param_groups_name() {
   static PyObject* const name = intern("param_groups");
   return name;
