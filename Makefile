@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 SOURCES := CMakeLists.txt pyproject.toml $(wildcard csrc/*/*)
 
-.PHONY: build demo test test-slow lint format bench clean help
+.PHONY: build demo test test-slow lint format bench report clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -17,7 +17,8 @@ help:
 	@echo "make test-slow  the random tests with twenty times as many examples"
 	@echo "make lint       ruff, mypy, clang-format, codespell"
 	@echo "make format     rewrite the sources in the project's format"
-	@echo "make bench      step cost against torch, as ratios"
+	@echo "make bench      step cost against torch, as ratios, into benchmarks/results"
+	@echo "make report     the README's table, from benchmarks/results"
 	@echo "FASTSCHED_CUDA=AUTO|ON|OFF decides whether the CUDA operators are built; AUTO: if nvcc is there"
 
 $(VENV)/ready: constraints.txt pyproject.toml
@@ -58,7 +59,11 @@ format: $(VENV)/linters
 	$(BIN)/clang-format -i $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 bench: build
-	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr --benchmark-sort=name
+	$(BIN)/python -m pytest benchmarks --quiet --benchmark-json=build/benchmarks.json
+	$(BIN)/python benchmarks/report.py record build/benchmarks.json
+
+report:
+	$(BIN)/python benchmarks/report.py readme
 
 clean:
-	rm -rf $(VENV) build dist demo
+	rm -rf $(VENV) build dist demo-output

@@ -41,6 +41,7 @@ class NumberGroups {
     if (lrs_.size() != count) {
       versions_.assign(count, kUnknownVersion);
       lrs_.resize(count);
+      changed_ = true;
     }
     for (std::size_t i = 0; i < count; ++i) {
       PyObject* group = item(groups, i);
@@ -52,6 +53,7 @@ class NumberGroups {
         return false;
       }
       versions_[i] = version(group);
+      changed_ = true;
     }
     return true;
   }
@@ -60,32 +62,44 @@ class NumberGroups {
     PyObject* group = item(groups, i);
     if (PyDict_SetItem(group, lr_name(), lr) != 0) return false;
     versions_[i] = version(group);
+    changed_ = true;
     return NumberLR::read(lr, lrs_[i]);
   }
 
   const std::vector<NumberLR>& lrs() const { return lrs_; }
 
+  // Brings a copy up to date; `copy` must be the same vector every time.
+  void copy_changed(std::vector<NumberLR>& copy) {
+    if (changed_) copy = lrs_;
+    changed_ = false;
+  }
+  // The copy was written to by somebody else.
+  void forget_copy() { changed_ = true; }
+
  private:
   std::vector<DictVersion> versions_;
   std::vector<NumberLR> lrs_;
+  bool changed_ = true;
 };
 
 class HostEngine {
  public:
   // `read_tensor` turns a metric of type `tensor` into a float where reading it would wait for a GPU.
   HostEngine(const std::string& scheduler, pybind11::type tensor, pybind11::object read_tensor)
-      : kind_(kind_of(scheduler)), tensor_(std::move(tensor)), read_tensor_(std::move(read_tensor)) {}
+      : about_(description(kind_of(scheduler))),
+        tensor_(std::move(tensor)),
+        read_tensor_(std::move(read_tensor)) {}
 
   // Takes the counters and last LRs over from the scheduler's __dict__. False, with nothing changed, if a
   // hyperparameter, a counter or a learning rate is not a plain number.
   bool attach(PyObject* scheduler) {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) throw pybind11::error_already_set();
-    if (!read_all(about().counters, dict.get(), counters_.counters) ||
+    if (!read_all(about_.counters, dict.get(), counters_.counters) ||
         PyDict_GetItemWithError(dict.get(), last_lr_name()) == nullptr) {
       return false;
     }
-    Ref groups = param_groups(dict.get());
+    Ref groups = param_groups(optimizer_of(dict.get()));
     return groups && groups_.refresh(groups.get()) && refresh(dict.get());
   }
 
@@ -101,8 +115,8 @@ class HostEngine {
   // Calls visit(name, value) for every counter and for _last_lr; the value is empty on a Python error.
   template <typename Visit>
   void for_each(Visit visit) const {
-    for (std::size_t i = 0; i < about().counters.size(); ++i) {
-      const Attribute& counter = about().counters[i];
+    for (std::size_t i = 0; i < about_.counters.size(); ++i) {
+      const Attribute& counter = about_.counters[i];
       visit(counter.name, to_python(counter, counters_.counters[i]));
     }
     visit(last_lr_name(), last_lr());
@@ -115,7 +129,7 @@ class HostEngine {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) return Outcome::failed;
     if (!unchanged(dict.get(), dict_version_) && !refresh(dict.get())) return Outcome::declined;
-    Ref groups = param_groups(dict.get());
+    Ref groups = param_groups(optimizer_);
     if (!groups || !groups_.refresh(groups.get())) return Outcome::declined;
 
     PlateauState next = load<PlateauState>(counters_.counters);
@@ -125,7 +139,7 @@ class HostEngine {
       if (outcome != Outcome::stepped) return outcome;
     }
     memcpy(counters_.counters, &next, sizeof(next));
-    last_lr_ = groups_.lrs();
+    groups_.copy_changed(last_lr_);
     return Outcome::stepped;
   }
 
@@ -134,22 +148,20 @@ class HostEngine {
     if (PyUnicode_Compare(name, last_lr_name()) == 0) return last_lr();
     const int i = counter_index(name);
     if (i < 0) return Ref();
-    return to_python(about().counters[static_cast<std::size_t>(i)], counters_.counters[i]);
+    return to_python(about_.counters[static_cast<std::size_t>(i)], counters_.counters[i]);
   }
 
   // False if the value is not one the engine can hold.
   bool set(PyObject* name, PyObject* value) {
-    if (PyUnicode_Compare(name, last_lr_name()) == 0) return read_last_lr(value, last_lr_);
+    if (PyUnicode_Compare(name, last_lr_name()) == 0) return set_last_lr(value);
     const int i = counter_index(name);
-    return i >= 0 && read(about().counters[static_cast<std::size_t>(i)], value, counters_.counters[i]);
+    return i >= 0 && read(about_.counters[static_cast<std::size_t>(i)], value, counters_.counters[i]);
   }
 
  private:
-  const Description& about() const { return description(kind_); }
-
   int counter_index(PyObject* name) const {
-    for (std::size_t i = 0; i < about().counters.size(); ++i) {
-      if (PyUnicode_Compare(about().counters[i].name, name) == 0) return static_cast<int>(i);
+    for (std::size_t i = 0; i < about_.counters.size(); ++i) {
+      if (PyUnicode_Compare(about_.counters[i].name, name) == 0) return static_cast<int>(i);
     }
     return -1;
   }
@@ -175,29 +187,26 @@ class HostEngine {
 
   // Reads the hyperparameters again, and takes over counters that somebody wrote into __dict__ directly.
   bool refresh(PyObject* dict) {
-    if (!read_all(about().params, dict, params_)) return false;
+    if (!read_all(about_.params, dict, params_)) return false;
     NodeState taken = counters_;
-    std::vector<NumberLR> last_lr;
-    for (std::size_t i = 0; i < about().counters.size(); ++i) {
-      const Attribute& counter = about().counters[i];
+    for (std::size_t i = 0; i < about_.counters.size(); ++i) {
+      const Attribute& counter = about_.counters[i];
       PyObject* value = PyDict_GetItemWithError(dict, counter.name);
       if (value != nullptr && !read(counter, value, taken.counters[i])) return false;
     }
     PyObject* last = PyDict_GetItemWithError(dict, last_lr_name());
-    if (last != nullptr) {
-      if (!read_last_lr(last, last_lr)) return false;
-      last_lr_ = std::move(last_lr);
-    }
+    if (last != nullptr && !set_last_lr(last)) return false;
     counters_ = taken;
-    for (const Attribute& counter : about().counters) remove(dict, counter.name);
+    for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, last_lr_name());
+    optimizer_ = optimizer_of(dict);
     dict_version_ = version(dict);
     return true;
   }
 
   // All new LRs are computed before the first is written, so that an unreadable bound changes nothing.
   Outcome update_groups(const Update& update, PyObject* dict, PyObject* groups) {
-    PyObject* bounds = PyDict_GetItemWithError(dict, about().group_param);
+    PyObject* bounds = PyDict_GetItemWithError(dict, about_.group_param);
     const std::vector<NumberLR>& lrs = groups_.lrs();
     if (bounds == nullptr || !PyList_CheckExact(bounds) || length(bounds) != lrs.size()) {
       return Outcome::declined;
@@ -221,13 +230,14 @@ class HostEngine {
     return Outcome::stepped;
   }
 
-  static bool read_last_lr(PyObject* object, std::vector<NumberLR>& out) {
+  bool set_last_lr(PyObject* object) {
     if (!PyList_CheckExact(object)) return false;
     std::vector<NumberLR> values(length(object));
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (!NumberLR::read(item(object, i), values[i])) return false;
     }
-    out = std::move(values);
+    last_lr_ = std::move(values);
+    groups_.forget_copy();
     return true;
   }
 
@@ -253,12 +263,13 @@ class HostEngine {
     bool take_bound;
   };
 
-  Kind kind_;
+  const Description& about_;
   pybind11::type tensor_;
   pybind11::object read_tensor_;
   double params_[kNodeParams] = {};
   NodeState counters_ = {};
   DictVersion dict_version_ = kUnknownVersion;
+  PyObject* optimizer_ = nullptr;  // borrowed from the scheduler's __dict__ while that is unchanged
   NumberGroups groups_;
   std::vector<NumberLR> last_lr_;
   std::vector<NewLR> new_lrs_;

@@ -26,9 +26,13 @@ inline PyObject* param_groups_name() {
   return name;
 }
 
+// A borrowed reference, null where there is none.
+inline PyObject* optimizer_of(PyObject* scheduler_dict) {
+  return PyDict_GetItemWithError(scheduler_dict, optimizer_name());
+}
+
 // The list optimizer.param_groups, or an empty reference if it is not a plain list of plain dicts.
-inline Ref param_groups(PyObject* scheduler_dict) {
-  PyObject* optimizer = PyDict_GetItemWithError(scheduler_dict, optimizer_name());
+inline Ref param_groups(PyObject* optimizer) {
   if (optimizer == nullptr) return Ref();
   Ref groups(PyObject_GetAttr(optimizer, param_groups_name()));
   if (!groups || !PyList_CheckExact(groups.get())) {

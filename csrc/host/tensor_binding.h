@@ -62,7 +62,7 @@ class Watch {
     int change = same_dict || same_params(dict.get()) ? kNothing : kAttributes;
     if (!same_group_param(dict.get())) change |= kAttributes;
     if (change == kNothing) dict_version_ = version(dict.get());
-    Ref groups = param_groups(dict.get());
+    Ref groups = param_groups(optimizer_of(dict.get()));
     if (!groups || !same_lrs(groups.get())) change |= kGroups;
     return change;
   }
