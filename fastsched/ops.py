@@ -41,7 +41,7 @@ def _load_cuda() -> str | None:
     try:
         torch.ops.load_library(str(file))
     except OSError as error:
-        return f"the CUDA operators did not load: {error}. {_REBUILD}"
+        return f"the CUDA operators did not load: {error.__cause__ or error}. {_REBUILD}"
     return None
 
 

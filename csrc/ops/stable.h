@@ -19,7 +19,7 @@ using OptionalTensor = std::optional<torch::stable::Tensor>;
 // costs more than the step.
 inline std::int32_t dtype_code(const Tensor& tensor) {
   std::int32_t code = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &code));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &code));
   return code;
 }
 

@@ -73,7 +73,7 @@ void step_cuda(const Tensor program, const Tensor state, const Tensor masters, c
   const int device = lrs.get_device_index();
   const DeviceGuard guard(device);
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   if (is_float32(lrs)) {
     launch<float>(buffers, lrs.data_ptr(), operand, static_cast<cudaStream_t>(stream));
   } else {
