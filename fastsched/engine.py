@@ -12,6 +12,7 @@ from typing import Any, Protocol, SupportsFloat
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
 from . import _C, lr_buffer, ops
 from .lr_buffer import LRBuffer
@@ -19,12 +20,18 @@ from .metric import operand, read_from_gpu
 
 LAST_LR = "_last_lr"
 
+# The instance's own dict, which a class may hide behind a property of that name.
+own_dict: Callable[[Any], dict[str, Any]] = vars(LRScheduler)["__dict__"].__get__
+
 
 class Engine(Protocol):
     """What a scheduler asks of whatever steps it."""
 
-    def step(self, scheduler: Any, metric: SupportsFloat) -> bool:
-        """Step once; False, with nothing changed, if this engine cannot do it as torch would."""
+    def step(self, scheduler: Any, metric: SupportsFloat) -> SupportsFloat | None:
+        """Step once. None if that was done; else the metric, converted if it was, for another engine to step with.
+
+        An engine that declines has left counters and learning rates as they were.
+        """
 
     def get(self, name: str) -> Any:
         """The value of a counter or of ``_last_lr``; AttributeError for other names."""
@@ -35,8 +42,11 @@ class Engine(Protocol):
     def state(self) -> dict[str, Any]:
         """All of them, as plain Python values."""
 
-    def detach(self, scheduler: Any) -> None:
-        """Put all of them back into the scheduler's ``__dict__``."""
+    def lend(self, attributes: dict[str, Any]) -> None:
+        """Put all of them into the scheduler's own dict, for somebody who reads or writes that directly."""
+
+    def settle(self, attributes: dict[str, Any]) -> None:
+        """Take out what was lent and not written to since; what is left was written by somebody."""
 
     def refresh(self, scheduler: Any) -> None:
         """Take note that a hyperparameter may have changed."""
@@ -48,8 +58,8 @@ class Engine(Protocol):
 class Detached:
     """No engine: the state is in the scheduler's ``__dict__`` and torch's own code steps."""
 
-    def step(self, scheduler: Any, metric: SupportsFloat) -> bool:
-        return False
+    def step(self, scheduler: Any, metric: SupportsFloat) -> SupportsFloat:
+        return metric
 
     def get(self, name: str) -> Any:
         raise AttributeError(name)
@@ -60,7 +70,10 @@ class Detached:
     def state(self) -> dict[str, Any]:
         return {}
 
-    def detach(self, scheduler: Any) -> None:
+    def lend(self, attributes: dict[str, Any]) -> None:
+        pass
+
+    def settle(self, attributes: dict[str, Any]) -> None:
         pass
 
     def refresh(self, scheduler: Any) -> None:
@@ -86,13 +99,23 @@ class StateAttribute:
     def __get__(self, scheduler: Any, owner: type | None = None) -> Any:
         if scheduler is None:
             return self
-        attributes = scheduler.__dict__
+        attributes = own_dict(scheduler)
+        scheduler._engine.settle(attributes)
         return attributes[self.name] if self.name in attributes else scheduler._engine.get(self.name)
 
     def __set__(self, scheduler: Any, value: Any) -> None:
-        if not scheduler._engine.set(self.name, value):
+        if scheduler._engine.set(self.name, value):
+            own_dict(scheduler).pop(self.name, None)
+        else:
             scheduler._detach()
-            scheduler.__dict__[self.name] = value
+            own_dict(scheduler)[self.name] = value
+
+    def __delete__(self, scheduler: Any) -> None:
+        scheduler._detach()
+        try:
+            del own_dict(scheduler)[self.name]
+        except KeyError:
+            raise AttributeError(self.name) from None
 
 
 def attach(scheduler: Any, *, restore: bool = False) -> Engine:
@@ -110,6 +133,12 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
         return TensorEngine.attach(scheduler, restore=restore) or DETACHED
     host = _C.HostEngine(scheduler._schedule, Tensor, read_from_gpu)
     return host if host.attach(scheduler) else DETACHED
+
+
+def refuse_capture(reason: str) -> None:
+    """Raise RuntimeError inside CUDA graph capture, where what Python does now would not happen at a replay."""
+    if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(f"this scheduler step cannot be captured in a CUDA graph: {reason}")
 
 
 class Replica:
@@ -139,19 +168,21 @@ class TensorEngine:
     that keep their storage for as long as the number of param groups stays the same.
     """
 
-    __slots__ = ("_counters", "_group_count", "_replicas", "_schedule", "_watch")
+    __slots__ = ("_counters", "_group_count", "_lent", "_replicas", "_schedule", "_watch")
 
     def __init__(self, schedule: str, replicas: list[Replica], group_count: int):
         self._schedule = schedule
         self._counters: dict[str, bool] = _C.counter_types(schedule)
         self._replicas = replicas
         self._group_count = group_count
+        self._lent: dict[str, Any] = {}
         self._watch = _C.Watch(schedule)
 
     @classmethod
+    @torch.inference_mode(False)
     def attach(cls, scheduler: Any, *, restore: bool) -> TensorEngine | None:
-        """Take the state over from ``scheduler.__dict__``; None, with that unchanged, where it does not fit."""
-        attributes = scheduler.__dict__
+        """Take the state over from the scheduler's dict; None, with that unchanged, where it does not fit."""
+        attributes = own_dict(scheduler)
         counters = _C.pack_counters(scheduler._schedule, attributes)
         buffers = lr_buffer.bind(scheduler.optimizer) if counters else None
         if buffers is None:
@@ -160,12 +191,9 @@ class TensorEngine:
         programs = _programs(scheduler, buffers)
         if programs is None:
             return None
+        counted = torch.tensor(counters, dtype=torch.float64, device="cpu")
         replicas = [
-            Replica(
-                buffer,
-                program.to(buffer.device),
-                _state(torch.tensor(counters, dtype=torch.float64), buffer.masters),
-            )
+            Replica(buffer, program.to(buffer.device), _state(counted, buffer.masters))
             for buffer, program in zip(buffers, programs, strict=True)
         ]
         engine = cls(scheduler._schedule, replicas, len(scheduler.optimizer.param_groups))
@@ -176,20 +204,23 @@ class TensorEngine:
         engine._mark(scheduler)
         return engine
 
-    def step(self, scheduler: Any, metric: SupportsFloat) -> bool:
+    def step(self, scheduler: Any, metric: SupportsFloat) -> SupportsFloat | None:
+        if not isinstance(metric, Tensor):
+            metric = float(metric)
         if torch.compiler.is_compiling():
             # What the host would have to look at stays as it was traced; only tensors may change.
             metric = metric.detach() if isinstance(metric, Tensor) else metric
             call: Callable[..., None] = ops.step_
         else:
-            if self._watch.changed(scheduler) and not self._follow(scheduler):
-                return False
+            stale = not self._replicas[0].buffer.live or self._watch.changed(scheduler)
+            if stale and not self._follow(scheduler):
+                return metric
             call = ops.call_step_
-        for replica in self._replicas:
-            buffer = replica.buffer
-            tensor, value = operand(metric, buffer.device)
-            call(replica.program, replica.state, buffer.masters, buffer.lrs, tensor, value)
-        return True
+        # All operands before the first call: what is wrong with a metric is found before anything has stepped.
+        operands = [operand(metric, replica.buffer.device) for replica in self._replicas]
+        for replica, (tensor, value) in zip(self._replicas, operands, strict=True):
+            call(replica.program, replica.state, replica.buffer.masters, replica.buffer.lrs, tensor, value)
+        return None
 
     def get(self, name: str) -> Any:
         if name == LAST_LR:
@@ -209,14 +240,18 @@ class TensorEngine:
             if lrs is None:
                 return False
             for replica in self._replicas:
-                replica.last_lr.copy_(torch.tensor([lrs[i] for i in replica.buffer.indices], dtype=torch.float64))
+                values = [lrs[index] for index in replica.buffer.indices]
+                replica.last_lr.copy_(torch.tensor(values, dtype=torch.float64, device="cpu"))
             return True
-        is_integer = self._counters.get(name)
-        if is_integer is None or type(value) not in ((int,) if is_integer else (int, float)):
+        if name not in self._counters:
+            return False
+        # Through the same reader as everything else, which knows what a counter can hold.
+        counters = _C.pack_counters(self._schedule, {**dict.fromkeys(self._counters, 0), name: value})
+        if not counters:
             return False
         slot = list(self._counters).index(name)
         for replica in self._replicas:
-            replica.state[slot] = value
+            replica.state[slot] = counters[slot]
         return True
 
     def state(self) -> dict[str, Any]:
@@ -226,28 +261,43 @@ class TensorEngine:
                 lrs[index] = lr
         return {**self._read_counters(), LAST_LR: lrs}
 
-    def detach(self, scheduler: Any) -> None:
-        scheduler.__dict__.update(self.state())
+    def lend(self, attributes: dict[str, Any]) -> None:
+        self.settle(attributes)
+        self._lent = {name: value for name, value in self.state().items() if name not in attributes}
+        attributes.update(self._lent)
+
+    def settle(self, attributes: dict[str, Any]) -> None:
+        # Graph replays may have moved the state on since it was lent: an unchanged value is no news, but old.
+        for name, value in self._lent.items():
+            if attributes.get(name) is value:
+                del attributes[name]
+        self._lent = {}
 
     def refresh(self, scheduler: Any) -> None:
         """Upload the hyperparameters, so that compiled code and captured graphs see them at once."""
+        if len(scheduler.optimizer.param_groups) != self._group_count:
+            return  # the next step makes new buffers
+        refuse_capture("a hyperparameter was written; write it before the capture")
         programs = _programs(scheduler, [replica.buffer for replica in self._replicas])
-        for replica, program in zip(self._replicas, programs or [], strict=False):
-            if program.shape == replica.program.shape:
-                replica.program.copy_(program, non_blocking=True)
+        if programs is None:
+            return  # the next step finds that and leaves the scheduler to torch's code
+        for replica, program in zip(self._replicas, programs, strict=True):
+            replica.program.copy_(program, non_blocking=True)
+        self._watch.mark_attributes(scheduler)
 
     def resume(self) -> None:
-        # An LR tensor that is not this master, rounded, keeps its own value; csrc/schedule/step.h.
         for replica in self._replicas:
-            replica.buffer.masters.copy_(replica.last_lr)
+            replica.buffer.resume(replica.last_lr)
 
     def _read_counters(self) -> dict[str, Any]:
         # All replicas decide alike, so the first speaks for them.
         values: dict[str, Any] = _C.unpack_counters(self._schedule, self._replicas[0].counters.tolist())
         return values
 
+    @torch.inference_mode(False)
     def _follow(self, scheduler: Any) -> bool:
         """Catch up with whatever was done to the scheduler's attributes or the optimizer's groups."""
+        refuse_capture("the scheduler's attributes or the optimizer's groups were changed; step once before capturing")
         buffers = lr_buffer.bind(scheduler.optimizer)
         if buffers is None:
             return False
@@ -255,7 +305,8 @@ class TensorEngine:
         programs = _programs(scheduler, buffers)
         if programs is None:
             return False
-        attributes = scheduler.__dict__
+        attributes = own_dict(scheduler)
+        self.settle(attributes)
         for name in (*self._counters, LAST_LR):
             if name in attributes:
                 if not self.set(name, attributes[name]):
@@ -274,7 +325,8 @@ class TensorEngine:
         return True
 
     def _mark(self, scheduler: Any) -> None:
-        self._watch.mark(scheduler, [group["lr"] for group in scheduler.optimizer.param_groups])
+        self._watch.mark_attributes(scheduler)
+        self._watch.mark_groups([group["lr"] for group in scheduler.optimizer.param_groups])
 
 
 def _programs(scheduler: Any, buffers: list[LRBuffer]) -> list[Tensor] | None:
@@ -282,10 +334,7 @@ def _programs(scheduler: Any, buffers: list[LRBuffer]) -> list[Tensor] | None:
     programs = []
     for buffer in buffers:
         packed = _C.pack_program(
-            scheduler._schedule,
-            scheduler.__dict__,
-            buffer.indices,
-            len(scheduler.optimizer.param_groups),
+            scheduler._schedule, own_dict(scheduler), buffer.indices, len(scheduler.optimizer.param_groups)
         )
         if packed is None:
             return None

@@ -6,9 +6,10 @@ several schedulers on one optimizer share them, float64 masters included, and so
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
-from typing import TypeGuard
-from weakref import WeakKeyDictionary
+from typing import Any, TypeGuard
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -28,9 +29,10 @@ class LRBuffer:
         lrs: what the optimizer reads, shape ``(len(indices),)``.
         masters: the same in float64; ``lrs`` is this, rounded, unless somebody wrote to an LR.
         tensors: the object in each group's ``"lr"``, a view of one element of ``lrs``.
+        live: False once other buffers took over the optimizer's learning rates.
     """
 
-    __slots__ = ("device", "indices", "lrs", "masters", "tensors")
+    __slots__ = ("__weakref__", "_resumed", "device", "indices", "live", "lrs", "masters", "tensors")
 
     def __init__(self, indices: list[int], lrs: Tensor, masters: Tensor, tensors: list[Tensor]):
         self.device = lrs.device
@@ -38,68 +40,186 @@ class LRBuffer:
         self.lrs = lrs
         self.masters = masters
         self.tensors = tensors
+        self.live = True
+        self._resumed: Tensor | None = None
         for slot, tensor in enumerate(tensors):
-            self._point(slot, tensor)
+            self.point(slot, tensor)
 
-    def _point(self, slot: int, tensor: Tensor) -> None:
+    def point(self, slot: int, tensor: Tensor) -> None:
+        """Make ``tensor`` the object of this slot, keeping its shape."""
         tensor.data = self.lrs[slot].view(tensor.shape)
         self.tensors[slot] = tensor
 
-    def adopt(self, slot: int, lr: float | Tensor) -> None:
-        """Take over the learning rate that somebody put into a group instead of our tensor.
+    def resume(self, masters: Tensor) -> None:
+        """Go on from these float64 learning rates where, rounded, they are what the LR tensors hold.
 
-        The storage stays, so that a captured graph goes on reading the right place.
+        Remembered for LR tensors that are still to be loaded: a checkpoint's optimizer may follow its scheduler.
         """
-        if not isinstance(lr, Tensor):
-            self.masters[slot] = lr  # exact, where the LR's own dtype rounds
-            self.lrs[slot] = lr
-            return
-        self.lrs[slot].copy_(lr.reshape(()), non_blocking=True)
-        same_kind = (lr.device, lr.dtype) == (self.lrs.device, self.lrs.dtype)
-        shared = lr.untyped_storage().data_ptr() == self.lrs.untyped_storage().data_ptr()
-        if same_kind and not shared:
-            self._point(slot, lr)
+        self._resumed = masters.clone()
+        self._take(self._resumed, self._resumed.to(self.lrs.dtype) == self.lrs)
+
+    def recall(self) -> None:
+        """Do what :meth:`resume` does for the LRs that were written to since."""
+        if self._resumed is not None:
+            written = self.masters.to(self.lrs.dtype) != self.lrs
+            self._take(self._resumed, written & (self._resumed.to(self.lrs.dtype) == self.lrs))
+
+    def _take(self, masters: Tensor, where: Tensor) -> None:
+        self.masters.copy_(torch.where(where, masters, self.masters))
 
 
-_buffers: WeakKeyDictionary[Optimizer, list[LRBuffer]] = WeakKeyDictionary()
+# By the identity of the optimizer, whatever its class makes of == and hash; an entry dies with its optimizer.
+_buffers: dict[int, list[LRBuffer]] = {}
+# By the address of the storage of lrs: whose the views are that are met in some group.
+_owners: WeakValueDictionary[int, LRBuffer] = WeakValueDictionary()
 
 
 def is_bound(optimizer: Optimizer) -> bool:
     """Whether the optimizer's learning rates were made tensors side by side before."""
-    return optimizer in _buffers
+    return id(optimizer) in _buffers
 
 
+@torch.inference_mode(False)
 def bind(optimizer: Optimizer) -> list[LRBuffer] | None:
     """The buffers behind every group's learning rate, following whatever was done to the groups meanwhile.
 
-    A learning rate that was replaced, by a tensor or by a number, is copied into the same storage. Added or
-    removed groups need new storage. Never waits for a device.
+    A learning rate that was replaced, by a tensor or by a number, or moved between groups, is copied into the
+    storage that is there, so that a captured graph goes on reading the right place. Added or removed groups need
+    new storage. Never waits for a device.
 
     Returns:
         None, with nothing changed, where some learning rate is neither a plain float32 or float64 tensor on
-        the CPU or a CUDA device nor a number in a group that had such a tensor before.
+        the CPU or a CUDA device nor a number in an optimizer that had tensors before; where there are no groups;
+        or where some, but not all, learning rates are another optimizer's.
 
     Raises:
         RuntimeError: a learning rate is on a CUDA device and fastsched has no CUDA operators.
     """
-    known = _buffers.get(optimizer, [])
+    known = _buffers.get(id(optimizer), [])
     groups = optimizer.param_groups
-    if sum(len(buffer.indices) for buffer in known) != len(groups):
-        return _allocate(optimizer, known)
+    if not groups:
+        return None
+    if sum(len(buffer.indices) for buffer in known) != len(groups) or not all(buffer.live for buffer in known):
+        return _bind_anew(optimizer, known)
     replaced = [
-        (buffer, slot, groups[index])
+        _Replacement(buffer, slot, groups[index])
         for buffer in known
         for slot, index in enumerate(buffer.indices)
         if groups[index].get("lr") is not buffer.tensors[slot]
     ]
-    if not all(_is_number(group.get("lr")) or _is_supported(group.get("lr")) for _, _, group in replaced):
+    if not all(_is_number(entry.lr) or _is_supported(entry.lr) for entry in replaced):
         return None
-    for buffer, slot, group in replaced:
-        buffer.adopt(slot, group["lr"])
-        group["lr"] = buffer.tensors[slot]
+    if replaced:
+        _adopt(known, replaced)
     return known
 
 
+class _Replacement:
+    """A learning rate that somebody put into a group in place of our tensor, its value read before any write."""
+
+    __slots__ = ("buffer", "group", "lr", "master", "slot", "value")
+
+    def __init__(self, buffer: LRBuffer, slot: int, group: dict[str, Any]):
+        self.buffer = buffer
+        self.slot = slot
+        self.group = group
+        self.lr = group.get("lr")
+        self.master: Tensor | float | None = None
+        self.value: Tensor | float = 0.0
+
+
+def _adopt(known: list[LRBuffer], replaced: list[_Replacement]) -> None:
+    places = {id(tensor): (buffer, slot) for buffer in known for slot, tensor in enumerate(buffer.tensors)}
+    for entry in replaced:
+        if isinstance(entry.lr, Tensor):
+            entry.value = entry.lr.reshape(()).clone()
+            if id(entry.lr) in places:  # it moved here from another group, and its master with it
+                buffer, slot = places[id(entry.lr)]
+                entry.master = buffer.masters[slot].clone()
+        elif _is_number(entry.lr):
+            entry.value = entry.master = entry.lr  # exact, where the LR's own dtype rounds
+    moved = {(entry.buffer, entry.slot) for entry in replaced}
+    taken = {tensor for tensor, place in places.items() if place not in moved}
+    for entry in replaced:
+        buffer, slot = entry.buffer, entry.slot
+        _write(buffer.lrs, slot, entry.value)
+        if entry.master is not None:
+            _write(buffer.masters, slot, entry.master)
+        # The object that was put there stays, unless it is of another kind, another optimizer's, or also
+        # another group's: then the group has its own back.
+        tensor: Tensor | None = None
+        for candidate in (entry.lr, buffer.tensors[slot]):
+            if isinstance(candidate, Tensor) and id(candidate) not in taken and _fits(candidate, buffer, known):
+                tensor = candidate
+                break
+        if tensor is None:
+            tensor = torch.empty((), dtype=buffer.lrs.dtype, device=buffer.device)
+        taken.add(id(tensor))
+        buffer.point(slot, tensor)
+        entry.group["lr"] = tensor
+    for buffer in known:
+        buffer.recall()
+
+
+def _write(buffer: Tensor, slot: int, value: Tensor | float) -> None:
+    if isinstance(value, Tensor):
+        buffer[slot].copy_(value, non_blocking=True)
+    else:
+        buffer[slot] = value
+
+
+def _fits(tensor: Tensor, buffer: LRBuffer, known: list[LRBuffer]) -> bool:
+    owner = _owner(tensor)
+    same_kind = (tensor.device, tensor.dtype) == (buffer.device, buffer.lrs.dtype)
+    return same_kind and (owner is None or any(owner is own for own in known))
+
+
+def _owner(tensor: Tensor) -> LRBuffer | None:
+    return _owners.get(tensor.untyped_storage().data_ptr())
+
+
+def _bind_anew(optimizer: Optimizer, known: list[LRBuffer]) -> list[LRBuffer] | None:
+    placement: list[tuple[torch.device, torch.dtype]] = []
+    owners: list[LRBuffer | None] = []
+    for group in optimizer.param_groups:
+        lr = group.get("lr")
+        if _is_supported(lr):
+            placement.append((lr.device, lr.dtype))
+            owners.append(_owner(lr))
+        elif known and _is_number(lr):
+            placement.append((known[0].device, known[0].lrs.dtype))
+            owners.append(None)
+        else:
+            return None
+    for device, _ in placement:
+        ops.require(device)
+    foreign = [owner for owner in owners if owner is not None and not any(owner is own for own in known)]
+    if foreign:
+        return _share(optimizer, foreign)
+    return allocate(optimizer, placement)
+
+
+def _share(optimizer: Optimizer, owners: list[LRBuffer]) -> list[LRBuffer] | None:
+    """The buffers of another optimizer that has these very tensors as its learning rates, group for group.
+
+    So it is for a wrapper that shows the wrapped optimizer's groups, a shallow copy, or two optimizers that were
+    given one LR tensor.
+    """
+    shared = list({id(owner): owner for owner in owners}.values())
+    lrs = [group["lr"] for group in optimizer.param_groups]
+    if sum(len(buffer.indices) for buffer in shared) != len(lrs):
+        return None
+    if any(
+        index >= len(lrs) or lrs[index] is not tensor
+        for buffer in shared
+        for index, tensor in zip(buffer.indices, buffer.tensors, strict=True)
+    ):
+        return None
+    _remember(optimizer, shared)
+    return shared
+
+
+@torch.inference_mode(False)
 def allocate(optimizer: Optimizer, placement: Iterable[tuple[torch.device, torch.dtype]]) -> list[LRBuffer]:
     """Give every group's learning rate, a number or a supported tensor, a slot on the device asked for.
 
@@ -109,7 +229,7 @@ def allocate(optimizer: Optimizer, placement: Iterable[tuple[torch.device, torch
     """
     masters_before = {
         id(tensor): buffer.masters[slot]
-        for buffer in _buffers.get(optimizer, [])
+        for buffer in _buffers.get(id(optimizer), [])
         for slot, tensor in enumerate(buffer.tensors)
     }
     by_place: dict[tuple[torch.device, torch.dtype], list[int]] = {}
@@ -130,7 +250,7 @@ def allocate(optimizer: Optimizer, placement: Iterable[tuple[torch.device, torch
                     master = torch.where(before.to(lr.dtype) == master, before, master)
                 shape = lr.shape
             else:
-                master = torch.tensor(float(lr), dtype=torch.float64)
+                master = torch.tensor(float(lr), dtype=torch.float64, device="cpu")
                 shape = torch.Size()
             # Groups that share one tensor part here: the first keeps it, the others get their own.
             kept = isinstance(lr, Tensor) and id(lr) not in taken and (lr.device, lr.dtype) == (device, dtype)
@@ -140,32 +260,25 @@ def allocate(optimizer: Optimizer, placement: Iterable[tuple[torch.device, torch
         stacked = torch.stack(masters)
         buffers.append(LRBuffer(indices, stacked.to(dtype, copy=True), stacked, tensors))
     for buffer in buffers:
+        _owners[buffer.lrs.untyped_storage().data_ptr()] = buffer
         for index, tensor in zip(buffer.indices, buffer.tensors, strict=True):
             optimizer.param_groups[index]["lr"] = tensor
-    if optimizer not in _buffers:
+    _remember(optimizer, buffers)
+    return buffers
+
+
+def _remember(optimizer: Optimizer, buffers: list[LRBuffer]) -> None:
+    if not is_bound(optimizer):
+        weakref.finalize(optimizer, _buffers.pop, id(optimizer), None)
         # A loaded checkpoint replaces the LR tensors; a captured graph must see the loaded values at once.
         optimizer.register_load_state_dict_post_hook(_follow_loaded)
-    _buffers[optimizer] = buffers
-    return buffers
+    for buffer in _buffers.get(id(optimizer), []):
+        buffer.live = any(buffer is other for other in buffers)
+    _buffers[id(optimizer)] = buffers
 
 
 def _follow_loaded(optimizer: Optimizer) -> None:
     bind(optimizer)
-
-
-def _allocate(optimizer: Optimizer, known: list[LRBuffer]) -> list[LRBuffer] | None:
-    placement: list[tuple[torch.device, torch.dtype]] = []
-    for group in optimizer.param_groups:
-        lr = group.get("lr")
-        if _is_supported(lr):
-            placement.append((lr.device, lr.dtype))
-        elif known and _is_number(lr):
-            placement.append((known[0].device, known[0].lrs.dtype))
-        else:
-            return None
-    for device, _ in placement:
-        ops.require(device)
-    return allocate(optimizer, placement)
 
 
 def _is_number(lr: object) -> TypeGuard[float]:
@@ -180,4 +293,5 @@ def _is_supported(lr: object) -> TypeGuard[Tensor]:
         and lr.device.type in ("cpu", "cuda")
         and lr.layout is torch.strided
         and not lr.requires_grad
+        and not lr.is_inference()
     )

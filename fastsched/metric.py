@@ -41,30 +41,38 @@ def read_from_gpu(metric: Tensor) -> float:
     return float(metric)
 
 
-def operand(metric: SupportsFloat, device: torch.device) -> tuple[Tensor | None, float]:
+def operand(metric: Tensor | SupportsFloat, device: torch.device) -> tuple[Tensor | None, float]:
     """The metric as the last two arguments of ``fastsched::step_``, without reading a device.
 
-    A tensor that is on the learning rates' device, or on the host, is handed over as it is. The one case that
-    waits is a metric on a GPU when the learning rates are on the host, as in torch.
+    A tensor that is on the learning rates' device, or on the host, is handed over as it is. The cases that wait
+    are a metric on a GPU when the learning rates are on the host, as in torch, and a tensor of a class of its own
+    (a DTensor) or a sparse one, of which only ``float()`` knows the value.
 
-    Raises whatever ``float(metric)`` raises, and RuntimeError for a Python number inside CUDA graph capture.
+    Raises whatever ``float(metric)`` raises, and RuntimeError inside CUDA graph capture for a metric on the host.
     """
-    if not isinstance(metric, Tensor):
-        value = float(metric)
-        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(
-                "a Python-number metric would be frozen into the CUDA graph being captured; "
-                f"pass a tensor on {device} instead"
-            )
-        return None, value
-    if metric.dtype not in _DECODED:
-        if metric.is_complex():
-            return None, float(metric)  # raises torch's own error
-        metric = metric.double()
-    if metric.numel() != 1:
-        return None, float(metric)  # as above
-    if metric.is_cpu or metric.device == device:
-        return metric, 0.0
-    if device.type == "cpu":
-        return None, float(metric)
-    return metric.to(device, non_blocking=True), 0.0
+    if isinstance(metric, Tensor) and _is_plain(metric):
+        if metric.dtype not in _DECODED:
+            metric = metric.double()
+        if metric.device == device or (metric.is_cpu and not _capturing(device)):
+            return metric, 0.0
+        if device.type != "cpu" and not metric.is_cpu:
+            return metric.to(device, non_blocking=True), 0.0
+    value = float(metric)
+    if _capturing(device):
+        raise RuntimeError(
+            f"a metric on the host would be frozen into the CUDA graph being captured; pass a tensor on {device}"
+        )
+    return None, value
+
+
+def _is_plain(metric: Tensor) -> bool:
+    return (
+        type(metric) in (Tensor, torch.nn.Parameter)
+        and metric.numel() == 1
+        and not metric.is_complex()
+        and metric.layout is torch.strided
+    )
+
+
+def _capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()

@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
-from .engine import StateAttribute
-from .scheduler import EngineScheduler, refuse_capture
+from .engine import refuse_capture
+from .scheduler import EngineScheduler
 
 
 class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
@@ -61,11 +61,10 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
     _schedule: ClassVar[str] = "ReduceLROnPlateau"
     _replaces: ClassVar[tuple[str, ...]] = ("_is_better", "_reduce_lr", "in_cooldown")
 
-    last_epoch = StateAttribute()
-    best = StateAttribute()
-    num_bad_epochs = StateAttribute()
-    cooldown_counter = StateAttribute()
-    _last_lr = StateAttribute()
+    last_epoch: int
+    best: float
+    num_bad_epochs: int
+    cooldown_counter: int
 
     def __init__(
         self,
@@ -96,36 +95,44 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         Sync: with tensor learning rates it never waits for the device, unless the metric is on a GPU and the
         learning rates are not. With Python-number learning rates a metric on a GPU is read, which waits.
 
-        Capture: with tensor learning rates it may be captured in a CUDA graph and traced by torch.compile.
-        Anything that would be frozen into a graph raises RuntimeError.
-        """
-        if epoch is not None or not self._engine.step(self, metrics):
-            self._step_off_path(metrics, epoch)
+        Capture: with tensor learning rates it may be captured in a CUDA graph. Anything that would be frozen into
+        the graph raises RuntimeError: a metric on the host, attributes or groups that changed since the last step.
 
-    def _step_off_path(self, metrics: SupportsFloat, epoch: int | None) -> None:
+        Compile: with tensor learning rates and a tensor metric it traces under ``fullgraph=True`` and does not
+        recompile; after ``use_tensor_lr``, step once before compiling. Compiled steps follow written attributes and
+        in-place writes to LR tensors. What replaces objects (a new tensor in ``group["lr"]``, an added group, an
+        item of ``min_lrs``) they follow only after the next eager step. A Python-number metric recompiles per value.
+        """
         if epoch is not None:
-            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
-            before = self.last_epoch
-            self.last_epoch = epoch - 1
-            try:
-                ReduceLROnPlateau.step(self, metrics)
-            except BaseException:
-                self.last_epoch = before
-                raise
+            self._step_noting(metrics, epoch)
             return
+        declined = self._engine.step(self, metrics)
+        if declined is not None:
+            self._step_off_path(declined)
+
+    def _step_noting(self, metrics: SupportsFloat, epoch: int) -> None:
+        metrics = metrics if isinstance(metrics, Tensor) else float(metrics)
+        warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
+        ReduceLROnPlateau.step(self, metrics)
+        self.last_epoch = epoch
+
+    def _step_off_path(self, metrics: SupportsFloat) -> None:
         # Something is not what it was when the engine was chosen: choose again.
+        refuse_capture("it is the first step, or its settings changed; step once before capturing")
         self._detach()
-        if self._attach() and self._engine.step(self, metrics):
-            return
+        if self._attach():
+            declined = self._engine.step(self, metrics)
+            if declined is None:
+                return
+            metrics = declined
         self._detach()
-        refuse_capture("its learning rates or settings need Python; see docs/differences.md")
         super().step(metrics)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state from :meth:`state_dict`, of this class or of torch's.
 
-        Never writes the optimizer's learning rates. Tensors keep their storage, so that a captured CUDA graph
-        goes on from the loaded state.
+        Never writes the optimizer's learning rates. With as many param groups as were saved, tensors keep their
+        storage, so that a captured CUDA graph goes on from the loaded state.
 
         Raises:
             TypeError, ValueError, KeyError: naming the key at fault; then nothing is changed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -9,14 +10,16 @@ from typing import Any, ClassVar
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from .engine import DETACHED, Engine, StateAttribute, attach
+from . import _C
+from .engine import DETACHED, LAST_LR, Engine, StateAttribute, attach, own_dict
 
 
 class EngineScheduler(LRScheduler):
     """A torch scheduler that an engine steps where it can.
 
     A concrete class names its compiled schedule in ``_schedule`` and, in ``_replaces``, the torch methods whose
-    work the engine does: a user's subclass that overrides one of those is stepped by torch's own code.
+    work the engine does. Where one of those is not torch's, because a user's subclass overrides it or somebody
+    replaced it on the object, torch's own code steps and calls it.
     """
 
     __slots__ = ("_engine",)
@@ -24,8 +27,8 @@ class EngineScheduler(LRScheduler):
     _engine: Engine
     _schedule: ClassVar[str]
     _replaces: ClassVar[tuple[str, ...]]
-    _held: ClassVar[frozenset[str]] = frozenset()  # the attributes an engine may hold
-    _user_code: ClassVar[bool] = False
+    _hyperparameters: ClassVar[frozenset[str]] = frozenset()  # the attributes that engines read
+    _native: ClassVar[dict[str, Any]] = {}  # what the attributes that engines replace or hold are by default
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Any:
         scheduler = super().__new__(cls)
@@ -35,22 +38,52 @@ class EngineScheduler(LRScheduler):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "_schedule" in vars(cls):
-            cls._held = frozenset(name for name, value in vars(cls).items() if isinstance(value, StateAttribute))
-        else:
-            native: Any = next(base for base in cls.__mro__ if "_schedule" in vars(base))
-            names = (*native._replaces, *native._held)
-            cls._user_code = any(getattr(cls, name) is not getattr(native, name) for name in names)
+            held = (*_C.counter_types(cls._schedule), LAST_LR)
+            for name in held:
+                attribute = StateAttribute()
+                attribute.__set_name__(cls, name)
+                setattr(cls, name, attribute)
+            cls._hyperparameters = frozenset(_C.param_names(cls._schedule))
+            cls._native = {name: getattr(cls, name) for name in (*held, *cls._replaces)}
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._replaces:
+            self._detach()
         super().__setattr__(name, value)
-        self._engine.refresh(self)
+        if name in self._hyperparameters:
+            self._engine.refresh(self)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self._engine.state(), **self.__dict__}
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """The object's own dict with the whole state in it, for code that reads or writes that directly.
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+        With learning rates on a CUDA device this waits for the device. torch.compile, which looks at it while
+        tracing, sees the dict as it is.
+        """
+        attributes = own_dict(self)
+        if not torch.compiler.is_compiling():
+            self._engine.lend(attributes)
+        return attributes
+
+    def _state(self) -> dict[str, Any]:
+        attributes = own_dict(self)
+        self._engine.settle(attributes)
+        return {**self._engine.state(), **attributes}
+
+    def __getstate__(self) -> Any:
+        slots = {
+            name: getattr(self, name)
+            for name in copyreg._slotnames(type(self))  # type: ignore[attr-defined]
+            if name != "_engine" and hasattr(self, name)
+        }
+        return (self._state(), slots) if slots else self._state()
+
+    def __setstate__(self, state: Any) -> None:
+        state, slots = state if isinstance(state, tuple) else (state, {})
         object.__setattr__(self, "_engine", DETACHED)
-        self.__dict__.update(state)
+        own_dict(self).update(state)
+        for name, value in slots.items():
+            object.__setattr__(self, name, value)
         # An optimizer that is still being unpickled, because it refers back to its scheduler, has no groups
         # yet. Then, and where attaching fails, the first step attaches or says what is wrong.
         with suppress(AttributeError, RuntimeError):
@@ -65,34 +98,35 @@ class EngineScheduler(LRScheduler):
 
         With learning rates on a CUDA device this waits for the device.
         """
-        return {name: value for name, value in self.__getstate__().items() if name != "optimizer"}
+        state = self._state()
+        state.pop("optimizer", None)
+        return state
 
     def _fit_groups(self) -> None:
         """Bring per-group hyperparameters to the optimizer's number of groups, or raise as torch would."""
 
     def _attach(self, *, restore: bool = False) -> bool:
         """Put the engine in charge that fits the optimizer as it is now; False if none does."""
-        if self._user_code:
+        attributes = own_dict(self)
+        if any(name in attributes for name in self._replaces) or any(
+            getattr(type(self), name) is not attribute for name, attribute in self._native.items()
+        ):
             return False
         engine = attach(self, restore=restore)
         object.__setattr__(self, "_engine", engine)
         return engine is not DETACHED
 
     def _detach(self) -> None:
-        """Become a plain torch object, all state in ``__dict__``."""
-        self._engine.detach(self)
-        object.__setattr__(self, "_engine", DETACHED)
+        """Become a plain torch object, all state in ``__dict__``; what was written there meanwhile stands."""
+        if self._engine is not DETACHED:
+            own_dict(self).update(self._state())
+            object.__setattr__(self, "_engine", DETACHED)
 
     def _load(self, state: Mapping[str, Any]) -> None:
         """Write checked values, what an engine holds into the storage it already has."""
-        self.__dict__.update({name: value for name, value in state.items() if name not in self._held})
+        held = {name for name in state if isinstance(self._native.get(name), StateAttribute)}
+        own_dict(self).update({name: value for name, value in state.items() if name not in held})
         self._engine.refresh(self)
-        for name in self._held & state.keys():
+        for name in held:
             setattr(self, name, state[name])
         self._engine.resume()
-
-
-def refuse_capture(reason: str) -> None:
-    """Raise RuntimeError inside CUDA graph capture, where torch's own scheduler code would freeze silently."""
-    if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(f"this scheduler step cannot be captured in a CUDA graph: {reason}")

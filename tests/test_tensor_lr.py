@@ -52,6 +52,16 @@ def test_calling_it_again_moves_dtype_and_keeps_the_schedule():
     assert scheduler.last_epoch == 3
 
 
+def test_calling_it_again_with_nothing_to_move_keeps_schedulers_connected():
+    optimizer = sgd([0.5])
+    fastsched.use_tensor_lr(optimizer)
+    scheduler = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+    scheduler.step(1.0)
+    fastsched.use_tensor_lr(optimizer)
+    scheduler.step(1.0)
+    assert optimizer.param_groups[0]["lr"].item() == 0.25
+
+
 def test_a_tensor_of_the_right_kind_keeps_its_object():
     lr = torch.tensor(0.5)
     optimizer = sgd([lr, lr])

@@ -103,12 +103,11 @@ class HostEngine {
     return groups && groups_.refresh(groups.get()) && refresh(dict.get());
   }
 
-  // Gives everything back: afterwards the scheduler is a plain torch object again.
-  void detach(PyObject* scheduler) {
-    Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
-    if (!dict) throw pybind11::error_already_set();
-    for_each([&dict](PyObject* name, Ref value) {
-      if (!value || PyDict_SetItem(dict.get(), name, value.get()) != 0) throw pybind11::error_already_set();
+  // Puts the state into a scheduler's __dict__, where refresh() finds it again.
+  void lend(PyObject* dict) const {
+    for_each([dict](PyObject* name, Ref value) {
+      if (!value || PyDict_SetDefault(dict, name, value.get()) == nullptr)
+        throw pybind11::error_already_set();
     });
   }
 
@@ -122,9 +121,9 @@ class HostEngine {
     visit(last_lr_name(), last_lr());
   }
 
-  // Declines, with nothing changed, whatever it cannot do exactly as torch does.
-  Outcome step(PyObject* scheduler, PyObject* metric) {
-    double value;
+  // Declines, with nothing changed, whatever it cannot do exactly as torch does. `value` is the metric as a
+  // number, read just once: a stateful __float__ or a metric on a GPU must not be asked again.
+  Outcome step(PyObject* scheduler, PyObject* metric, double& value) {
     if (!read_metric(metric, value)) return Outcome::failed;
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) return Outcome::failed;
@@ -216,10 +215,10 @@ class HostEngine {
       PyObject* bound_object = item(bounds, i);
       double bound;
       if (!read_number(bound_object, bound)) return Outcome::declined;
-      const double new_lr = apply(update, lrs[i].value, bound);
+      const Applied applied = apply(update, lrs[i].value, bound);
       // As Python's max() does: where the bound wins, it is the user's own object that becomes the LR.
       const bool take_bound = PyLong_CheckExact(bound_object) && bound > lrs[i].value * update.a;
-      new_lrs_[i] = {new_lr, new_lr != lrs[i].value, take_bound};
+      new_lrs_[i] = {applied.lr, applied.written, take_bound};
     }
     for (std::size_t i = 0; i < new_lrs_.size(); ++i) {
       const NewLR& entry = new_lrs_[i];

@@ -19,32 +19,36 @@ T& unwrap(PyObject* self) {
   return *static_cast<T*>(reinterpret_cast<py::detail::instance*>(self)->get_value_and_holder().value_ptr());
 }
 
-PyObject* to_bool(Outcome outcome) {
-  return outcome == Outcome::failed ? nullptr : PyBool_FromLong(outcome == Outcome::stepped);
-}
-
 PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   if (count != 2) {
     PyErr_Format(PyExc_TypeError, "step() takes a scheduler and a metric, got %zd arguments", count);
     return nullptr;
   }
   try {
-    return to_bool(unwrap<HostEngine>(self).step(args[0], args[1]));
+    double value = 0.0;
+    switch (unwrap<HostEngine>(self).step(args[0], args[1], value)) {
+      case Outcome::stepped: Py_RETURN_NONE;
+      case Outcome::declined: return PyFloat_FromDouble(value);
+      case Outcome::failed: break;
+    }
   } catch (py::error_already_set& error) {
     error.restore();
-    return nullptr;
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
   }
+  return nullptr;
 }
 
 PyObject* watch_changed(PyObject* self, PyObject* scheduler) {
-  return PyLong_FromLong(unwrap<Watch>(self).changed(scheduler));
+  return PyBool_FromLong(unwrap<Watch>(self).changed(scheduler));
 }
 
 // The methods called at every step bypass pybind11's dispatcher, which costs as much as the step itself.
 PyMethodDef step_method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(host_engine_step)),
-                           METH_FASTCALL, "step(scheduler, metric) -> bool: False if the engine declines"};
+                           METH_FASTCALL,
+                           "step(scheduler, metric): None, or the metric as a float if the engine declines"};
 PyMethodDef changed_method = {"changed", watch_changed, METH_O,
-                              "changed(scheduler) -> int: 1 attributes, 2 param groups, 3 both, 0 neither"};
+                              "changed(scheduler): whether the buffers no longer fit the scheduler"};
 
 template <typename T>
 void add_method(py::class_<T>& type, PyMethodDef& method) {
@@ -121,6 +125,14 @@ py::dict counter_types(const std::string& scheduler) {
   return types;
 }
 
+py::list param_names(const std::string& scheduler) {
+  const Description& about = description(kind_of(scheduler));
+  py::list names;
+  for (const Attribute& param : about.params) names.append(py::handle(param.name));
+  names.append(py::handle(about.group_param));
+  return names;
+}
+
 }  // namespace
 }  // namespace fastsched::host
 
@@ -136,11 +148,13 @@ PYBIND11_MODULE(_C, module) {
       .def(py::init<const std::string&, py::type, py::object>(), py::arg("scheduler"), py::arg("tensor"),
            py::arg("read_tensor"))
       .def("attach", [](HostEngine& self, py::object scheduler) { return self.attach(scheduler.ptr()); })
-      .def("detach", [](HostEngine& self, py::object scheduler) { self.detach(scheduler.ptr()); })
       .def("get", get_attribute)
       .def("set",
            [](HostEngine& self, py::str name, py::object value) { return self.set(name.ptr(), value.ptr()); })
       .def("state", &engine_state)
+      .def("lend", [](const HostEngine& self, py::dict attributes) { self.lend(attributes.ptr()); })
+      // What was lent is read back at the next step like anything that is found there.
+      .def("settle", [](HostEngine&, py::object) {})
       // Hyperparameters are read again at the next step, and the LRs are exact as they are.
       .def("refresh", [](HostEngine&, py::object) {})
       .def("resume", [](HostEngine&) {});
@@ -148,13 +162,15 @@ PYBIND11_MODULE(_C, module) {
 
   py::class_<Watch> watch(module, "Watch");
   watch.def(py::init<const std::string&>(), py::arg("scheduler"))
-      .def("mark",
-           [](Watch& self, py::object scheduler, const py::list& lrs) { self.mark(scheduler.ptr(), lrs); });
+      .def("mark_attributes",
+           [](Watch& self, py::object scheduler) { self.mark_attributes(scheduler.ptr()); })
+      .def("mark_groups", &Watch::mark_groups);
   add_method(watch, changed_method);
 
   module.def("pack_program", &pack_program, py::arg("scheduler"), py::arg("attributes"), py::arg("indices"),
              py::arg("all_groups"));
   module.def("pack_counters", &pack_counters, py::arg("scheduler"), py::arg("attributes"));
   module.def("unpack_counters", &unpack_counters, py::arg("scheduler"), py::arg("counters"));
+  module.def("param_names", &param_names, py::arg("scheduler"));
   module.def("counter_types", &counter_types, py::arg("scheduler"));
 }

@@ -20,7 +20,7 @@ inline pybind11::object pack_program(const std::string& scheduler, const pybind1
   const Description& about = description(kind);
   const std::size_t group_param = kHeaderSize + kNodeSize;
   const Header header = {1.0, static_cast<double>(indices.size())};
-  Node node = {static_cast<double>(kind), 1.0, static_cast<double>(group_param), 0.0, {}};
+  Node node = {static_cast<double>(kind), 1.0, static_cast<double>(group_param), {}};
   PyObject* values = PyDict_GetItemWithError(dict.ptr(), about.group_param);
   if (!read_all(about.params, dict.ptr(), node.params) || values == nullptr || !PyList_CheckExact(values) ||
       length(values) != all_groups) {
@@ -30,12 +30,12 @@ inline pybind11::object pack_program(const std::string& scheduler, const pybind1
   memcpy(program.data(), &header, sizeof(header));
   memcpy(program.data() + kHeaderSize, &node, sizeof(node));
   for (std::size_t i = 0; i < indices.size(); ++i) {
-    if (!read_number(item(values, indices.at(i)), program[group_param + i])) return pybind11::none();
+    if (indices[i] >= all_groups || !read_number(item(values, indices[i]), program[group_param + i])) {
+      return pybind11::none();
+    }
   }
   return pybind11::bytes(reinterpret_cast<const char*>(program.data()), program.size() * sizeof(double));
 }
-
-enum Change : int { kNothing = 0, kAttributes = 1, kGroups = 2 };
 
 // Remembers what a scheduler's buffers were built from. All references it keeps are to leaves (floats, LR
 // tensors), so it cannot close a reference cycle.
@@ -43,28 +43,35 @@ class Watch {
  public:
   explicit Watch(const std::string& scheduler) : about_(description(kind_of(scheduler))) {}
 
-  // `lrs`: the LR tensor object of every group, in order.
-  void mark(PyObject* scheduler, const pybind11::list& lrs) {
+  // The program holds the scheduler's attributes as they are now.
+  void mark_attributes(PyObject* scheduler) {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) throw pybind11::error_already_set();
     PyObject* values = PyDict_GetItemWithError(dict.get(), about_.group_param);
     group_param_ = pybind11::tuple(pybind11::reinterpret_borrow<pybind11::object>(values));
     read_all(about_.params, dict.get(), params_);
-    dict_version_ = version(dict.get());
+    dict_version_ = kUnknownVersion;  // counters may have been written there, too
+  }
+
+  // `lrs`: the LR tensor object of every group, in order.
+  void mark_groups(const pybind11::list& lrs) {
     lrs_ = pybind11::tuple(lrs);
     versions_.assign(lrs.size(), kUnknownVersion);
   }
 
-  int changed(PyObject* scheduler) {
+  bool changed(PyObject* scheduler) {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
-    if (!dict) return kAttributes | kGroups;
-    const bool same_dict = unchanged(dict.get(), dict_version_);
-    int change = same_dict || same_params(dict.get()) ? kNothing : kAttributes;
-    if (!same_group_param(dict.get())) change |= kAttributes;
-    if (change == kNothing) dict_version_ = version(dict.get());
+    if (!dict) {
+      PyErr_Clear();
+      return true;
+    }
+    if (!unchanged(dict.get(), dict_version_)) {
+      if (!same_params(dict.get())) return true;
+      dict_version_ = version(dict.get());
+    }
+    if (!same_group_param(dict.get())) return true;
     Ref groups = param_groups(optimizer_of(dict.get()));
-    if (!groups || !same_lrs(groups.get())) change |= kGroups;
-    return change;
+    return !groups || !same_lrs(groups.get());
   }
 
  private:

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
@@ -13,6 +14,7 @@
 namespace fastsched::ops {
 
 using Tensor = torch::stable::Tensor;
+using DeviceGuard = torch::stable::accelerator::DeviceGuard;
 using OptionalTensor = std::optional<torch::stable::Tensor>;
 
 // Dtypes as libtorch's own codes: Tensor::scalar_type() walks a table of calls to translate them, which

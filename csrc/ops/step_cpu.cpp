@@ -17,7 +17,7 @@ void update_groups(const Buffers& buffers, LR* lrs) {
     if (update.kind() == Law::hold) continue;
     const double* params = group_params(buffers, node);
     for (std::int64_t i = 0; i < groups; ++i) {
-      last[i] = masters[i] = apply(update, masters[i], params[i]);
+      last[i] = masters[i] = apply(update, masters[i], params[i]).lr;
       lrs[i] = static_cast<LR>(masters[i]);
     }
   }

@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kMaxThreads) step_kernel(Buffers buffers, LR* 
   for (std::int64_t group = threadIdx.x; group < buffers.groups; group += blockDim.x) {
     double lr = follow(buffers.masters[group], lrs[group]);
     for (std::int64_t node = 0; node < nodes; ++node) {
-      lr = apply(update_at(buffers, node), lr, group_params(buffers, node)[group]);
+      lr = apply(update_at(buffers, node), lr, group_params(buffers, node)[group]).lr;
     }
     buffers.masters[group] = lr;
     lrs[group] = static_cast<LR>(lr);
@@ -36,26 +36,6 @@ __global__ void __launch_bounds__(kMaxThreads) step_kernel(Buffers buffers, LR* 
 void check_cuda(cudaError_t error) {
   STD_TORCH_CHECK(error == cudaSuccess, "fastsched::step_: CUDA error: ", cudaGetErrorString(error));
 }
-
-// Restores the caller's device: the buffers may live on another one.
-class DeviceGuard {
- public:
-  explicit DeviceGuard(int device) {
-    check_cuda(cudaGetDevice(&previous_));
-    if (device == previous_) return;
-    check_cuda(cudaSetDevice(device));
-    changed_ = true;
-  }
-  ~DeviceGuard() {
-    if (changed_) cudaSetDevice(previous_);
-  }
-  DeviceGuard(const DeviceGuard&) = delete;
-  DeviceGuard& operator=(const DeviceGuard&) = delete;
-
- private:
-  int previous_ = 0;
-  bool changed_ = false;
-};
 
 template <typename LR>
 void launch(const Buffers& buffers, void* lrs, const Metric& metric, cudaStream_t stream) {
@@ -71,7 +51,7 @@ void step_cuda(const Tensor program, const Tensor state, const Tensor masters, c
   const Buffers buffers = check_buffers(program, state, masters, lrs);
   const Metric operand = check_metric(metric, value, lrs);
   const int device = lrs.get_device_index();
-  const DeviceGuard guard(device);
+  const DeviceGuard guard(device);  // the buffers may live on another device than the caller's
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   if (is_float32(lrs)) {

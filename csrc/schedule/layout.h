@@ -23,14 +23,13 @@ struct Header {
   double groups;
 };
 
-inline constexpr int kNodeParams = 12;
+inline constexpr int kNodeParams = 13;
 inline constexpr int kNodeCounters = 6;
 
 struct Node {
   double kind;         // a Kind
   double end;          // index one past the last node of this subtree
   double group_param;  // offset in program of this node's per-group parameters; groups of them
-  double reserved;     // keeps a node at 128 bytes, a whole number of cache-line halves
   double params[kNodeParams];
 };
 

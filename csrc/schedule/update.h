@@ -26,16 +26,22 @@ struct Update {
 // Python's max(scaled, bound): the first argument unless the second is larger, which also decides NaN.
 FASTSCHED_HD double bounded(double scaled, double bound) { return bound > scaled ? bound : scaled; }
 
+struct Applied {
+  double lr;
+  bool written;  // false: the law leaves the group alone, whatever object holds its learning rate
+};
+
 // The group's learning rate after the update. `bound` is the group's own parameter (the plateau's min_lr).
-FASTSCHED_HD double apply(const Update& update, double lr, double bound) {
+FASTSCHED_HD Applied apply(const Update& update, double lr, double bound) {
   switch (update.kind()) {
     case Law::reduce: {
       const double reduced = bounded(lr * update.a, bound);
-      return lr - reduced > update.b ? reduced : lr;
+      if (lr - reduced > update.b) return {reduced, true};
+      break;
     }
     case Law::hold: break;
   }
-  return lr;
+  return {lr, false};
 }
 
 }  // namespace fastsched
