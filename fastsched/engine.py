@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from . import _C, lr_buffer, ops
 from .lr_buffer import LRBuffer
-from .metric import operand, read_from_gpu
+from .metric import as_plain, operand, read_from_gpu
 
 LAST_LR = "_last_lr"
 
@@ -205,8 +205,7 @@ class TensorEngine:
         return engine
 
     def step(self, scheduler: Any, metric: SupportsFloat) -> SupportsFloat | None:
-        if not isinstance(metric, Tensor):
-            metric = float(metric)
+        metric = as_plain(metric)  # first: reading it may run code of the user's
         if torch.compiler.is_compiling():
             # What the host would have to look at stays as it was traced; only tensors may change.
             metric = metric.detach() if isinstance(metric, Tensor) else metric
@@ -216,10 +215,10 @@ class TensorEngine:
             if stale and not self._follow(scheduler):
                 return metric
             call = ops.call_step_
-        # All operands before the first call: what is wrong with a metric is found before anything has stepped.
-        operands = [operand(metric, replica.buffer.device) for replica in self._replicas]
-        for replica, (tensor, value) in zip(self._replicas, operands, strict=True):
-            call(replica.program, replica.state, replica.buffer.masters, replica.buffer.lrs, tensor, value)
+        for replica in self._replicas:
+            buffer = replica.buffer
+            tensor, value = operand(metric, buffer)
+            call(replica.program, replica.state, buffer.masters, buffer.lrs, tensor, value)
         return None
 
     def get(self, name: str) -> Any:

@@ -24,7 +24,7 @@ class LRBuffer:
     """The learning rates of the groups that agree in device and dtype.
 
     Attributes:
-        device: where they are.
+        device, on_host: where they are.
         indices: position of each slot's group in ``optimizer.param_groups``.
         lrs: what the optimizer reads, shape ``(len(indices),)``.
         masters: the same in float64; ``lrs`` is this, rounded, unless somebody wrote to an LR.
@@ -32,10 +32,11 @@ class LRBuffer:
         live: False once other buffers took over the optimizer's learning rates.
     """
 
-    __slots__ = ("__weakref__", "_resumed", "device", "indices", "live", "lrs", "masters", "tensors")
+    __slots__ = ("__weakref__", "_resumed", "device", "indices", "live", "lrs", "masters", "on_host", "tensors")
 
     def __init__(self, indices: list[int], lrs: Tensor, masters: Tensor, tensors: list[Tensor]):
         self.device = lrs.device
+        self.on_host = lrs.device.type == "cpu"
         self.indices = indices
         self.lrs = lrs
         self.masters = masters

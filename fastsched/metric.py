@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import SupportsFloat
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+
+from .lr_buffer import LRBuffer
 
 # What csrc/schedule/scalar.h decodes; any other real dtype is cast first.
 _DECODED = frozenset(
@@ -23,6 +25,8 @@ _DECODED = frozenset(
         torch.bool,
     }
 )
+
+_PLAIN: tuple[Any, ...] = (Tensor, torch.nn.Parameter)
 
 _warned_about_sync = False
 
@@ -41,38 +45,42 @@ def read_from_gpu(metric: Tensor) -> float:
     return float(metric)
 
 
-def operand(metric: Tensor | SupportsFloat, device: torch.device) -> tuple[Tensor | None, float]:
+def as_plain(metric: Any) -> Tensor | float:
+    """A metric that an operator can read where it lies, as it is; anything else as ``float(metric)``.
+
+    Only ``float()`` knows the value of a tensor of a class of its own (a DTensor), of a sparse one, or of a number
+    that is no tensor; it raises for what is no single number.
+    """
+    if type(metric) in _PLAIN and metric.numel() == 1 and metric.layout is torch.strided:
+        if metric.dtype in _DECODED:
+            return cast(Tensor, metric)
+        if not metric.is_complex():
+            return cast(Tensor, metric.double())
+    return float(metric)
+
+
+def operand(metric: Tensor | float, buffer: LRBuffer) -> tuple[Tensor | None, float]:
     """The metric as the last two arguments of ``fastsched::step_``, without reading a device.
 
-    A tensor that is on the learning rates' device, or on the host, is handed over as it is. The cases that wait
-    are a metric on a GPU when the learning rates are on the host, as in torch, and a tensor of a class of its own
-    (a DTensor) or a sparse one, of which only ``float()`` knows the value.
+    A tensor that is on the learning rates' device, or on the host, is handed over as it is. The one case that
+    waits is a metric on a GPU when the learning rates are on the host, as in torch.
 
-    Raises whatever ``float(metric)`` raises, and RuntimeError inside CUDA graph capture for a metric on the host.
+    Raises RuntimeError for a metric on the host inside CUDA graph capture.
     """
-    if isinstance(metric, Tensor) and _is_plain(metric):
-        if metric.dtype not in _DECODED:
-            metric = metric.double()
-        if metric.device == device or (metric.is_cpu and not _capturing(device)):
-            return metric, 0.0
-        if device.type != "cpu" and not metric.is_cpu:
-            return metric.to(device, non_blocking=True), 0.0
-    value = float(metric)
-    if _capturing(device):
+    if isinstance(metric, float):
+        refuse_frozen(buffer)
+        return None, metric
+    if metric.is_cpu:
+        refuse_frozen(buffer)
+        return metric, 0.0
+    if buffer.on_host:
+        return None, float(metric)
+    return metric.to(buffer.device, non_blocking=True), 0.0  # itself, if it is there already
+
+
+def refuse_frozen(buffer: LRBuffer) -> None:
+    """Raise RuntimeError inside CUDA graph capture, where a number from the host would stay the same forever."""
+    if not buffer.on_host and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
-            f"a metric on the host would be frozen into the CUDA graph being captured; pass a tensor on {device}"
+            f"a metric on the host would be frozen into the CUDA graph being captured; pass a tensor on {buffer.device}"
         )
-    return None, value
-
-
-def _is_plain(metric: Tensor) -> bool:
-    return (
-        type(metric) in (Tensor, torch.nn.Parameter)
-        and metric.numel() == 1
-        and not metric.is_complex()
-        and metric.layout is torch.strided
-    )
-
-
-def _capturing(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
