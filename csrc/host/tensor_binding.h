@@ -75,6 +75,10 @@ class Watch {
   }
 
  private:
+  static PyObject* item_of(const pybind11::tuple& tuple, std::size_t i) {
+    return PyTuple_GET_ITEM(tuple.ptr(), static_cast<Py_ssize_t>(i));
+  }
+
   // Neither a hyperparameter has another value nor has a counter been written into __dict__ directly.
   bool same_params(PyObject* dict) const {
     double now[kNodeParams] = {};
@@ -90,21 +94,20 @@ class Watch {
     PyObject* values = PyDict_GetItemWithError(dict, about_.group_param);
     if (values == nullptr || !PyList_CheckExact(values) || length(values) != group_param_.size())
       return false;
-    for (std::size_t i = 0; i < group_param_.size(); ++i) {
-      if (item(values, i) != PyTuple_GET_ITEM(group_param_.ptr(), static_cast<Py_ssize_t>(i))) return false;
-    }
-    return true;
+    return memcmp(PySequence_Fast_ITEMS(values), PySequence_Fast_ITEMS(group_param_.ptr()),
+                  group_param_.size() * sizeof(PyObject*)) == 0;
   }
 
   bool same_lrs(PyObject* groups) {
-    if (length(groups) != versions_.size()) return false;
-    for (std::size_t i = 0; i < versions_.size(); ++i) {
-      PyObject* group = item(groups, i);
-      if (!PyDict_CheckExact(group)) return false;
-      if (unchanged(group, versions_[i])) continue;
-      PyObject* lr = PyDict_GetItemWithError(group, lr_name());
-      if (lr != PyTuple_GET_ITEM(lrs_.ptr(), static_cast<Py_ssize_t>(i))) return false;
-      versions_[i] = version(group);
+    const std::size_t count = versions_.size();
+    if (length(groups) != count) return false;
+    PyObject* const* group = PySequence_Fast_ITEMS(groups);
+    DictVersion* seen = versions_.data();
+    for (std::size_t i = 0; i < count; ++i) {
+      if (!PyDict_CheckExact(group[i])) return false;
+      if (unchanged(group[i], seen[i])) continue;
+      if (PyDict_GetItemWithError(group[i], lr_name()) != item_of(lrs_, i)) return false;
+      seen[i] = version(group[i]);
     }
     return true;
   }
