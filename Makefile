@@ -8,7 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 SOURCES := CMakeLists.txt pyproject.toml $(wildcard csrc/*/*)
 
-.PHONY: build demo test test-slow lint format bench report clean help
+FORCE:
+.PHONY: FORCE build demo test test-slow lint format bench report clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -26,8 +27,12 @@ $(VENV)/ready: constraints.txt pyproject.toml
 	$(INSTALL) torch numpy cmake ninja pybind11 scikit-build-core
 	touch $@
 
+# Remembers how the last build was configured, so that another FASTSCHED_CUDA builds anew.
+$(VENV)/configuration: $(VENV)/ready FORCE
+	@echo "$(FASTSCHED_CUDA)" | cmp -s - $@ || echo "$(FASTSCHED_CUDA)" > $@
+
 # Editable: Python sources are used in place, compiled ones are rebuilt when they change.
-$(VENV)/built: $(VENV)/ready $(SOURCES)
+$(VENV)/built: $(VENV)/configuration $(SOURCES)
 	FASTSCHED_CUDA=$(FASTSCHED_CUDA) $(INSTALL) --no-build-isolation --editable '.[demo,test]'
 	touch $@
 

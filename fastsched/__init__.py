@@ -9,8 +9,38 @@ One more line moves the decision to the device, where the metric and the learnin
     fastsched.use_tensor_lr(optimizer)
 """
 
+from importlib.util import find_spec as _find_spec
+
+if _find_spec(f"{__name__}._C") is None:
+    raise ImportError(
+        "fastsched's compiled module is not here: Python is importing the source tree. Leave the checkout's folder, "
+        "or build in place with `make build` and use .venv/bin/python"
+    )
+
+from .epoch import (
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    ExponentialLR,
+    LinearLR,
+    MultiStepLR,
+    PolynomialLR,
+    StepLR,
+)
 from .plateau import ReduceLROnPlateau
 from .tensor_lr import use_tensor_lr
 
 __version__ = "0.1.0"
-__all__ = ["ReduceLROnPlateau", "__version__", "use_tensor_lr"]
+__all__ = [
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "ExponentialLR",
+    "LinearLR",
+    "MultiStepLR",
+    "PolynomialLR",
+    "ReduceLROnPlateau",
+    "StepLR",
+    "__version__",
+    "use_tensor_lr",
+]

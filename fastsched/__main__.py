@@ -20,12 +20,14 @@ def info() -> str:
     else:
         cuda = f"yes, on {torch.cuda.get_device_name()}"
     versions = "trusted" if _C.dict_versions_trusted else "not available in this Python; groups are looked up instead"
+    built = "built" if ops.CUDA_LIBRARY.exists() else "not built"
     rows = {
         "fastsched": __version__,
         "torch": f"{torch.__version__} (CUDA {torch.version.cuda or 'none'})",
         "python": f"{platform.python_version()} on {platform.machine()}",
         "host engine": f"yes (dict versions {versions})",
         "tensor engine, CPU": "yes",
+        "CUDA operators": built,
         "tensor engine, CUDA": cuda,
     }
     width = max(map(len, rows))

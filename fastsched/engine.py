@@ -8,7 +8,8 @@ plain torch object with everything in ``__dict__``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, SupportsFloat
+from enum import IntEnum
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,11 +25,22 @@ LAST_LR = "_last_lr"
 own_dict: Callable[[Any], dict[str, Any]] = vars(LRScheduler)["__dict__"].__get__
 
 
+class Event(IntEnum):
+    """What a step does; the numbers are those of ``csrc/schedule/moment.h``."""
+
+    STEP = 0
+    INITIAL = 1
+    AT_EPOCH = 2
+    RESTART = 3
+
+
 class Engine(Protocol):
     """What a scheduler asks of whatever steps it."""
 
-    def step(self, scheduler: Any, metric: SupportsFloat) -> SupportsFloat | None:
+    def step(self, scheduler: Any, metric: Any) -> Any:
         """Step once. None if that was done; else the metric, converted if it was, for another engine to step with.
+
+        Schedules that read no metric ignore it.
 
         An engine that declines has left counters and learning rates as they were.
         """
@@ -54,12 +66,18 @@ class Engine(Protocol):
     def resume(self) -> None:
         """Go on from the learning rates in ``_last_lr`` where the optimizer's still agree with them."""
 
+    def check_order(self) -> None:
+        """Step although it is the first step: somebody looked whether ``optimizer.step()`` came before it."""
+
 
 class Detached:
     """No engine: the state is in the scheduler's ``__dict__`` and torch's own code steps."""
 
-    def step(self, scheduler: Any, metric: SupportsFloat) -> SupportsFloat:
-        return metric
+    def step(self, scheduler: Any, metric: Any) -> Any:
+        return 0.0 if metric is None else metric
+
+    def check_order(self) -> None:
+        pass
 
     def get(self, name: str) -> Any:
         raise AttributeError(name)
@@ -168,7 +186,16 @@ class TensorEngine:
     that keep their storage for as long as the number of param groups stays the same.
     """
 
-    __slots__ = ("_counters", "_group_count", "_lent", "_replicas", "_schedule", "_watch")
+    __slots__ = (
+        "_counters",
+        "_group_count",
+        "_lent",
+        "_order_unchecked",
+        "_reads_metric",
+        "_replicas",
+        "_schedule",
+        "_watch",
+    )
 
     def __init__(self, schedule: str, replicas: list[Replica], group_count: int):
         self._schedule = schedule
@@ -176,6 +203,8 @@ class TensorEngine:
         self._replicas = replicas
         self._group_count = group_count
         self._lent: dict[str, Any] = {}
+        self._order_unchecked = False
+        self._reads_metric: bool = _C.reads_metric(schedule)
         self._watch = _C.Watch(schedule)
 
     @classmethod
@@ -193,10 +222,11 @@ class TensorEngine:
             return None
         counted = torch.tensor(counters, dtype=torch.float64, device="cpu")
         replicas = [
-            Replica(buffer, program.to(buffer.device), _state(counted, buffer.masters))
+            Replica(buffer, program, _state(counted, buffer.masters))
             for buffer, program in zip(buffers, programs, strict=True)
         ]
         engine = cls(scheduler._schedule, replicas, len(scheduler.optimizer.param_groups))
+        engine._order_unchecked = attributes.get("_step_count") == 1
         if restore and engine.set(LAST_LR, attributes.get(LAST_LR)):
             engine.resume()
         for name in (*engine._counters, LAST_LR):
@@ -204,22 +234,36 @@ class TensorEngine:
         engine._mark(scheduler)
         return engine
 
-    def step(self, scheduler: Any, metric: SupportsFloat) -> SupportsFloat | None:
-        metric = as_plain(metric)  # first: reading it may run code of the user's
+    def step(self, scheduler: Any, metric: Any) -> Any:
+        if self._reads_metric:
+            metric = as_plain(metric)  # first: reading it may run code of the user's
         if torch.compiler.is_compiling():
             # What the host would have to look at stays as it was traced; only tensors may change.
             metric = metric.detach() if isinstance(metric, Tensor) else metric
             call: Callable[..., None] = ops.step_
         else:
             stale = not self._replicas[0].buffer.live or self._watch.changed(scheduler)
-            if stale and not self._follow(scheduler):
-                return metric
+            if self._order_unchecked or (stale and not self._follow(scheduler)):
+                return 0.0 if metric is None else metric
             call = ops.call_step_
         for replica in self._replicas:
             buffer = replica.buffer
-            tensor, value = operand(metric, buffer)
-            call(replica.program, replica.state, buffer.masters, buffer.lrs, tensor, value)
+            tensor, value = operand(metric, buffer) if self._reads_metric else (None, 0.0)
+            call(replica.program, replica.state, buffer.masters, buffer.lrs, tensor, value, 0)
         return None
+
+    def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
+        """Do what is no ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""
+        if self._watch.changed(scheduler) and not self._follow(scheduler):
+            return False
+        self._order_unchecked = event is Event.INITIAL
+        for replica in self._replicas:
+            buffer = replica.buffer
+            ops.step_(replica.program, replica.state, buffer.masters, buffer.lrs, None, float(epoch), int(event))
+        return True
+
+    def check_order(self) -> None:
+        self._order_unchecked = False
 
     def get(self, name: str) -> Any:
         if name == LAST_LR:
@@ -248,6 +292,8 @@ class TensorEngine:
         counters = _C.pack_counters(self._schedule, {**dict.fromkeys(self._counters, 0), name: value})
         if not counters:
             return False
+        if name == "_step_count":
+            self._order_unchecked = value == 1
         slot = list(self._counters).index(name)
         for replica in self._replicas:
             replica.state[slot] = counters[slot]
@@ -316,7 +362,7 @@ class TensorEngine:
         else:
             counters = self._replicas[0].counters
             self._replicas = [
-                Replica(buffer, program.to(buffer.device), _state(counters, buffer.masters))
+                Replica(buffer, program, _state(counters, buffer.masters))
                 for buffer, program in zip(buffers, programs, strict=True)
             ]
             self._group_count = len(scheduler.optimizer.param_groups)
@@ -329,15 +375,24 @@ class TensorEngine:
 
 
 def _programs(scheduler: Any, buffers: list[LRBuffer]) -> list[Tensor] | None:
-    """Each buffer's program, on the host; None if a hyperparameter is no plain number."""
+    """Each buffer's program, on its device; None if a hyperparameter is no plain number."""
+    attributes = own_dict(scheduler)
+    own = attributes.get(_C.group_param(scheduler._schedule))
+    if type(own) is not list or len(own) != len(scheduler.optimizer.param_groups):
+        return None
+    # Base learning rates that are tensors are copied on their device; the host never looks at them.
+    numbers = [0.0 if isinstance(value, Tensor) else value for value in own]
     programs = []
     for buffer in buffers:
-        packed = _C.pack_program(
-            scheduler._schedule, own_dict(scheduler), buffer.indices, len(scheduler.optimizer.param_groups)
-        )
+        packed = _C.pack_program(scheduler._schedule, attributes, numbers, buffer.indices, len(own))
         if packed is None:
             return None
-        programs.append(torch.frombuffer(bytearray(packed), dtype=torch.float64))
+        program = torch.frombuffer(bytearray(packed), dtype=torch.float64).to(buffer.device, non_blocking=True)
+        per_group = program[len(program) - len(buffer.indices) :]
+        for slot, index in enumerate(buffer.indices):
+            if isinstance(own[index], Tensor):
+                per_group[slot].copy_(own[index].detach().reshape(()), non_blocking=True)
+        programs.append(program)
     return programs
 
 

@@ -35,17 +35,17 @@ def _load_cuda() -> str | None:
     """Load the CUDA operators; the reason why not, or None when they are there."""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is a build without CUDA"
-    file = _library("fastsched_ops_cuda")
-    if not file.exists():
+    if not CUDA_LIBRARY.exists():
         return f"fastsched was built without CUDA. {_REBUILD}"
     try:
-        torch.ops.load_library(str(file))
+        torch.ops.load_library(str(CUDA_LIBRARY))
     except OSError as error:
         return f"the CUDA operators did not load: {error.__cause__ or error}. {_REBUILD}"
     return None
 
 
 torch.ops.load_library(str(_library("fastsched_ops")))
+CUDA_LIBRARY = _library("fastsched_ops_cuda")
 CUDA_UNAVAILABLE: str | None = _load_cuda()
 
 
@@ -66,6 +66,7 @@ def _fake_step(
     lrs: torch.Tensor,
     metric: torch.Tensor | None,
     value: float,
+    event: int = 0,
 ) -> None:
     return None
 

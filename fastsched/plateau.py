@@ -90,7 +90,8 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
 
         Raises:
             TypeError, ValueError, RuntimeError: as ``float(metrics)`` does where that is no number.
-            RuntimeError: ``min_lr`` is a list and param groups have been added since.
+            RuntimeError: ``min_lr`` is a list and param groups have been added since; with Python-number learning
+                rates only when a reduction fires, as in torch.
 
         Sync: with tensor learning rates it never waits for the device, unless the metric is on a GPU and the
         learning rates are not. With Python-number learning rates a metric on a GPU is read, which waits.
@@ -147,8 +148,8 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
             return
         if self.default_min_lr is None:
             raise RuntimeError(
-                f"min_lrs has {len(self.min_lrs)} values for {groups} param groups, probably because a group was "
-                "added to the optimizer after the scheduler was made; append its minimum to scheduler.min_lrs"
+                f"min_lrs has {len(self.min_lrs)} values for {groups} param groups: a group was added to the "
+                "optimizer, or a state of another one loaded; set scheduler.min_lrs to one minimum per group"
             )
         self.min_lrs = [self.default_min_lr] * groups
 

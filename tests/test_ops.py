@@ -24,8 +24,8 @@ NAMES = list(_C.counter_types("ReduceLROnPlateau"))
 def buffers(
     groups, device="cpu", dtype=torch.float32, lr=1.0, min_lr=0.0, counters=(0.0, math.inf, 0.0, 0.0), **changes
 ):
-    attributes = {**ATTRIBUTES, **changes, "min_lrs": [min_lr] * groups}
-    packed = _C.pack_program("ReduceLROnPlateau", attributes, list(range(groups)), groups)
+    attributes = {**ATTRIBUTES, **changes}
+    packed = _C.pack_program("ReduceLROnPlateau", attributes, [min_lr] * groups, list(range(groups)), groups)
     program = torch.frombuffer(bytearray(packed), dtype=torch.float64).to(device)
     state = torch.zeros(_C.LAST_LR_OFFSET + groups, dtype=torch.float64, device=device)
     state[: len(counters)] = torch.tensor(counters, dtype=torch.float64)
@@ -135,6 +135,9 @@ BAD_ARGUMENTS = {
     "negative kind": {"program": wild(2, -1.0)},
     "subtree past the end": {"program": wild(3, 2.0)},
     "group parameters out of reach": {"program": wild(4, 1e9)},
+    "table out of reach": {"program": wild(5, 1e9)},
+    "table over the nodes": {"program": wild(5, 0.0)},
+    "endless table": {"program": wild(6, 1e9)},
     "group parameters over the nodes": {"program": wild(4, 0.0)},
 }
 
@@ -148,6 +151,15 @@ def test_bad_arguments_raise_and_change_nothing(name):
         ops.step_(*arguments.values(), 1.0)
     for key, value in before.items():
         assert torch.equal(arguments[key], value) or value.isnan().any()
+
+
+@pytest.mark.parametrize("event", [-1, 4])
+def test_an_unknown_event_raises_and_changes_nothing(event):
+    arguments = buffers(2)
+    before = [tensor.clone() for tensor in arguments]
+    with pytest.raises(RuntimeError, match=rf"event must be in 0\.\.3, got {event}"):
+        ops.step_(*arguments, None, 1.0, event)
+    assert all(map(torch.equal, arguments, before))
 
 
 def test_a_cuda_tensor_without_cuda_operators_says_how_to_rebuild(monkeypatch):

@@ -281,7 +281,9 @@ def test_a_list_of_min_lrs_must_follow_added_groups():
     scheduler.step(1.0)
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer.add_param_group({"params": [weight], "lr": torch.tensor(0.5)})
-    with pytest.raises(RuntimeError, match=r"min_lrs has 1 values for 2 param groups.*append its minimum"):
+    with pytest.raises(
+        RuntimeError, match=r"min_lrs has 1 values for 2 param groups.*set scheduler.min_lrs to one minimum per group"
+    ):
         scheduler.step(1.0)
     scheduler.min_lrs.append(0.25)
     for _ in range(4):

@@ -2,16 +2,21 @@
 // parameters and counters. Reading a scheduler, packing a program and exposing state all follow it.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
 #include <vector>
 
-#include "../schedule/layout.h"
+#include "../schedule/kinds.h"
 #include "python.h"
 
 namespace fastsched::host {
 
 enum class Type {
-  number,   // an exact Python float or int
-  integer,  // an exact Python int that a double holds exactly; read back as an int
+  number,   // an exact Python float or int; read back as a float
+  count,    // the same, read back as an int where it is whole
+  integer,  // an exact Python int that a double holds exactly
   choice,   // one of two strings, stored as 0 or 1
 };
 
@@ -26,25 +31,55 @@ struct Description {
   std::vector<Attribute> params;    // in the order of the schedule's parameter struct
   std::vector<Attribute> counters;  // in the order of its state struct
   PyObject* group_param;            // attribute with a list of one number per group
+  PyObject* table;                  // attribute with a dict of numbers, or null
+  bool reads_metric;
+  int step_count;  // which counter says whether torch would check the order of the first calls, or -1
 };
 
 inline const Description& description(Kind kind) {
-  // Immortal on purpose: the names are used until the interpreter ends.
-  static const std::vector<Description>& all = *new std::vector<Description>{
-      {"ReduceLROnPlateau",
-       {{intern("mode"), Type::choice, {intern("min"), intern("max")}},
-        {intern("threshold_mode"), Type::choice, {intern("rel"), intern("abs")}},
-        {intern("threshold"), Type::number},
-        {intern("factor"), Type::number},
-        {intern("patience"), Type::number},
-        {intern("cooldown"), Type::integer},
-        {intern("eps"), Type::number}},
-       {{intern("last_epoch"), Type::integer},
-        {intern("best"), Type::number},
-        {intern("num_bad_epochs"), Type::integer},
-        {intern("cooldown_counter"), Type::integer}},
-       intern("min_lrs")},
-  };
+  // Immortal on purpose: the names are used until the interpreter ends. In the order of Kind.
+  static const std::vector<Description>& all = *[] {
+    const Attribute last_epoch = {intern("last_epoch"), Type::integer};
+    const std::vector<Attribute> epochs = {last_epoch, {intern("_step_count"), Type::integer}};
+    PyObject* const base_lrs = intern("base_lrs");
+    const auto number = [](const char* name) { return Attribute{intern(name), Type::number}; };
+    const auto of_epoch = [&](const char* scheduler, std::vector<Attribute> params,
+                              PyObject* table = nullptr) {
+      return Description{scheduler, std::move(params), epochs, base_lrs, table, false, 1};
+    };
+    return new std::vector<Description>{
+        {"ReduceLROnPlateau",
+         {{intern("mode"), Type::choice, {intern("min"), intern("max")}},
+          {intern("threshold_mode"), Type::choice, {intern("rel"), intern("abs")}},
+          number("threshold"),
+          number("factor"),
+          number("patience"),
+          {intern("cooldown"), Type::integer},
+          number("eps")},
+         {last_epoch,
+          number("best"),
+          {intern("num_bad_epochs"), Type::integer},
+          {intern("cooldown_counter"), Type::integer}},
+         intern("min_lrs"),
+         nullptr,
+         true,
+         -1},
+        of_epoch("StepLR", {number("step_size"), number("gamma")}),
+        of_epoch("MultiStepLR", {number("gamma")}, intern("milestones")),
+        of_epoch("ConstantLR", {number("factor"), number("total_iters")}),
+        of_epoch("LinearLR", {number("start_factor"), number("end_factor"), number("total_iters")}),
+        of_epoch("ExponentialLR", {number("gamma")}),
+        of_epoch("PolynomialLR", {number("total_iters"), number("power")}),
+        of_epoch("CosineAnnealingLR", {number("T_max"), number("eta_min")}),
+        {"CosineAnnealingWarmRestarts",
+         {number("T_0"), number("T_mult"), number("eta_min")},
+         {last_epoch, {intern("T_cur"), Type::count}, {intern("T_i"), Type::count}},
+         base_lrs,
+         nullptr,
+         false,
+         -1},
+    };
+  }();
   return all[static_cast<std::size_t>(kind)];
 }
 
@@ -79,7 +114,8 @@ inline bool read_integer(PyObject* value, double& out) {
 
 inline bool read(const Attribute& attribute, PyObject* value, double& out) {
   switch (attribute.type) {
-    case Type::number: return read_number(value, out);
+    case Type::number:
+    case Type::count: return read_number(value, out);
     case Type::integer: return read_integer(value, out);
     case Type::choice:
       if (!PyUnicode_CheckExact(value)) return false;
@@ -95,7 +131,9 @@ inline bool read(const Attribute& attribute, PyObject* value, double& out) {
 }
 
 inline Ref to_python(const Attribute& attribute, double value) {
-  return Ref(attribute.type == Type::integer ? PyLong_FromDouble(value) : PyFloat_FromDouble(value));
+  const bool whole =
+      attribute.type == Type::integer || (attribute.type == Type::count && value == std::floor(value));
+  return Ref(whole ? PyLong_FromDouble(value) : PyFloat_FromDouble(value));
 }
 
 // Reads every attribute in `list` from a scheduler's __dict__. False where one is missing or not expressible.
@@ -104,6 +142,26 @@ inline bool read_all(const std::vector<Attribute>& list, PyObject* dict, double*
     PyObject* value = PyDict_GetItemWithError(dict, list[i].name);
     if (value == nullptr || !read(list[i], value, out[i])) return false;
   }
+  return true;
+}
+
+// A dict of numbers as sorted (key, value) pairs; empty for a schedule without one. False if it is no such
+// dict.
+inline bool read_table(const Description& about, PyObject* dict, std::vector<double>& out) {
+  out.clear();
+  if (about.table == nullptr) return true;
+  PyObject* table = PyDict_GetItemWithError(dict, about.table);
+  if (table == nullptr || !PyDict_Check(table)) return false;
+  std::vector<std::pair<double, double>> pairs;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  for (Py_ssize_t position = 0; PyDict_Next(table, &position, &key, &value);) {
+    std::pair<double, double> pair;
+    if (!read_number(key, pair.first) || !read_integer(value, pair.second)) return false;
+    pairs.push_back(pair);
+  }
+  std::sort(pairs.begin(), pairs.end());
+  for (const auto& [milestone, count] : pairs) out.insert(out.end(), {milestone, count});
   return true;
 }
 

@@ -5,8 +5,6 @@
 
 #include <vector>
 
-#include "../schedule/plateau.h"
-#include "../schedule/scalar.h"
 #include "description.h"
 #include "dict_version.h"
 #include "param_groups.h"
@@ -86,7 +84,8 @@ class HostEngine {
  public:
   // `read_tensor` turns a metric of type `tensor` into a float where reading it would wait for a GPU.
   HostEngine(const std::string& scheduler, pybind11::type tensor, pybind11::object read_tensor)
-      : about_(description(kind_of(scheduler))),
+      : kind_(kind_of(scheduler)),
+        about_(description(kind_)),
         tensor_(std::move(tensor)),
         read_tensor_(std::move(read_tensor)) {}
 
@@ -124,23 +123,30 @@ class HostEngine {
   // Declines, with nothing changed, whatever it cannot do exactly as torch does. `value` is the metric as a
   // number, read just once: a stateful __float__ or a metric on a GPU must not be asked again.
   Outcome step(PyObject* scheduler, PyObject* metric, double& value) {
-    if (!read_metric(metric, value)) return Outcome::failed;
+    if (about_.reads_metric && !read_metric(metric, value)) return Outcome::failed;
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) return Outcome::failed;
-    if (!unchanged(dict.get(), dict_version_) && !refresh(dict.get())) return Outcome::declined;
+    if (!same(dict.get()) && !refresh(dict.get())) return Outcome::declined;
+    if (about_.step_count >= 0 && counters_.counters[about_.step_count] == 1.0 && !order_checked_) {
+      return Outcome::declined;
+    }
     Ref groups = param_groups(optimizer_);
     if (!groups || !groups_.refresh(groups.get())) return Outcome::declined;
 
-    PlateauState next = load<PlateauState>(counters_.counters);
-    const Update update = decide(load<Plateau>(params_), next, value);
+    NodeState next = counters_;
+    const Table table = {table_.data(), static_cast<std::int64_t>(table_.size())};
+    const Update update = decide(kind_, params_, next.counters, {Event::step, value}, table);
     if (update.kind() != Law::hold) {
       const Outcome outcome = update_groups(update, dict.get(), groups.get());
       if (outcome != Outcome::stepped) return outcome;
     }
-    memcpy(counters_.counters, &next, sizeof(next));
+    counters_ = next;
     groups_.copy_changed(last_lr_);
     return Outcome::stepped;
   }
+
+  // The caller has looked whether optimizer.step() came first, which torch does at the first step.
+  void check_order() { order_checked_ = true; }
 
   // The value of a counter or of _last_lr; an empty reference for any other name.
   Ref get(PyObject* name) const {
@@ -154,6 +160,7 @@ class HostEngine {
   bool set(PyObject* name, PyObject* value) {
     if (PyUnicode_Compare(name, last_lr_name()) == 0) return set_last_lr(value);
     const int i = counter_index(name);
+    order_checked_ = false;
     return i >= 0 && read(about_.counters[static_cast<std::size_t>(i)], value, counters_.counters[i]);
   }
 
@@ -184,9 +191,18 @@ class HostEngine {
     return is_cuda.get() == Py_True;
   }
 
+  // Whether __dict__, and the table in it, are as they were when they were read.
+  bool same(PyObject* dict) const {
+    return unchanged(dict, dict_version_) &&
+           (table_dict_ == nullptr || unchanged(table_dict_, table_version_));
+  }
+
   // Reads the hyperparameters again, and takes over counters that somebody wrote into __dict__ directly.
   bool refresh(PyObject* dict) {
-    if (!read_all(about_.params, dict, params_)) return false;
+    if (!read_all(about_.params, dict, params_) || !read_table(about_, dict, table_) ||
+        !valid(kind_, params_)) {
+      return false;
+    }
     NodeState taken = counters_;
     for (std::size_t i = 0; i < about_.counters.size(); ++i) {
       const Attribute& counter = about_.counters[i];
@@ -199,31 +215,41 @@ class HostEngine {
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, last_lr_name());
     optimizer_ = optimizer_of(dict);
+    table_dict_ = about_.table == nullptr ? nullptr : PyDict_GetItemWithError(dict, about_.table);
+    table_version_ = table_dict_ == nullptr ? kUnknownVersion : version(table_dict_);
     dict_version_ = version(dict);
     return true;
   }
 
-  // All new LRs are computed before the first is written, so that an unreadable bound changes nothing.
+  // All new LRs are computed before the first is written, so that an unreadable parameter changes nothing.
   Outcome update_groups(const Update& update, PyObject* dict, PyObject* groups) {
-    PyObject* bounds = PyDict_GetItemWithError(dict, about_.group_param);
     const std::vector<NumberLR>& lrs = groups_.lrs();
-    if (bounds == nullptr || !PyList_CheckExact(bounds) || length(bounds) != lrs.size()) {
-      return Outcome::declined;
+    PyObject* own_list = nullptr;
+    if (uses_own(update.kind())) {
+      own_list = PyDict_GetItemWithError(dict, about_.group_param);
+      if (own_list == nullptr || !PyList_CheckExact(own_list) || length(own_list) != lrs.size()) {
+        return Outcome::declined;
+      }
     }
     new_lrs_.resize(lrs.size());
     for (std::size_t i = 0; i < lrs.size(); ++i) {
-      PyObject* bound_object = item(bounds, i);
-      double bound;
-      if (!read_number(bound_object, bound)) return Outcome::declined;
-      const Applied applied = apply(update, lrs[i].value, bound);
-      // As Python's max() does: where the bound wins, it is the user's own object that becomes the LR.
-      const bool take_bound = PyLong_CheckExact(bound_object) && bound > lrs[i].value * update.a;
-      new_lrs_[i] = {applied.lr, applied.written, take_bound};
+      double own = 0.0;
+      PyObject* own_object = own_list == nullptr ? nullptr : item(own_list, i);
+      if (own_object != nullptr && !read_number(own_object, own)) return Outcome::declined;
+      const Applied applied = apply(update, lrs[i].value, own);
+      bool take_own = false;
+      if (update.kind() == Law::reduce) {
+        // As Python's max() does: where the bound wins, it is the user's own object that becomes the LR.
+        take_own = PyLong_CheckExact(own_object) && own > lrs[i].value * update.a;
+      } else if (lrs[i].integer || (own_object != nullptr && !PyFloat_CheckExact(own_object))) {
+        return Outcome::declined;  // Python's int arithmetic may give an int
+      }
+      new_lrs_[i] = {applied.lr, applied.written, take_own};
     }
     for (std::size_t i = 0; i < new_lrs_.size(); ++i) {
       const NewLR& entry = new_lrs_[i];
       if (!entry.write) continue;
-      Ref lr = entry.take_bound ? Ref::borrow(item(bounds, i)) : Ref(PyFloat_FromDouble(entry.value));
+      Ref lr = entry.take_own ? Ref::borrow(item(own_list, i)) : Ref(PyFloat_FromDouble(entry.value));
       if (!lr || !groups_.write(groups, i, lr.get())) return Outcome::failed;
     }
     return Outcome::stepped;
@@ -259,16 +285,22 @@ class HostEngine {
   struct NewLR {
     double value;
     bool write;
-    bool take_bound;
+    bool take_own;
   };
 
+  const Kind kind_;
   const Description& about_;
   pybind11::type tensor_;
   pybind11::object read_tensor_;
   double params_[kNodeParams] = {};
   NodeState counters_ = {};
   DictVersion dict_version_ = kUnknownVersion;
-  PyObject* optimizer_ = nullptr;  // borrowed from the scheduler's __dict__ while that is unchanged
+  // Borrowed from the scheduler's __dict__ while that is unchanged.
+  PyObject* optimizer_ = nullptr;
+  PyObject* table_dict_ = nullptr;
+  DictVersion table_version_ = kUnknownVersion;
+  std::vector<double> table_;
+  bool order_checked_ = false;
   NumberGroups groups_;
   std::vector<NumberLR> last_lr_;
   std::vector<NewLR> new_lrs_;

@@ -130,6 +130,7 @@ py::list param_names(const std::string& scheduler) {
   py::list names;
   for (const Attribute& param : about.params) names.append(py::handle(param.name));
   names.append(py::handle(about.group_param));
+  if (about.table != nullptr) names.append(py::handle(about.table));
   return names;
 }
 
@@ -157,7 +158,8 @@ PYBIND11_MODULE(_C, module) {
       .def("settle", [](HostEngine&, py::object) {})
       // Hyperparameters are read again at the next step, and the LRs are exact as they are.
       .def("refresh", [](HostEngine&, py::object) {})
-      .def("resume", [](HostEngine&) {});
+      .def("resume", [](HostEngine&) {})
+      .def("check_order", &HostEngine::check_order);
   add_method(engine, step_method);
 
   py::class_<Watch> watch(module, "Watch");
@@ -167,10 +169,20 @@ PYBIND11_MODULE(_C, module) {
       .def("mark_groups", &Watch::mark_groups);
   add_method(watch, changed_method);
 
-  module.def("pack_program", &pack_program, py::arg("scheduler"), py::arg("attributes"), py::arg("indices"),
-             py::arg("all_groups"));
+  module.def("pack_program", &pack_program, py::arg("scheduler"), py::arg("attributes"), py::arg("own"),
+             py::arg("indices"), py::arg("all_groups"));
   module.def("pack_counters", &pack_counters, py::arg("scheduler"), py::arg("attributes"));
   module.def("unpack_counters", &unpack_counters, py::arg("scheduler"), py::arg("counters"));
   module.def("param_names", &param_names, py::arg("scheduler"));
+  module.def(
+      "group_param",
+      [](const std::string& scheduler) {
+        return py::reinterpret_borrow<py::str>(description(kind_of(scheduler)).group_param);
+      },
+      py::arg("scheduler"));
+  module.def(
+      "reads_metric",
+      [](const std::string& scheduler) { return description(kind_of(scheduler)).reads_metric; },
+      py::arg("scheduler"));
   module.def("counter_types", &counter_types, py::arg("scheduler"));
 }

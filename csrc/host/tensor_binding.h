@@ -12,25 +12,32 @@
 
 namespace fastsched::host {
 
-// The program of a scheduler over the groups at `indices`, as the bytes of a float64 array. None where an
-// attribute is not a plain number or the per-group list is not one number per group.
+// The program of a scheduler over the groups at `indices`, as the bytes of a float64 array that ends in the
+// per-group parameters. None where an attribute is not a plain number, torch's Python would raise at some
+// step, or the per-group list `own` is not one number per group.
 inline pybind11::object pack_program(const std::string& scheduler, const pybind11::dict& dict,
-                                     const std::vector<std::size_t>& indices, std::size_t all_groups) {
+                                     const pybind11::list& own, const std::vector<std::size_t>& indices,
+                                     std::size_t all_groups) {
   const Kind kind = kind_of(scheduler);
   const Description& about = description(kind);
-  const std::size_t group_param = kHeaderSize + kNodeSize;
-  const Header header = {1.0, static_cast<double>(indices.size())};
-  Node node = {static_cast<double>(kind), 1.0, static_cast<double>(group_param), {}};
-  PyObject* values = PyDict_GetItemWithError(dict.ptr(), about.group_param);
-  if (!read_all(about.params, dict.ptr(), node.params) || values == nullptr || !PyList_CheckExact(values) ||
-      length(values) != all_groups) {
+  std::vector<double> table;
+  Node node = {static_cast<double>(kind), 1.0, 0.0, 0.0, 0.0, {}};
+  if (!read_all(about.params, dict.ptr(), node.params) || !valid(kind, node.params) ||
+      !read_table(about, dict.ptr(), table) || own.size() != all_groups) {
     return pybind11::none();
   }
+  const std::size_t table_offset = kHeaderSize + kNodeSize;
+  const std::size_t group_param = table_offset + table.size();
+  node.table = static_cast<double>(table_offset);
+  node.table_size = static_cast<double>(table.size());
+  node.group_param = static_cast<double>(group_param);
   std::vector<double> program(group_param + indices.size());
+  const Header header = {1.0, static_cast<double>(indices.size())};
   memcpy(program.data(), &header, sizeof(header));
   memcpy(program.data() + kHeaderSize, &node, sizeof(node));
+  std::copy(table.begin(), table.end(), program.begin() + static_cast<std::ptrdiff_t>(table_offset));
   for (std::size_t i = 0; i < indices.size(); ++i) {
-    if (indices[i] >= all_groups || !read_number(item(values, indices[i]), program[group_param + i])) {
+    if (indices[i] >= all_groups || !read_number(item(own.ptr(), indices[i]), program[group_param + i])) {
       return pybind11::none();
     }
   }
@@ -50,6 +57,7 @@ class Watch {
     PyObject* values = PyDict_GetItemWithError(dict.get(), about_.group_param);
     group_param_ = pybind11::tuple(pybind11::reinterpret_borrow<pybind11::object>(values));
     read_all(about_.params, dict.get(), params_);
+    read_table(about_, dict.get(), table_);
     dict_version_ = kUnknownVersion;  // counters may have been written there, too
   }
 
@@ -69,7 +77,7 @@ class Watch {
       if (!same_params(dict.get())) return true;
       dict_version_ = version(dict.get());
     }
-    if (!same_group_param(dict.get())) return true;
+    if (!same_table(dict.get()) || !same_group_param(dict.get())) return true;
     Ref groups = param_groups(optimizer_of(dict.get()));
     return !groups || !same_lrs(groups.get());
   }
@@ -87,6 +95,12 @@ class Watch {
       if (PyDict_GetItemWithError(dict, counter.name) != nullptr) return false;
     }
     return PyDict_GetItemWithError(dict, last_lr_name()) == nullptr;
+  }
+
+  bool same_table(PyObject* dict) const {
+    if (about_.table == nullptr) return true;
+    std::vector<double> now;
+    return read_table(about_, dict, now) && now == table_;
   }
 
   // Lists change without their owner's dict noticing. The same objects in the same order are the same list.
@@ -115,6 +129,7 @@ class Watch {
   const Description& about_;
   double params_[kNodeParams] = {};
   DictVersion dict_version_ = kUnknownVersion;
+  std::vector<double> table_;
   pybind11::tuple group_param_;
   pybind11::tuple lrs_;
   std::vector<DictVersion> versions_;

@@ -62,6 +62,12 @@ inline Buffers check_buffers(const Tensor& program, const Tensor& state, const T
           lrs.numel()};
 }
 
+inline Event check_event(std::int64_t event) {
+  STD_TORCH_CHECK(event >= 0 && event < kEvents, "fastsched::step_: event must be in 0..", kEvents - 1,
+                  ", got ", event);
+  return static_cast<Event>(event);
+}
+
 // A metric on the host is read here, wherever the learning rates are; one on their device is left there.
 inline Metric check_metric(const OptionalTensor& metric, double value, const Tensor& lrs) {
   if (!metric.has_value()) return {nullptr, ScalarType::f64, value};

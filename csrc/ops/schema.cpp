@@ -3,8 +3,9 @@
 
 STABLE_TORCH_LIBRARY(fastsched, library) {
   // Advances the schedule in `program` by one step: counters in `state`, learning rates in `masters`
-  // (float64) and `lrs` (rounded). `metric` is read where it lies; without one, `value` is the metric.
+  // (float64) and `lrs` (rounded). `event` is an Event of csrc/schedule/moment.h. `metric` is read where it
+  // lies; without one, `value` is the metric, or the epoch to go to.
   library.def(
       "step_(Tensor program, Tensor(a!) state, Tensor(b!) masters, Tensor(c!) lrs, Tensor? metric, "
-      "float value) -> ()");
+      "float value, int event=0) -> ()");
 }

@@ -24,11 +24,12 @@ void update_groups(const Buffers& buffers, LR* lrs) {
 }
 
 void step_cpu(const Tensor program, const Tensor state, const Tensor masters, const Tensor lrs,
-              const OptionalTensor metric, double value) {
+              const OptionalTensor metric, double value, std::int64_t event) {
   const Buffers buffers = check_buffers(program, state, masters, lrs);
   STD_TORCH_CHECK(well_formed(buffers), "fastsched::step_: program and state do not describe a schedule of ",
                   buffers.groups, " param groups; build them with a fastsched scheduler");
-  decide_all(buffers, check_metric(metric, value, lrs).read());
+  const Metric operand = check_metric(metric, value, lrs);
+  decide_all(buffers, {check_event(event), operand.read()});
   if (is_float32(lrs)) {
     update_groups(buffers, static_cast<float*>(lrs.data_ptr()));
   } else {

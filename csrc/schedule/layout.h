@@ -1,7 +1,8 @@
 // How a schedule lies in float64 buffers, so that a composition is one argument of one operator.
 //
-//   program  Header | Node x nodes | per-group parameters     what the user configured; read only
-//   state    NodeState x nodes | Update x nodes | last_lr x groups    counters, scratch, the LRs last written
+//   program  Header | Node x nodes | tables and per-group parameters    what the user configured; read only
+//   state    NodeState x nodes | Update x nodes | last_lr x groups      counters, scratch, the LRs last
+//   written
 //
 // Nodes stand in pre-order: a composite before its children, `end` one past its subtree. Integers are
 // stored as doubles, exact up to 2^53.
@@ -15,21 +16,33 @@
 
 namespace fastsched {
 
-enum class Kind : int { plateau = 0 };
-inline constexpr int kKinds = 1;
+enum class Kind : int {
+  plateau,
+  step,
+  multi_step,
+  constant,
+  linear,
+  exponential,
+  polynomial,
+  cosine,
+  warm_restarts,
+};
+inline constexpr int kKinds = 9;
 
 struct Header {
   double nodes;
   double groups;
 };
 
-inline constexpr int kNodeParams = 13;
+inline constexpr int kNodeParams = 11;
 inline constexpr int kNodeCounters = 6;
 
 struct Node {
   double kind;         // a Kind
   double end;          // index one past the last node of this subtree
   double group_param;  // offset in program of this node's per-group parameters; groups of them
+  double table;        // offset in program of this node's table
+  double table_size;
   double params[kNodeParams];
 };
 

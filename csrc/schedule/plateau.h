@@ -1,7 +1,9 @@
 // Reduce on plateau, as torch.optim.lr_scheduler.ReduceLROnPlateau (torch 2.13) decides it.
 #pragma once
 
+#include "decay.h"
 #include "host_device.h"
+#include "moment.h"
 #include "update.h"
 
 namespace fastsched {
@@ -28,6 +30,8 @@ struct Plateau {
   double patience;
   double cooldown;
   double eps;
+
+  FASTSCHED_HD bool valid() const { return true; }
 };
 
 struct PlateauState {
@@ -39,7 +43,8 @@ struct PlateauState {
 
 // One step. The order is torch's: count the metric as better or bad; let a running cooldown forgive a bad
 // epoch; only then compare with patience.
-FASTSCHED_HD Update decide(const Plateau& plateau, PlateauState& state, double metric) {
+FASTSCHED_HD Update decide(const Plateau& plateau, PlateauState& state, const Moment& moment, const Table&) {
+  const double metric = moment.value;
   state.last_epoch += 1.0;
   if (plateau.improved(metric, state.best)) {
     state.best = metric;

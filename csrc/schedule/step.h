@@ -1,10 +1,9 @@
-// One step of a whole program over flat buffers: decide once, then update every group. The CPU operator
-// runs both in a row; the CUDA kernel runs decide on one thread and update_group on all of them.
+// One step of a whole program over flat buffers: decide once, then update every group. The CPU operator does
+// both in a row; in the CUDA kernel one thread decides and all of them update.
 #pragma once
 
+#include "kinds.h"
 #include "layout.h"
-#include "plateau.h"
-#include "scalar.h"
 
 namespace fastsched {
 
@@ -33,7 +32,9 @@ FASTSCHED_HD bool well_formed(const Buffers& buffers) {
     const bool known = node.kind >= 0.0 && node.kind < kKinds;
     const bool nested = node.end > static_cast<double>(i) && node.end <= header.nodes;
     const bool reachable = node.group_param >= group_params && node.group_param + groups <= program_size;
-    if (!(known && nested && reachable)) return false;
+    const bool tabled =
+        node.table_size >= 0.0 && node.table >= group_params && node.table + node.table_size <= program_size;
+    if (!(known && nested && reachable && tabled)) return false;
   }
   return true;
 }
@@ -42,27 +43,16 @@ FASTSCHED_HD std::int64_t node_count(const Buffers& buffers) {
   return static_cast<std::int64_t>(load<Header>(buffers.program).nodes);
 }
 
-template <typename Params, typename Counters>
-FASTSCHED_HD Update decide_node(const Node& node, double* counters, double metric) {
-  static_assert(sizeof(Params) <= sizeof(node.params), "too many parameters for a node");
-  static_assert(sizeof(Counters) <= sizeof(NodeState), "too many counters for a node");
-  Counters state = load<Counters>(counters);
-  const Update update = decide(load<Params>(node.params), state, metric);
-  memcpy(counters, &state, sizeof(state));
-  return update;
-}
-
 // Advances every node's counters and leaves its Update in the state's scratch.
-FASTSCHED_HD void decide_all(const Buffers& buffers, double metric) {
+FASTSCHED_HD void decide_all(const Buffers& buffers, const Moment& moment) {
   const std::int64_t nodes = node_count(buffers);
   double* updates = buffers.state + updates_offset(nodes);
   for (std::int64_t i = 0; i < nodes; ++i) {
     const Node node = load<Node>(buffers.program + kHeaderSize + i * kNodeSize);
-    double* counters = buffers.state + i * kNodeCounters;
-    Update update = Update::hold();
-    switch (static_cast<Kind>(static_cast<int>(node.kind))) {
-      case Kind::plateau: update = decide_node<Plateau, PlateauState>(node, counters, metric); break;
-    }
+    const Table table = {buffers.program + static_cast<std::int64_t>(node.table),
+                         static_cast<std::int64_t>(node.table_size)};
+    const Update update = decide(static_cast<Kind>(static_cast<int>(node.kind)), node.params,
+                                 buffers.state + i * kNodeCounters, moment, table);
     memcpy(updates + i * kUpdateSize, &update, sizeof(update));
   }
 }

@@ -1,0 +1,71 @@
+// The one list of what each kind of node is: its parameters, its counters and the rule that decides. A new
+// schedule is a struct and a decide() in a header like decay.h, a Kind in layout.h and a line here.
+#pragma once
+
+#include "decay.h"
+#include "layout.h"
+#include "plateau.h"
+#include "scalar.h"
+
+namespace fastsched {
+
+template <typename P, typename S>
+struct Schedule {
+  using Params = P;
+  using State = S;
+  static_assert(sizeof(P) <= kNodeParams * sizeof(double), "too many parameters for a node");
+  static_assert(sizeof(S) <= kNodeCounters * sizeof(double), "too many counters for a node");
+};
+
+// Calls visit(Schedule<...>{}) with the types of `kind`.
+template <typename Visit>
+FASTSCHED_HD auto dispatch(Kind kind, Visit visit) {
+  switch (kind) {
+    case Kind::plateau: break;
+    case Kind::step: return visit(Schedule<StepDecay, EpochState>{});
+    case Kind::multi_step: return visit(Schedule<MultiStepDecay, EpochState>{});
+    case Kind::constant: return visit(Schedule<ConstantFactor, EpochState>{});
+    case Kind::linear: return visit(Schedule<LinearFactor, EpochState>{});
+    case Kind::exponential: return visit(Schedule<ExponentialDecay, EpochState>{});
+    case Kind::polynomial: return visit(Schedule<PolynomialDecay, EpochState>{});
+    case Kind::cosine: return visit(Schedule<CosineAnnealing, EpochState>{});
+    case Kind::warm_restarts: return visit(Schedule<WarmRestarts, WarmRestartsState>{});
+  }
+  return visit(Schedule<Plateau, PlateauState>{});
+}
+
+struct Decide {
+  const double* params;
+  double* counters;
+  const Moment& moment;
+  const Table& table;
+
+  template <typename S>
+  FASTSCHED_HD Update operator()(S) const {
+    auto state = load<typename S::State>(counters);
+    const Update update = decide(load<typename S::Params>(params), state, moment, table);
+    memcpy(counters, &state, sizeof(state));
+    return update;
+  }
+};
+
+// Advances the counters of one node and says what that does to the learning rates.
+FASTSCHED_HD Update decide(Kind kind, const double* params, double* counters, const Moment& moment,
+                           const Table& table) {
+  return dispatch(kind, Decide{params, counters, moment, table});
+}
+
+struct Valid {
+  const double* params;
+
+  template <typename S>
+  FASTSCHED_HD bool operator()(S) const {
+    return load<typename S::Params>(params).valid();
+  }
+};
+
+// False for parameters with which torch's Python raises at some step, dividing by zero: its code must run,
+// then.
+FASTSCHED_HD bool valid(Kind kind, const double* params) { return dispatch(kind, Valid{params}); }
+
+}  // namespace fastsched

@@ -1,0 +1,205 @@
+"""Schedules that are functions of the epoch."""
+
+from __future__ import annotations
+
+import warnings
+from typing import ClassVar
+
+from torch import Tensor
+from torch.optim import lr_scheduler as torch_lr_scheduler
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
+
+from .engine import Event, TensorEngine, refuse_capture
+from .scheduler import EngineScheduler
+
+
+class EpochScheduler(EngineScheduler):
+    """A scheduler whose ``step()`` goes on to the next epoch.
+
+    With Python-number learning rates steps are bit-identical to torch's. With tensor learning rates they are
+    computed on their device in float64, each LR torch's float trajectory rounded to its dtype; then ``step`` never
+    waits for the device, may be captured in a CUDA graph and traces under torch.compile. Construction may wait.
+    """
+
+    _replaces: ClassVar[tuple[str, ...]] = ("get_lr", "_get_closed_form_lr")
+
+    def step(self, epoch: int | None = None) -> None:
+        """Go on to the next epoch.
+
+        Args:
+            epoch: deprecated, as in torch: go to this epoch, by the closed form where there is one.
+
+        Warns, as torch does, if the first call comes before ``optimizer.step()``.
+        """
+        if epoch is not None:
+            self._step_to(epoch)
+        elif self._engine.step(self, None) is not None:
+            self._step_off_path()
+
+    def _step_off_path(self) -> None:
+        if self._is_initial:
+            self._step_as_torch(None)
+            return
+        refuse_capture("it is the first step, or its settings changed; step once before capturing")
+        if self._step_count == 1:
+            self._warn_about_order()
+        for attached_before in (True, False):
+            if attached_before or self._attach():
+                self._engine.check_order()
+                if self._engine.step(self, None) is None:
+                    return
+            self._detach()
+        self._step_as_torch(None)
+        self._attach()
+
+    def _step_as_torch(self, epoch: int | None) -> None:
+        self._step_count += 1
+        super()._update_lr(epoch)
+
+    def _step_to(self, epoch: int) -> None:
+        refuse_capture("step(epoch) is computed by Python")
+        if self._step_count == 1:
+            self._warn_about_order()
+        warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
+        engine = self._engine
+        engine.check_order()
+        numbers = isinstance(epoch, (int, float))
+        if isinstance(engine, TensorEngine) and numbers and engine.move(self, Event.AT_EPOCH, epoch):
+            return
+        self._detach()
+        self._step_as_torch(epoch)
+        self._attach()
+
+    def _initial_step(self) -> None:
+        self._detach()
+        groups = self.optimizer.param_groups
+        if groups and isinstance(groups[0]["lr"], Tensor):
+            self._step_count = 0
+            if self._attach() and isinstance(self._engine, TensorEngine) and self._engine.move(self, Event.INITIAL):
+                return
+            self._detach()
+        super()._initial_step()
+        self._attach()
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        # What SequentialLR calls to begin a child anew.
+        engine = self._engine
+        if epoch is not None and isinstance(engine, TensorEngine) and engine.move(self, Event.RESTART, epoch):
+            return
+        self._detach()
+        super()._update_lr(epoch)
+
+    def _warn_about_order(self) -> None:
+        optimizer = self.optimizer
+        if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+            problem = "Seems like `optimizer.step()` has been overridden after learning rate scheduler initialization."
+        elif not getattr(optimizer, "_opt_called", False):
+            problem = "Detected call of `lr_scheduler.step()` before `optimizer.step()`."
+        else:
+            return
+        warnings.warn(
+            f"{problem} Call `optimizer.step()` before `lr_scheduler.step()`, or the first value of the learning rate "
+            "schedule is skipped.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+class StepLR(EpochScheduler, torch_lr_scheduler.StepLR):
+    r"""Multiply the learning rates by ``gamma`` every ``step_size`` epochs.
+
+    :math:`lr_t = base \cdot \gamma^{\lfloor t / step\_size \rfloor}`; torch's :class:`torch.optim.lr_scheduler.StepLR`.
+    """
+
+    _schedule: ClassVar[str] = "StepLR"
+
+
+class MultiStepLR(EpochScheduler, torch_lr_scheduler.MultiStepLR):
+    r"""Multiply the learning rates by ``gamma`` at every milestone, as often as it is listed.
+
+    :math:`lr_t = base \cdot \gamma^{|\{m \le t\}|}`; torch's :class:`torch.optim.lr_scheduler.MultiStepLR`.
+    """
+
+    _schedule: ClassVar[str] = "MultiStepLR"
+
+
+class ConstantLR(EpochScheduler, torch_lr_scheduler.ConstantLR):
+    r"""Multiply the learning rates by ``factor`` until epoch ``total_iters``.
+
+    :math:`lr_t = base \cdot factor` for :math:`t < total\_iters`, then :math:`base`; torch's
+    :class:`torch.optim.lr_scheduler.ConstantLR`.
+    """
+
+    _schedule: ClassVar[str] = "ConstantLR"
+
+
+class LinearLR(EpochScheduler, torch_lr_scheduler.LinearLR):
+    r"""Change the learning rates linearly from ``start_factor`` to ``end_factor`` of their base.
+
+    :math:`lr_t = base (s + (e - s) \min(t, T) / T)` with :math:`T` = ``total_iters``; torch's
+    :class:`torch.optim.lr_scheduler.LinearLR`.
+    """
+
+    _schedule: ClassVar[str] = "LinearLR"
+
+
+class ExponentialLR(EpochScheduler, torch_lr_scheduler.ExponentialLR):
+    r"""Multiply the learning rates by ``gamma`` every epoch.
+
+    :math:`lr_t = base \cdot \gamma^t`; torch's :class:`torch.optim.lr_scheduler.ExponentialLR`.
+    """
+
+    _schedule: ClassVar[str] = "ExponentialLR"
+
+
+class PolynomialLR(EpochScheduler, torch_lr_scheduler.PolynomialLR):
+    r"""Decay the learning rates to zero over ``total_iters`` epochs by a polynomial.
+
+    :math:`lr_t = base (1 - \min(t, T) / T)^{power}` with :math:`T` = ``total_iters``; torch's
+    :class:`torch.optim.lr_scheduler.PolynomialLR`.
+    """
+
+    _schedule: ClassVar[str] = "PolynomialLR"
+
+
+class CosineAnnealingLR(EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
+    r"""Anneal the learning rates along a cosine from their base to ``eta_min`` and back, with period ``2 T_max``.
+
+    :math:`lr_t = \eta_{min} + (base - \eta_{min}) (1 + \cos(\pi t / T_{max})) / 2` (Loshchilov and Hutter,
+    arXiv:1608.03983, without restarts), in torch's recursive form; torch's
+    :class:`torch.optim.lr_scheduler.CosineAnnealingLR`.
+    """
+
+    _schedule: ClassVar[str] = "CosineAnnealingLR"
+
+
+class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnealingWarmRestarts):
+    r"""Anneal the learning rates along a cosine to ``eta_min``, starting anew after ``T_0``, then ``T_0 T_mult``, ...
+
+    :math:`lr = \eta_{min} + (base - \eta_{min}) (1 + \cos(\pi T_{cur} / T_i)) / 2` (SGDR, arXiv:1608.03983);
+    torch's :class:`torch.optim.lr_scheduler.CosineAnnealingWarmRestarts`.
+    """
+
+    _schedule: ClassVar[str] = "CosineAnnealingWarmRestarts"
+    _replaces: ClassVar[tuple[str, ...]] = ("get_lr",)
+
+    def step(self, epoch: float | None = None) -> None:
+        """Go on to the next epoch, or to ``epoch``, which may be a fraction: between batches, for instance.
+
+        Raises ValueError if ``epoch`` is negative.
+        """
+        if epoch is None and not self._is_initial:
+            if self._engine.step(self, None) is None:
+                return
+            refuse_capture("it is the first step, or its settings changed; step once before capturing")
+            self._detach()
+            if self._attach() and self._engine.step(self, None) is None:
+                return
+        elif epoch is not None and type(epoch) in (int, float) and not epoch < 0:
+            engine = self._engine
+            if isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, epoch):
+                return
+        self._detach()
+        torch_lr_scheduler.CosineAnnealingWarmRestarts.step(self, epoch)
+        if not self._is_initial:
+            self._attach()

@@ -1,0 +1,452 @@
+"""Schedules of the epoch: bit-identical to torch on Python numbers, its float trajectory rounded on tensors."""
+
+import copy
+import pickle
+import warnings
+
+import pytest
+import torch
+import torch._dynamo.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.optim import lr_scheduler as torch_lr_scheduler
+
+import fastsched
+from fastsched import _C
+from fastsched.engine import DETACHED, TensorEngine
+
+from .conftest import sgd
+from .test_plateau_host import bits
+
+gamma = st.floats(0.05, 1.2)
+small = st.integers(1, 12)
+CONFIGURATIONS = {
+    "StepLR": st.fixed_dictionaries({"step_size": small, "gamma": gamma}),
+    "MultiStepLR": st.fixed_dictionaries({"milestones": st.lists(st.integers(0, 20), max_size=6), "gamma": gamma}),
+    "ConstantLR": st.fixed_dictionaries({"factor": st.floats(0.01, 1.0), "total_iters": st.integers(0, 12)}),
+    "LinearLR": st.fixed_dictionaries(
+        {"start_factor": st.floats(0.01, 1.0), "end_factor": st.floats(0.0, 1.0), "total_iters": small}
+    ),
+    "ExponentialLR": st.fixed_dictionaries({"gamma": gamma}),
+    "PolynomialLR": st.fixed_dictionaries({"total_iters": small, "power": st.floats(0.1, 3.0) | st.integers(1, 3)}),
+    "CosineAnnealingLR": st.fixed_dictionaries({"T_max": small, "eta_min": st.floats(0.0, 0.05)}),
+    "CosineAnnealingWarmRestarts": st.fixed_dictionaries(
+        {"T_0": small, "T_mult": st.integers(1, 3), "eta_min": st.floats(0.0, 0.05)}
+    ),
+}
+names = pytest.mark.parametrize("name", CONFIGURATIONS)
+lrs = st.lists(st.floats(1e-6, 10.0), min_size=1, max_size=3)
+
+
+def make(module, name, initial, configuration, **more):
+    optimizer = sgd(initial)
+    optimizer.step()
+    return getattr(module, name)(optimizer, **configuration, **more)
+
+
+def pair(name, initial, configuration):
+    made = []
+    for module in (torch_lr_scheduler, fastsched):
+        scheduler = make(module, name, initial, configuration)
+        scheduler.optimizer.step()
+        made.append(scheduler)
+    return made
+
+
+def snapshot(scheduler):
+    state = {key: bits(value) for key, value in scheduler.state_dict().items()}
+    for fraction in ("T_cur", "T_i"):  # a whole float there reads back as an int
+        if fraction in state:
+            state[fraction] = bits(float(getattr(scheduler, fraction)))
+    return state, bits(scheduler.get_last_lr()), [bits(group["lr"]) for group in scheduler.optimizer.param_groups]
+
+
+@names
+@given(data=st.data())
+def test_every_step_is_bit_identical(name, data):
+    configuration = data.draw(CONFIGURATIONS[name])
+    reference, scheduler = pair(name, data.draw(lrs), configuration)
+    assert snapshot(scheduler) == snapshot(reference)
+    for _ in range(40):
+        reference.step()
+        scheduler.step()
+        assert isinstance(scheduler._engine, _C.HostEngine)
+        assert snapshot(scheduler) == snapshot(reference)
+
+
+def step(scheduler, value):
+    scheduler.step()
+
+
+def step_to(scheduler, value):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scheduler.step(value)
+
+
+def write_lr(scheduler, value):
+    scheduler.optimizer.param_groups[0]["lr"] = 0.01 * (value + 1)
+
+
+def write_epoch(scheduler, value):
+    scheduler.last_epoch = value
+
+
+def write_count(scheduler, value):
+    scheduler._step_count = value + 1
+
+
+def write_base(scheduler, value):
+    scheduler.base_lrs = [0.01 * (value + 1)] * len(scheduler.base_lrs)
+
+
+def write_hyperparameter(scheduler, value):
+    for attribute in ("step_size", "T_max", "T_i", "total_iters"):
+        if hasattr(scheduler, attribute):
+            setattr(scheduler, attribute, value + 1)
+    if hasattr(scheduler, "gamma"):
+        scheduler.gamma = 0.3
+
+
+def write_milestone(scheduler, value):
+    if hasattr(scheduler, "milestones"):
+        scheduler.milestones[value] += 1
+
+
+def hand_over(scheduler, value):
+    scheduler.load_state_dict(copy.deepcopy(scheduler.state_dict()))
+
+
+def ask_for_lr(scheduler, value):
+    """What ignite and torchtitan do."""
+    scheduler.last_epoch += 1
+    scheduler._get_lr_called_within_step = True
+    scheduler._last_lr = scheduler.get_lr()
+    scheduler._get_lr_called_within_step = False
+
+
+def count_from_outside(scheduler, value):
+    """What accelerate does."""
+    if hasattr(scheduler, "_step_count"):
+        scheduler._step_count += 1
+
+
+actions = st.tuples(
+    st.sampled_from(
+        [
+            step,
+            step,
+            step,
+            step_to,
+            write_lr,
+            write_epoch,
+            write_count,
+            write_base,
+            write_hyperparameter,
+            write_milestone,
+            hand_over,
+            ask_for_lr,
+            count_from_outside,
+        ]
+    ),
+    st.integers(0, 15),
+)
+
+
+@names
+@given(data=st.data())
+def test_interference_takes_effect_as_in_torch(name, data):
+    both = pair(name, data.draw(lrs), data.draw(CONFIGURATIONS[name]))
+    for action, value in data.draw(st.lists(actions, max_size=25)):
+        outcomes = []
+        for scheduler in both:
+            try:
+                action(scheduler, value)
+            except ArithmeticError as error:  # noqa: PERF203
+                outcomes.append(type(error))
+            else:
+                outcomes.append(None)
+        assert outcomes[0] == outcomes[1]
+        if outcomes[0] is not None:
+            return
+        assert snapshot(both[1]) == snapshot(both[0])
+
+
+@names
+@given(data=st.data(), at=st.integers(0, 20), from_torch=st.booleans())
+def test_checkpoints_change_hands_at_any_step(name, data, at, from_torch):
+    initial, configuration = data.draw(lrs), data.draw(CONFIGURATIONS[name])
+    oracle, _ = pair(name, initial, configuration)
+    reference, scheduler = pair(name, initial, configuration)
+    first, then = (reference, scheduler) if from_torch else (scheduler, reference)
+    for _ in range(at):
+        first.step()
+        oracle.step()
+    then.optimizer.load_state_dict(first.optimizer.state_dict())
+    then.load_state_dict(copy.deepcopy(first.state_dict()))
+    for _ in range(15):
+        then.step()
+        oracle.step()
+        assert snapshot(then)[1:] == snapshot(oracle)[1:]
+
+
+@names
+@given(data=st.data(), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_tensor_lrs_follow_the_float_trajectory_rounded(name, data, dtype):
+    initial = [torch.tensor(lr, dtype=dtype) for lr in data.draw(lrs)]
+    configuration = data.draw(CONFIGURATIONS[name])
+    oracle = make(torch_lr_scheduler, name, [float(lr) for lr in initial], configuration)
+    scheduler = make(fastsched, name, initial, configuration)
+    scheduler.optimizer.step()
+    oracle.optimizer.step()
+    for _ in range(40):
+        assert isinstance(scheduler._engine, TensorEngine)
+        for group, reference in zip(scheduler.optimizer.param_groups, oracle.optimizer.param_groups, strict=True):
+            assert group["lr"].item() == torch.tensor(reference["lr"], dtype=dtype).item()
+        assert scheduler.last_epoch == oracle.last_epoch
+        assert [lr.item() for lr in scheduler.get_last_lr()] == torch.tensor(oracle.get_last_lr(), dtype=dtype).tolist()
+        scheduler.step()
+        oracle.step()
+
+
+LONG = {
+    "StepLR": {"step_size": 30, "gamma": 0.97},
+    "MultiStepLR": {"milestones": [10, 500, 500, 2000], "gamma": 0.3},
+    "ConstantLR": {"total_iters": 700},
+    "LinearLR": {"total_iters": 2500},
+    "ExponentialLR": {"gamma": 0.999},
+    "PolynomialLR": {"total_iters": 3000, "power": 0.9},
+    "CosineAnnealingLR": {"T_max": 100, "eta_min": 1e-4},
+    "CosineAnnealingWarmRestarts": {"T_0": 10, "T_mult": 2},
+}
+
+
+@names
+def test_thousands_of_steps_do_not_drift(device, lr_dtype, name):
+    optimizer = sgd([torch.tensor(0.1, dtype=lr_dtype, device=device)], device)
+    oracle = make(torch_lr_scheduler, name, [float(optimizer.param_groups[0]["lr"])], LONG[name])
+    optimizer.step()
+    oracle.optimizer.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scheduler = getattr(fastsched, name)(optimizer, **LONG[name])
+        for i in range(3000):
+            scheduler.step()
+            oracle.step()
+            if i % 100 == 0:
+                expected = torch.tensor(oracle.optimizer.param_groups[0]["lr"], dtype=lr_dtype)
+                # CUDA's pow and cos may differ from the host's in the last place of a double.
+                tolerance = {"rtol": 0 if device.type == "cpu" else 1e-7 if lr_dtype is torch.float32 else 1e-11}
+                torch.testing.assert_close(optimizer.param_groups[0]["lr"].cpu(), expected, atol=0, **tolerance)
+
+
+@names
+@pytest.mark.parametrize("epoch", [0, 3, 7])
+def test_the_deprecated_epoch_uses_the_closed_form_on_tensors(name, epoch):
+    reference = make(torch_lr_scheduler, name, [0.5], LONG[name])
+    scheduler = make(fastsched, name, [torch.tensor(0.5, dtype=torch.float64)], LONG[name])
+    for either in (reference, scheduler):
+        either.optimizer.step()
+        either.step()
+        step_to(either, epoch)
+        either.step()
+    assert isinstance(scheduler._engine, TensorEngine)
+    assert scheduler.optimizer.param_groups[0]["lr"].item() == reference.optimizer.param_groups[0]["lr"]
+    assert scheduler.last_epoch == reference.last_epoch
+
+
+@pytest.mark.parametrize("epoch", [0.5, 3.25, 10.0, 31.7, 100.0])
+@pytest.mark.parametrize("t_mult", [1, 2, 3])
+@pytest.mark.parametrize("tensor", [False, True])
+def test_warm_restarts_at_a_fraction_of_an_epoch(epoch, t_mult, tensor):
+    configuration = {"T_0": 10, "T_mult": t_mult}
+    lr = torch.tensor(0.5, dtype=torch.float64) if tensor else 0.5
+    reference = make(torch_lr_scheduler, "CosineAnnealingWarmRestarts", [0.5], configuration)
+    scheduler = make(fastsched, "CosineAnnealingWarmRestarts", [lr], configuration)
+    for either in (reference, scheduler):
+        either.step(epoch)
+    assert float(scheduler.optimizer.param_groups[0]["lr"]) == reference.optimizer.param_groups[0]["lr"]
+    for _ in range(30):
+        for either in (reference, scheduler):
+            either.step()
+        assert float(scheduler.optimizer.param_groups[0]["lr"]) == reference.optimizer.param_groups[0]["lr"]
+    assert (scheduler.T_cur, scheduler.T_i, scheduler.last_epoch) == (
+        reference.T_cur,
+        reference.T_i,
+        reference.last_epoch,
+    )
+    for either in (reference, scheduler):
+        with pytest.raises(ValueError, match="non-negative epoch"):
+            either.step(-1)
+
+
+def warned(function):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        function()
+    return [(warning.category, warning.filename, str(warning.message)[:40]) for warning in caught]
+
+
+@names
+@pytest.mark.parametrize("tensor", [False, True])
+def test_warnings_come_when_torchs_do_and_point_at_the_caller(name, tensor):
+    def run(module):
+        lr = torch.tensor(0.5) if tensor else 0.5
+        optimizer = sgd([lr])
+        scheduler = getattr(module, name)(optimizer, **LONG[name])
+        early = warned(lambda: scheduler.step())
+        again = warned(lambda: scheduler.step())
+        with_epoch = warned(lambda: scheduler.step(3))
+        scheduler = getattr(module, name)(sgd([lr]), **LONG[name])
+        scheduler.optimizer.step()
+        in_order = warned(lambda: scheduler.step())
+        scheduler = getattr(module, name)(sgd([lr]), **LONG[name])
+        scheduler.optimizer.step = lambda: None
+        overridden = warned(lambda: scheduler.step())
+        return early, again, with_epoch, in_order, overridden
+
+    assert run(fastsched) == run(torch_lr_scheduler)
+
+
+@names
+def test_asking_for_lr_outside_a_step_warns(name):
+    scheduler = make(fastsched, name, [0.5], LONG[name])
+    with pytest.warns(UserWarning, match="get_last_lr"):
+        scheduler.get_lr()
+
+
+@names
+@pytest.mark.parametrize("tensor", [False, True])
+def test_groups_added_later(name, tensor):
+    results = []
+    for module in (torch_lr_scheduler, fastsched):
+        lr = torch.tensor(0.5, dtype=torch.float64) if tensor else 0.5
+        scheduler = make(module, name, [lr], LONG[name])
+        scheduler.optimizer.step()
+        scheduler.step()
+        weight = torch.nn.Parameter(torch.zeros(1))
+        scheduler.optimizer.add_param_group({"params": [weight], "lr": lr * 1 if not tensor else lr.clone()})
+        try:
+            for _ in range(3):
+                scheduler.step()
+        except ValueError as error:
+            results.append(str(error))
+        else:
+            results.append([float(group["lr"]) for group in scheduler.optimizer.param_groups])
+    assert (
+        results[1] == pytest.approx(results[0], rel=1e-15) if isinstance(results[0], list) else results[1] == results[0]
+    )
+
+
+@names
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+def test_copies_carry_the_whole_state(name, tensor, duplicate):
+    lr = torch.tensor(0.5) if tensor else 0.5
+    scheduler = make(fastsched, name, [lr], LONG[name])
+    scheduler.optimizer.step()
+    scheduler.step()
+    twin = duplicate(scheduler)
+    assert twin.state_dict() == scheduler.state_dict()
+    twin.step()
+    assert twin.last_epoch == 2
+
+
+@names
+def test_resuming_by_last_epoch(name):
+    def run(module):
+        optimizer = sgd([0.1])
+        optimizer.param_groups[0]["initial_lr"] = 0.5
+        configuration = {"T_0": 10} if name == "CosineAnnealingWarmRestarts" else LONG[name]
+        scheduler = getattr(module, name)(optimizer, **configuration, last_epoch=6)
+        optimizer.step()
+        lrs = [optimizer.param_groups[0]["lr"]]
+        for _ in range(5):
+            scheduler.step()
+            lrs.append(optimizer.param_groups[0]["lr"])
+        return lrs, scheduler.last_epoch
+
+    assert run(fastsched) == run(torch_lr_scheduler)
+    with pytest.raises(KeyError, match="initial_lr"):
+        getattr(fastsched, name)(sgd([0.1]), **LONG[name], last_epoch=6)
+
+
+@names
+@pytest.mark.parametrize("tensor", [False, True])
+def test_torchs_composites_take_them_as_children(name, tensor):
+    def run(module):
+        lr = torch.tensor(0.5, dtype=torch.float64) if tensor else 0.5
+        optimizer = sgd([lr])
+        warm_up = module.LinearLR(optimizer, total_iters=4)
+        child = getattr(module, name)(optimizer, **LONG[name])
+        sequence = torch_lr_scheduler.SequentialLR(optimizer, [warm_up, child], milestones=[4])
+        chain = torch_lr_scheduler.ChainedScheduler([sequence, module.ExponentialLR(optimizer, 0.9)])
+        optimizer.step()
+        lrs = []
+        for _ in range(12):
+            chain.step()
+            lrs.append(float(optimizer.param_groups[0]["lr"]))
+        return lrs
+
+    # The last place is torch's float64 tensor arithmetic (0-dim tensors take another path than Python floats).
+    assert run(fastsched) == pytest.approx(run(torch_lr_scheduler), rel=1e-14 if tensor else 0)
+
+
+def test_torchs_errors():
+    for arguments in ({"factor": 1.5}, {"factor": -0.1}):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            fastsched.ConstantLR(sgd([0.1]), **arguments)
+    with pytest.raises(ValueError, match="Starting multiplicative factor"):
+        fastsched.LinearLR(sgd([0.1]), start_factor=0.0)
+    with pytest.raises(ValueError, match="positive integer T_0"):
+        fastsched.CosineAnnealingWarmRestarts(sgd([0.1]), T_0=0)
+    with pytest.raises(TypeError, match="is not an Optimizer"):
+        fastsched.StepLR("SGD", step_size=1)
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+def test_a_division_by_zero_is_torchs(tensor):
+    lr = torch.tensor(0.5) if tensor else 0.5
+    scheduler = make(fastsched, "StepLR", [lr], {"step_size": 3})
+    scheduler.optimizer.step()
+    scheduler.step_size = 0
+    with pytest.raises(ZeroDivisionError):
+        scheduler.step()
+
+
+@names
+def test_a_users_get_lr_is_asked(name):
+    def run(module):
+        class Halved(getattr(module, name)):
+            def get_lr(self):
+                return [lr / 2 for lr in super().get_lr()]
+
+        scheduler = Halved(sgd([0.5]), **LONG[name])
+        scheduler.optimizer.step()
+        for _ in range(5):
+            scheduler.step()
+        return scheduler.optimizer.param_groups[0]["lr"], scheduler.last_epoch, scheduler
+
+    ours, theirs = run(fastsched), run(torch_lr_scheduler)
+    assert ours[:2] == theirs[:2]
+    assert ours[2]._engine is DETACHED
+
+
+@names
+def test_compiled_steps_make_one_graph(name):
+    torch._dynamo.reset()
+    optimizer = sgd([torch.tensor(0.5)])
+    oracle = make(torch_lr_scheduler, name, [0.5], LONG[name])
+    scheduler = make(fastsched, name, [torch.tensor(0.5)], LONG[name])
+    optimizer = scheduler.optimizer
+    for either in (oracle, scheduler):
+        either.optimizer.step()
+        either.step()
+    frames = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(scheduler.step, fullgraph=True, backend=frames)
+    for _ in range(25):
+        compiled()
+        oracle.step()
+    assert frames.frame_count == 1
+    assert optimizer.param_groups[0]["lr"].item() == torch.tensor(oracle.optimizer.param_groups[0]["lr"]).item()
+    torch._dynamo.reset()
