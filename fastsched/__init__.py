@@ -17,6 +17,8 @@ if _find_spec(f"{__name__}._C") is None:
         "or build in place with `make build` and use .venv/bin/python"
     )
 
+from . import lr_scheduler
+from .compose import ChainedScheduler, SequentialLR
 from .epoch import (
     ConstantLR,
     CosineAnnealingLR,
@@ -32,6 +34,7 @@ from .tensor_lr import use_tensor_lr
 
 __version__ = "0.1.0"
 __all__ = [
+    "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
@@ -40,7 +43,9 @@ __all__ = [
     "MultiStepLR",
     "PolynomialLR",
     "ReduceLROnPlateau",
+    "SequentialLR",
     "StepLR",
     "__version__",
+    "lr_scheduler",
     "use_tensor_lr",
 ]

@@ -24,6 +24,14 @@ def test_it_is_torchs_class_for_everybody_who_asks():
     assert not hasattr(scheduler, "total_steps")
 
 
+def test_the_namespace_replaces_torchs():
+    for name in torch.optim.lr_scheduler.__all__:
+        ours = getattr(fastsched.lr_scheduler, name)
+        assert issubclass(ours, getattr(torch.optim.lr_scheduler, name))
+        if name in fastsched.__all__:
+            assert ours is getattr(fastsched, name)
+
+
 @pytest.mark.parametrize(
     ("lr", "engine"), [(0.1, _C.HostEngine), (1, _C.HostEngine), (torch.tensor(0.1), TensorEngine)], ids=str
 )
