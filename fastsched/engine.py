@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from math import inf, nan
 from typing import Any, Protocol
 
 import torch
@@ -31,7 +32,6 @@ class Event(IntEnum):
     STEP = 0
     INITIAL = 1
     AT_EPOCH = 2
-    RESTART = 3
 
 
 class Engine(Protocol):
@@ -119,7 +119,12 @@ class StateAttribute:
             return self
         attributes = own_dict(scheduler)
         scheduler._engine.settle(attributes)
-        return attributes[self.name] if self.name in attributes else scheduler._engine.get(self.name)
+        if self.name in attributes:
+            return attributes[self.name]
+        try:
+            return scheduler._engine.get(self.name)
+        except AttributeError:
+            raise AttributeError(f"{type(scheduler).__name__!r} object has no attribute {self.name!r}") from None
 
     def __set__(self, scheduler: Any, value: Any) -> None:
         if scheduler._engine.set(self.name, value):
@@ -222,13 +227,15 @@ class TensorEngine:
             return None
         counted = torch.tensor(counters, dtype=torch.float64, device="cpu")
         replicas = [
-            Replica(buffer, program, _state(counted, buffer.masters))
-            for buffer, program in zip(buffers, programs, strict=True)
+            Replica(buffer, program, _state(counted, buffer)) for buffer, program in zip(buffers, programs, strict=True)
         ]
         engine = cls(scheduler._schedule, replicas, len(scheduler.optimizer.param_groups))
         engine._order_unchecked = attributes.get("_step_count") == 1
-        if restore and engine.set(LAST_LR, attributes.get(LAST_LR)):
+        last_lr = attributes.get(LAST_LR)
+        if restore and engine.set(LAST_LR, last_lr):
             engine.resume()
+        elif isinstance(last_lr, list) and len(last_lr) == engine._group_count:
+            engine._take_last_lr(last_lr)
         for name in (*engine._counters, LAST_LR):
             attributes.pop(name, None)
         engine._mark(scheduler)
@@ -256,7 +263,10 @@ class TensorEngine:
         """Do what is no ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""
         if self._watch.changed(scheduler) and not self._follow(scheduler):
             return False
-        self._order_unchecked = event is Event.INITIAL
+        if len(own_dict(scheduler)[_C.group_param(self._schedule)]) != self._group_count:
+            return False  # torch raises where it needs the base LR of a group that was added later
+        if event is Event.INITIAL:
+            self._order_unchecked = True
         for replica in self._replicas:
             buffer = replica.buffer
             ops.step_(replica.program, replica.state, buffer.masters, buffer.lrs, None, float(epoch), int(event))
@@ -288,15 +298,16 @@ class TensorEngine:
             return True
         if name not in self._counters:
             return False
-        # Through the same reader as everything else, which knows what a counter can hold.
-        counters = _C.pack_counters(self._schedule, {**dict.fromkeys(self._counters, 0), name: value})
-        if not counters:
+        is_integer = self._counters[name]
+        if type(value) not in ((int,) if is_integer else (int, float)) or (type(value) is int and abs(value) > 2**53):
+            return False
+        if name == "T_i" and not 0 < value < inf:
             return False
         if name == "_step_count":
             self._order_unchecked = value == 1
         slot = list(self._counters).index(name)
         for replica in self._replicas:
-            replica.state[slot] = counters[slot]
+            replica.state[slot] = value
         return True
 
     def state(self) -> dict[str, Any]:
@@ -334,6 +345,18 @@ class TensorEngine:
         for replica in self._replicas:
             replica.buffer.resume(replica.last_lr)
 
+    def _take_last_lr(self, lrs: list[Any]) -> None:
+        """Keep the last LRs that torch's code left, tensors mostly; in full precision where that is known."""
+        for replica in self._replicas:
+            dtype = replica.buffer.lrs.dtype
+            for slot, index in enumerate(replica.buffer.indices):
+                last = replica.last_lr[slot]
+                lr = lrs[index]
+                if not isinstance(lr, Tensor):
+                    lr = torch.tensor(float(lr), dtype=torch.float64, device="cpu")
+                lr = lr.detach().reshape(()).to(last.device, torch.float64, non_blocking=True)
+                last.copy_(torch.where(last.to(dtype) == lr.to(dtype), last, lr))
+
     def _read_counters(self) -> dict[str, Any]:
         # All replicas decide alike, so the first speaks for them.
         values: dict[str, Any] = _C.unpack_counters(self._schedule, self._replicas[0].counters.tolist())
@@ -362,7 +385,7 @@ class TensorEngine:
         else:
             counters = self._replicas[0].counters
             self._replicas = [
-                Replica(buffer, program, _state(counters, buffer.masters))
+                Replica(buffer, program, _state(counters, buffer))
                 for buffer, program in zip(buffers, programs, strict=True)
             ]
             self._group_count = len(scheduler.optimizer.param_groups)
@@ -378,8 +401,10 @@ def _programs(scheduler: Any, buffers: list[LRBuffer]) -> list[Tensor] | None:
     """Each buffer's program, on its device; None if a hyperparameter is no plain number."""
     attributes = own_dict(scheduler)
     own = attributes.get(_C.group_param(scheduler._schedule))
-    if type(own) is not list or len(own) != len(scheduler.optimizer.param_groups):
+    groups = len(scheduler.optimizer.param_groups)
+    if type(own) is not list or (len(own) != groups and _C.steps_use_group_param(scheduler._schedule)):
         return None
+    own = own[:groups] + [nan] * (groups - len(own))  # what a step does not read
     # Base learning rates that are tensors are copied on their device; the host never looks at them.
     numbers = [0.0 if isinstance(value, Tensor) else value for value in own]
     programs = []
@@ -396,11 +421,12 @@ def _programs(scheduler: Any, buffers: list[LRBuffer]) -> list[Tensor] | None:
     return programs
 
 
-def _state(counters: Tensor, masters: Tensor) -> Tensor:
-    """A state tensor on the masters' device: counters, room for the updates, last learning rates."""
-    state = torch.zeros(_C.LAST_LR_OFFSET + masters.numel(), dtype=torch.float64, device=masters.device)
+def _state(counters: Tensor, buffer: LRBuffer) -> Tensor:
+    """A state tensor on the buffer's device: counters, room for the updates, last learning rates."""
+    buffer.follow()
+    state = torch.zeros(_C.LAST_LR_OFFSET + len(buffer.indices), dtype=torch.float64, device=buffer.device)
     state[: _C.NODE_COUNTERS].copy_(counters, non_blocking=True)
-    state[_C.LAST_LR_OFFSET :].copy_(masters)
+    state[_C.LAST_LR_OFFSET :].copy_(buffer.masters)
     return state
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import ClassVar
+from typing import ClassVar, TypeGuard, cast
 
 from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
-from .engine import Event, TensorEngine, refuse_capture
+from .engine import DETACHED, Event, TensorEngine, refuse_capture
 from .scheduler import EngineScheduler
 
 
@@ -21,7 +21,7 @@ class EpochScheduler(EngineScheduler):
     waits for the device, may be captured in a CUDA graph and traces under torch.compile. Construction may wait.
     """
 
-    _replaces: ClassVar[tuple[str, ...]] = ("get_lr", "_get_closed_form_lr")
+    _replaces: ClassVar[tuple[str, ...]] = ("get_lr", "_get_closed_form_lr", "_update_lr")
 
     def step(self, epoch: int | None = None) -> None:
         """Go on to the next epoch.
@@ -41,11 +41,13 @@ class EpochScheduler(EngineScheduler):
             self._step_as_torch(None)
             return
         refuse_capture("it is the first step, or its settings changed; step once before capturing")
-        if self._step_count == 1:
+        first = self._step_count == 1
+        if first:
             self._warn_about_order()
         for attached_before in (True, False):
             if attached_before or self._attach():
-                self._engine.check_order()
+                if first:
+                    self._engine.check_order()
                 if self._engine.step(self, None) is None:
                     return
             self._detach()
@@ -54,21 +56,17 @@ class EpochScheduler(EngineScheduler):
 
     def _step_as_torch(self, epoch: int | None) -> None:
         self._step_count += 1
-        super()._update_lr(epoch)
+        self._update_lr(epoch)
 
     def _step_to(self, epoch: int) -> None:
         refuse_capture("step(epoch) is computed by Python")
         if self._step_count == 1:
             self._warn_about_order()
+        self._step_count += 1
         warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
-        engine = self._engine
-        engine.check_order()
-        numbers = isinstance(epoch, (int, float))
-        if isinstance(engine, TensorEngine) and numbers and engine.move(self, Event.AT_EPOCH, epoch):
-            return
-        self._detach()
-        self._step_as_torch(epoch)
-        self._attach()
+        self._update_lr(epoch)
+        if self._engine is DETACHED:
+            self._attach()
 
     def _initial_step(self) -> None:
         self._detach()
@@ -82,9 +80,10 @@ class EpochScheduler(EngineScheduler):
         self._attach()
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        # What SequentialLR calls to begin a child anew.
+        # What SequentialLR calls to begin a child anew, and step(epoch) to go there.
         engine = self._engine
-        if epoch is not None and isinstance(engine, TensorEngine) and engine.move(self, Event.RESTART, epoch):
+        whole = _is_number(epoch) and epoch == epoch // 1
+        if whole and isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, cast(float, epoch)):
             return
         self._detach()
         super()._update_lr(epoch)
@@ -103,6 +102,11 @@ class EpochScheduler(EngineScheduler):
             UserWarning,
             stacklevel=4,
         )
+
+
+def _is_number(epoch: object) -> TypeGuard[float]:
+    """Whether an engine can go to this epoch: a plain number that a double holds exactly."""
+    return type(epoch) in (int, float) and abs(cast(float, epoch)) <= 2**53
 
 
 class StepLR(EpochScheduler, torch_lr_scheduler.StepLR):
@@ -181,7 +185,7 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
     """
 
     _schedule: ClassVar[str] = "CosineAnnealingWarmRestarts"
-    _replaces: ClassVar[tuple[str, ...]] = ("get_lr",)
+    _replaces: ClassVar[tuple[str, ...]] = ("get_lr",)  # torch's step calls nothing else
 
     def step(self, epoch: float | None = None) -> None:
         """Go on to the next epoch, or to ``epoch``, which may be a fraction: between batches, for instance.
@@ -195,7 +199,7 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
             self._detach()
             if self._attach() and self._engine.step(self, None) is None:
                 return
-        elif epoch is not None and type(epoch) in (int, float) and not epoch < 0:
+        elif _is_number(epoch) and epoch >= 0:
             engine = self._engine
             if isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, epoch):
                 return

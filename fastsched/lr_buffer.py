@@ -51,6 +51,10 @@ class LRBuffer:
         tensor.data = self.lrs[slot].view(tensor.shape)
         self.tensors[slot] = tensor
 
+    def follow(self) -> None:
+        """Go on from the LRs that somebody wrote to, as each step does (``follow`` in csrc/schedule/step.h)."""
+        self._take(self.lrs.double(), self.masters.to(self.lrs.dtype) != self.lrs)
+
     def resume(self, masters: Tensor) -> None:
         """Go on from these float64 learning rates where, rounded, they are what the LR tensors hold.
 

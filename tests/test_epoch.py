@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch._dynamo.testing
@@ -450,3 +451,195 @@ def test_compiled_steps_make_one_graph(name):
     assert frames.frame_count == 1
     assert optimizer.param_groups[0]["lr"].item() == torch.tensor(oracle.optimizer.param_groups[0]["lr"]).item()
     torch._dynamo.reset()
+
+
+def scheduler_pair(name, configuration, kind=float, lr=0.5):
+    """torch on Python floats and fastsched on the kind asked for, both past the first step."""
+    made = [make(torch_lr_scheduler, name, [lr], configuration), make(fastsched, name, [kind(lr)], configuration)]
+    for scheduler in made:
+        scheduler.optimizer.step()
+        scheduler.step()
+    return made
+
+
+def double(lr):
+    return torch.tensor(lr, dtype=torch.float64)
+
+
+def raised_by(function):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            function()
+        except Exception as error:
+            return type(error)
+    return None
+
+
+def same_steps(pair, count):
+    for _ in range(count):
+        errors = [raised_by(scheduler.step) for scheduler in pair]
+        assert errors[0] == errors[1]
+        if errors[0] is not None:
+            return
+        theirs, ours = (float(scheduler.optimizer.param_groups[0]["lr"]) for scheduler in pair)
+        assert bits(ours) == bits(theirs)
+        assert float(pair[1].get_last_lr()[0]) == pair[0].get_last_lr()[0]
+
+
+@pytest.mark.parametrize("kind", [float, double])
+@pytest.mark.parametrize(
+    ("name", "configuration", "writes"),
+    [
+        *[("CosineAnnealingLR", {"T_max": t_max}, {}) for t_max in (0.2, 1 / 3, 0.6, 1.2, 3.6, -3, 1)],
+        ("MultiStepLR", {"milestones": [4] * 23, "gamma": 10}, {}),
+        ("LinearLR", {"total_iters": 5}, {"start_factor": 0.0}),
+        ("CosineAnnealingWarmRestarts", {"T_0": 5}, {"T_i": 0}),
+        ("CosineAnnealingWarmRestarts", {"T_0": 5}, {"T_i": -3}),
+        ("CosineAnnealingWarmRestarts", {"T_0": 2}, {"T_mult": 0}),
+        ("CosineAnnealingWarmRestarts", {"T_0": 2}, {"T_mult": -1}),
+        ("ConstantLR", {"total_iters": 3}, {"factor": 0.0}),
+        ("PolynomialLR", {"total_iters": 3}, {"power": -1.0}),
+        ("StepLR", {"step_size": 2.5}, {}),
+        ("StepLR", {"step_size": -2}, {}),
+        ("ExponentialLR", {"gamma": 2}, {}),
+        ("ExponentialLR", {"gamma": float("inf")}, {}),
+    ],
+    ids=str,
+)
+def test_odd_settings_do_what_torch_does(kind, name, configuration, writes):
+    pair = scheduler_pair(name, configuration, kind)
+    for scheduler in pair:
+        for attribute, value in writes.items():
+            setattr(scheduler, attribute, value)
+    same_steps(pair, 30)
+
+
+def test_a_power_that_overflows_raises_on_floats_and_is_inf_on_tensors():
+    configuration = {"milestones": [4] * 400, "gamma": 10.0}
+    same_steps(scheduler_pair("MultiStepLR", configuration), 5)
+    _, scheduler = scheduler_pair("MultiStepLR", configuration, double)
+    for _ in range(5):
+        scheduler.step()
+    assert scheduler.optimizer.param_groups[0]["lr"].item() == float("inf")
+
+
+@pytest.mark.parametrize("kind", [float, double])
+def test_a_group_added_later_keeps_the_engine(kind):
+    results = []
+    for module, of in ((torch_lr_scheduler, float), (fastsched, kind)):
+        scheduler = make(module, "ExponentialLR", [of(0.5)], {"gamma": 0.999})
+        scheduler.optimizer.step()
+        scheduler.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": of(0.25)})
+        for _ in range(300):
+            scheduler.step()
+        results.append([float(group["lr"]) for group in scheduler.optimizer.param_groups])
+    assert results[0] == results[1]
+    assert scheduler._engine is not DETACHED
+    with pytest.raises(ValueError, match="zip"):
+        step_to(scheduler, 3)  # the closed form needs a base learning rate of every group
+
+
+@names
+@pytest.mark.parametrize("kind", [float, double])
+@pytest.mark.parametrize("detour", ["_update_lr", "step(True)", "numpy"])
+def test_last_lr_is_right_after_torchs_code_stepped(name, kind, detour):
+    pair = scheduler_pair(name, LONG[name], kind)
+    for scheduler in pair:
+        if detour == "_update_lr":
+            scheduler._update_lr()
+        elif detour == "step(True)":
+            step_to(scheduler, True)
+        else:
+            step_to(scheduler, np.int64(3))
+        step_to(scheduler, 5)
+    assert float(pair[1].get_last_lr()[0]) == pair[0].get_last_lr()[0]
+    assert pair[1].state_dict()["_last_lr"] == pair[0].state_dict()["_last_lr"]
+    same_steps(pair, 5)
+
+
+@pytest.mark.parametrize("how", ["subclass", "instance"])
+@pytest.mark.parametrize("kind", [float, double])
+def test_a_users_update_lr_is_called(how, kind):
+    def run(module, of):
+        log = []
+
+        class Logged(module.ExponentialLR):
+            def _update_lr(self, epoch=None):
+                log.append(epoch)
+                super()._update_lr(epoch)
+
+        base = Logged if how == "subclass" else module.ExponentialLR
+        scheduler = base(sgd([of(0.5)]), 0.5)
+        scheduler.optimizer.step()
+        if how == "instance":
+            original = scheduler._update_lr
+
+            def patched(epoch=None):
+                log.append(epoch)
+                original(epoch)
+
+            scheduler._update_lr = patched
+        scheduler.step()
+        scheduler.step()
+        step_to(scheduler, 4)
+        return log, float(scheduler.optimizer.param_groups[0]["lr"])
+
+    assert run(fastsched, kind) == run(torch_lr_scheduler, float)
+
+
+@pytest.mark.parametrize("epoch", [3.7, 3.0, float("inf"), float("nan"), 2**60, -2])
+@pytest.mark.parametrize("kind", [float, double])
+def test_odd_epochs_are_noted_as_given(epoch, kind):
+    pair = scheduler_pair("CosineAnnealingLR", {"T_max": 10}, kind)
+    errors = [raised_by(lambda scheduler=scheduler: scheduler.step(epoch)) for scheduler in pair]
+    assert errors[0] == errors[1]
+    assert bits(float(pair[1].last_epoch)) == bits(float(pair[0].last_epoch))
+    assert bits(float(pair[1].state_dict()["last_epoch"])) == bits(float(pair[0].state_dict()["last_epoch"]))
+
+
+def test_an_infinite_counter_can_be_read():
+    for scheduler in scheduler_pair("CosineAnnealingWarmRestarts", {"T_0": 5}):
+        scheduler.T_cur = float("inf")
+        assert scheduler.T_cur == float("inf")
+
+
+@pytest.mark.parametrize("kind", [float, double])
+def test_the_order_is_checked_where_a_sequence_begins_a_child(kind):
+    def run(module, of):
+        optimizer = sgd([of(0.5)])
+        children = [module.ConstantLR(optimizer, 0.5, 4), module.StepLR(optimizer, 2)]
+        sequence = torch_lr_scheduler.SequentialLR(optimizer, children, [1])
+        return [text[:40] for _, _, text in warned(lambda: [sequence.step() for _ in range(3)])]
+
+    assert run(fastsched, kind) == run(torch_lr_scheduler, float)
+
+
+def test_the_order_is_checked_again_when_the_count_says_so():
+    def run(module):
+        scheduler = module.StepLR(sgd([0.5]), 2)
+        scheduler._update_lr()
+        scheduler._step_count = 0
+        return [[text[:40] for _, _, text in warned(scheduler.step)] for _ in range(3)]
+
+    assert run(fastsched) == run(torch_lr_scheduler)
+
+
+@pytest.mark.parametrize("kind", [float, double])
+def test_a_warning_that_is_an_error_leaves_the_count_as_torch_does(kind):
+    for scheduler in (pair := scheduler_pair("StepLR", {"step_size": 2}, kind)):
+        with pytest.raises(UserWarning, match="epoch parameter"):  # warnings are errors in these tests
+            scheduler.step(3)
+    assert pair[1]._step_count == pair[0]._step_count
+    assert pair[1].last_epoch == pair[0].last_epoch
+
+
+def test_a_missing_attribute_is_named_as_python_names_it():
+    for scheduler in (pair := scheduler_pair("StepLR", {"step_size": 2})):
+        del scheduler.last_epoch
+    messages = []
+    for scheduler in pair:
+        with pytest.raises(AttributeError) as raised:
+            scheduler.step()
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]

@@ -15,6 +15,7 @@ namespace fastsched::host {
 
 enum class Type {
   number,   // an exact Python float or int; read back as a float
+  real,     // an exact Python float: Python computes powers of an int exactly
   count,    // the same, read back as an int where it is whole
   integer,  // an exact Python int that a double holds exactly
   choice,   // one of two strings, stored as 0 or 1
@@ -34,6 +35,7 @@ struct Description {
   PyObject* table;                  // attribute with a dict of numbers, or null
   bool reads_metric;
   int step_count;  // which counter says whether torch would check the order of the first calls, or -1
+  bool steps_use_group_param = true;  // or only the closed form does
 };
 
 inline const Description& description(Kind kind) {
@@ -45,7 +47,9 @@ inline const Description& description(Kind kind) {
     const auto number = [](const char* name) { return Attribute{intern(name), Type::number}; };
     const auto of_epoch = [&](const char* scheduler, std::vector<Attribute> params,
                               PyObject* table = nullptr) {
-      return Description{scheduler, std::move(params), epochs, base_lrs, table, false, 1};
+      const bool recursion_uses_base = scheduler == std::string("CosineAnnealingLR");
+      return Description{scheduler, std::move(params),  epochs, base_lrs, table, false,
+                         1,         recursion_uses_base};
     };
     return new std::vector<Description>{
         {"ReduceLROnPlateau",
@@ -65,7 +69,7 @@ inline const Description& description(Kind kind) {
          true,
          -1},
         of_epoch("StepLR", {number("step_size"), number("gamma")}),
-        of_epoch("MultiStepLR", {number("gamma")}, intern("milestones")),
+        of_epoch("MultiStepLR", {{intern("gamma"), Type::real}}, intern("milestones")),
         of_epoch("ConstantLR", {number("factor"), number("total_iters")}),
         of_epoch("LinearLR", {number("start_factor"), number("end_factor"), number("total_iters")}),
         of_epoch("ExponentialLR", {number("gamma")}),
@@ -116,6 +120,7 @@ inline bool read(const Attribute& attribute, PyObject* value, double& out) {
   switch (attribute.type) {
     case Type::number:
     case Type::count: return read_number(value, out);
+    case Type::real: return PyFloat_CheckExact(value) && read_number(value, out);
     case Type::integer: return read_integer(value, out);
     case Type::choice:
       if (!PyUnicode_CheckExact(value)) return false;
@@ -131,8 +136,8 @@ inline bool read(const Attribute& attribute, PyObject* value, double& out) {
 }
 
 inline Ref to_python(const Attribute& attribute, double value) {
-  const bool whole =
-      attribute.type == Type::integer || (attribute.type == Type::count && value == std::floor(value));
+  const bool whole = attribute.type == Type::integer ||
+                     (attribute.type == Type::count && std::isfinite(value) && value == std::floor(value));
   return Ref(whole ? PyLong_FromDouble(value) : PyFloat_FromDouble(value));
 }
 
@@ -157,7 +162,9 @@ inline bool read_table(const Description& about, PyObject* dict, std::vector<dou
   PyObject* value = nullptr;
   for (Py_ssize_t position = 0; PyDict_Next(table, &position, &key, &value);) {
     std::pair<double, double> pair;
-    if (!read_number(key, pair.first) || !read_integer(value, pair.second)) return false;
+    if (!read_number(key, pair.first) || !read_integer(value, pair.second) || pair.second < 0.0) {
+      return false;
+    }
     pairs.push_back(pair);
   }
   std::sort(pairs.begin(), pairs.end());

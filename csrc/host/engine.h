@@ -135,7 +135,11 @@ class HostEngine {
 
     NodeState next = counters_;
     const Table table = {table_.data(), static_cast<std::int64_t>(table_.size())};
+    if (!valid(kind_, params_, next.counters)) return Outcome::declined;
     const Update update = decide(kind_, params_, next.counters, {Event::step, value}, table);
+    if (!about_.reads_metric && !(std::isfinite(update.a) && std::isfinite(update.b))) {
+      return Outcome::declined;  // where Python raises: an overflow, a division by zero
+    }
     if (update.kind() != Law::hold) {
       const Outcome outcome = update_groups(update, dict.get(), groups.get());
       if (outcome != Outcome::stepped) return outcome;

@@ -99,10 +99,16 @@ py::dict engine_state(const HostEngine& engine) {
   return state;
 }
 
+// Empty where a counter is missing, is no plain number, or is one that the schedule cannot go on from.
 std::vector<double> pack_counters(const std::string& scheduler, const py::dict& dict) {
-  const Description& about = description(kind_of(scheduler));
+  const Kind kind = kind_of(scheduler);
+  const Description& about = description(kind);
   std::vector<double> counters(kNodeCounters, 0.0);
-  if (!read_all(about.counters, dict.ptr(), counters.data())) return {};
+  double params[kNodeParams] = {};
+  if (!read_all(about.counters, dict.ptr(), counters.data()) || !read_all(about.params, dict.ptr(), params) ||
+      !valid(kind, params, counters.data())) {
+    return {};
+  }
   return counters;
 }
 
@@ -183,6 +189,10 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "reads_metric",
       [](const std::string& scheduler) { return description(kind_of(scheduler)).reads_metric; },
+      py::arg("scheduler"));
+  module.def(
+      "steps_use_group_param",
+      [](const std::string& scheduler) { return description(kind_of(scheduler)).steps_use_group_param; },
       py::arg("scheduler"));
   module.def("counter_types", &counter_types, py::arg("scheduler"));
 }

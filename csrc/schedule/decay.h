@@ -18,9 +18,11 @@ struct EpochState {
   double last_epoch;
   double step_count;
 
+  FASTSCHED_HD bool valid() const { return true; }
+
   // Counts the step and returns the epoch that it leads to.
   FASTSCHED_HD double advance(const Moment& moment) {
-    if (moment.event != Event::restart) step_count += 1.0;
+    if (!moment.closed_form()) step_count += 1.0;
     last_epoch = moment.closed_form() ? moment.value : last_epoch + 1.0;
     return last_epoch;
   }
@@ -94,7 +96,7 @@ struct LinearFactor {
   double end_factor;
   double total_iters;
 
-  FASTSCHED_HD bool valid() const { return total_iters != 0.0; }
+  FASTSCHED_HD bool valid() const { return total_iters != 0.0 && start_factor != 0.0; }
 };
 
 FASTSCHED_HD Update decide(const LinearFactor& p, EpochState& state, const Moment& moment, const Table&) {
@@ -144,7 +146,8 @@ struct CosineAnnealing {
   double t_max;
   double eta_min;
 
-  FASTSCHED_HD bool valid() const { return t_max != 0.0; }
+  // With a fraction the recursion may meet a zero of 1 + cos(pi (t - 1) / T_max).
+  FASTSCHED_HD bool valid() const { return t_max >= 1.0 && t_max == floor(t_max); }
 };
 
 FASTSCHED_HD Update decide(const CosineAnnealing& p, EpochState& state, const Moment& moment, const Table&) {
@@ -165,13 +168,15 @@ struct WarmRestarts {
   double t_mult;
   double eta_min;
 
-  FASTSCHED_HD bool valid() const { return t_0 != 0.0; }
+  FASTSCHED_HD bool valid() const { return t_0 > 0.0 && t_mult >= 1.0; }
 };
 
 struct WarmRestartsState {
   double last_epoch;
   double t_cur;
   double t_i;
+
+  FASTSCHED_HD bool valid() const { return t_i > 0.0 && t_i - t_i == 0.0 && t_cur - t_cur == 0.0; }  // finite
 };
 
 FASTSCHED_HD void jump(const WarmRestarts& p, WarmRestartsState& state, double epoch) {

@@ -57,15 +57,19 @@ FASTSCHED_HD Update decide(Kind kind, const double* params, double* counters, co
 
 struct Valid {
   const double* params;
+  const double* counters;
 
   template <typename S>
   FASTSCHED_HD bool operator()(S) const {
-    return load<typename S::Params>(params).valid();
+    return load<typename S::Params>(params).valid() &&
+           (counters == nullptr || load<typename S::State>(counters).valid());
   }
 };
 
-// False for parameters with which torch's Python raises at some step, dividing by zero: its code must run,
-// then.
-FASTSCHED_HD bool valid(Kind kind, const double* params) { return dispatch(kind, Valid{params}); }
+// False for parameters, or counters if given, with which torch's Python raises at some step, dividing by zero
+// for instance: its code must run, then.
+FASTSCHED_HD bool valid(Kind kind, const double* params, const double* counters = nullptr) {
+  return dispatch(kind, Valid{params, counters});
+}
 
 }  // namespace fastsched

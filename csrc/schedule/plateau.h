@@ -39,6 +39,8 @@ struct PlateauState {
   double best;
   double num_bad_epochs;
   double cooldown_counter;
+
+  FASTSCHED_HD bool valid() const { return true; }
 };
 
 // One step. The order is torch's: count the metric as better or bad; let a running cooldown forgive a bad
