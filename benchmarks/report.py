@@ -12,11 +12,13 @@ import platform
 import subprocess
 from datetime import date
 from pathlib import Path
+from statistics import geometric_mean
 
 import torch
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "cpu.json"
+PLATEAU = {"idle": "ReduceLROnPlateau, idle", "reducing": "ReduceLROnPlateau, reducing"}
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 
@@ -49,21 +51,28 @@ def record(run: Path) -> None:
     print(table(result))
 
 
+MODES = ("host", "tensor")
+GROUPS = (1, 100, 1000)
+
+
 def table(result: dict) -> str:
+    """One row per schedule; each cell the ratio to torch and fastsched's own time."""
+    cases = {(case["work"], case["mode"], case["groups"]): case for case in result["cases"]}
+    works = sorted({work for work, _, _ in cases}, key=lambda work: (work in PLATEAU, work))
+    columns = [(mode, groups) for mode in MODES for groups in GROUPS]
     rows = [
-        "| learning rates | step | groups | torch, us | fastsched, us | ratio (quartiles) |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| torch / fastsched | " + " | ".join(f"{mode}, {groups}" for mode, groups in columns) + " |",
+        "| --- " + "| ---: " * len(columns) + "|",
     ]
-    for case in result["cases"]:
-        low, high = case["ratio_quartiles"]
-        rows.append(
-            f"| {case['mode']} | {case['work']} | {case['groups']} | {case['torch_us']:.2f} "
-            f"| {case['fastsched_us']:.2f} | {case['ratio']:.1f} ({low:.1f} to {high:.1f}) |"
-        )
+    for work in works:
+        cells = [f"{case['ratio']:.1f} ({case['fastsched_us']:.2f} us)" for case in (cases[work, *c] for c in columns)]
+        rows.append(f"| {PLATEAU.get(work, work)} | " + " | ".join(cells) + " |")
+    means = [geometric_mean([cases[work, *column]["ratio"] for work in works]) for column in columns]
+    rows.append("| geometric mean | " + " | ".join(f"{mean:.1f}" for mean in means) + " |")
     rows += [
         "",
         f"{result['processor']}, Python {result['python']}, torch {result['torch']}, {result['date']}, "
-        f"commit {result['commit']}.",
+        f"commit {result['commit']}. Medians of 25 rounds; quartiles and other group counts in the file.",
     ]
     return "\n".join(rows)
 

@@ -211,4 +211,4 @@ def test_import_is_quick():
 
 
 def test_dict_versions_are_trusted_where_python_has_them():
-    assert _C.dict_versions_trusted == (sys.version_info < (3, 14))
+    assert _C.dict_versions_trusted == (sys.version_info < (3, 13))

@@ -1,6 +1,7 @@
-// Telling in one load whether a dict changed since it was last looked at. CPython 3.10 to 3.13 stamps every
-// dict with a tag that is unique in the process and renewed by each change (PEP 509); 3.14 dropped it.
-// Where there is no tag, version() is 0 and "unchanged" is never claimed: the caller looks things up again.
+// Telling in one load whether a dict changed since it was last looked at. CPython up to 3.12 stamps every
+// dict with a tag that is unique in the process and renewed by each change (PEP 509); 3.13 keeps it only in
+// part and 3.14 not at all. Where there is no tag, version() is 0 and "unchanged" is never claimed: the
+// caller looks things up again.
 #pragma once
 
 #include "python.h"
