@@ -65,9 +65,12 @@ def table(result: dict) -> str:
         "| --- " + "| ---: " * len(columns) + "|",
     ]
     for work in works:
-        cells = [f"{case['ratio']:.1f} ({case['fastsched_us']:.2f} us)" for case in (cases[work, *c] for c in columns)]
+        cells = [
+            f"{case['ratio']:.1f} ({case['fastsched_us']:.2f} us)"
+            for case in (cases[(work, *column)] for column in columns)
+        ]
         rows.append(f"| {PLATEAU.get(work, work)} | " + " | ".join(cells) + " |")
-    means = [geometric_mean([cases[work, *column]["ratio"] for work in works]) for column in columns]
+    means = [geometric_mean([cases[(work, *column)]["ratio"] for work in works]) for column in columns]
     rows.append("| geometric mean | " + " | ".join(f"{mean:.1f}" for mean in means) + " |")
     rows += [
         "",
