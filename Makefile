@@ -49,7 +49,7 @@ test: build
 	$(BIN)/python -m pytest
 
 test-slow: build
-	FASTSCHED_HYPOTHESIS=slow $(BIN)/python -m pytest -k "hypothesis or bit or rounded or interference or checkpoint"
+	FASTSCHED_HYPOTHESIS=slow $(BIN)/python -m pytest -m hypothesis --timeout 1800
 
 lint: build $(VENV)/linters
 	$(BIN)/ruff check .

@@ -338,7 +338,10 @@ class TensorEngine:
         if programs is None:
             return  # the next step finds that and leaves the scheduler to torch's code
         for replica, program in zip(self._replicas, programs, strict=True):
-            replica.program.copy_(program, non_blocking=True)
+            if program.shape == replica.program.shape:
+                replica.program.copy_(program, non_blocking=True)
+            else:  # a table of another length; a graph captured before goes on with the old one
+                replica.program = program
         self._watch.mark_attributes(scheduler)
 
     def resume(self) -> None:

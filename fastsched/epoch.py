@@ -46,7 +46,7 @@ class EpochScheduler(EngineScheduler):
             self._warn_about_order()
         for attached_before in (True, False):
             if attached_before or self._attach():
-                if first:
+                if first or isinstance(self._engine, TensorEngine):
                     self._engine.check_order()
                 if self._engine.step(self, None) is None:
                     return
