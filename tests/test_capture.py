@@ -7,6 +7,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 import fastsched
 
 from .conftest import sgd
+from .test_epoch import LONG
 
 pytestmark = pytest.mark.gpu
 
@@ -44,6 +45,27 @@ def test_every_replay_advances_the_schedule():
     expected = torch.tensor(oracle.optimizer.param_groups[0]["lr"]).item()
     assert {group["lr"].item() for group in scheduler.optimizer.param_groups} == {expected}
     assert {lr.item() for lr in scheduler.get_last_lr()} == {expected}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_every_replay_advances_a_schedule_of_the_epoch(name):
+    def build(module, lr, device):
+        optimizer = sgd([lr], device)
+        scheduler = getattr(module, name)(optimizer, **LONG[name])
+        optimizer._opt_called = True  # the order of the first calls is not what is tested
+        scheduler.step()
+        return scheduler
+
+    scheduler = build(fastsched, torch.tensor(0.5, device="cuda"), "cuda")
+    oracle = build(torch.optim.lr_scheduler, 0.5, "cpu")
+    graph = capture(scheduler.step)
+    oracle.step()
+    for _ in range(60):
+        graph.replay()
+        oracle.step()
+        lr = scheduler.optimizer.param_groups[0]["lr"].item()
+        assert lr == pytest.approx(oracle.optimizer.param_groups[0]["lr"], rel=1e-7)
+    assert scheduler.last_epoch == oracle.last_epoch
 
 
 def test_a_whole_iteration_in_one_graph_trains_as_the_eager_one():
