@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from math import inf, nan
+from math import nan
 from typing import Any, Protocol
 
 import torch
@@ -204,7 +204,7 @@ class TensorEngine:
 
     def __init__(self, schedule: str, replicas: list[Replica], group_count: int):
         self._schedule = schedule
-        self._counters: dict[str, bool] = _C.counter_types(schedule)
+        self._counters = _C.counter_names(schedule)
         self._replicas = replicas
         self._group_count = group_count
         self._lent: dict[str, Any] = {}
@@ -296,18 +296,13 @@ class TensorEngine:
                 values = [lrs[index] for index in replica.buffer.indices]
                 replica.last_lr.copy_(torch.tensor(values, dtype=torch.float64, device="cpu"))
             return True
-        if name not in self._counters:
-            return False
-        is_integer = self._counters[name]
-        if type(value) not in ((int,) if is_integer else (int, float)) or (type(value) is int and abs(value) > 2**53):
-            return False
-        if name == "T_i" and not 0 < value < inf:
+        packed = _C.pack_counter(self._schedule, name, value)
+        if packed is None:
             return False
         if name == "_step_count":
             self._order_unchecked = value == 1
-        slot = list(self._counters).index(name)
         for replica in self._replicas:
-            replica.state[slot] = value
+            replica.state[packed[0]] = packed[1]
         return True
 
     def state(self) -> dict[str, Any]:

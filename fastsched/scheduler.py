@@ -38,7 +38,7 @@ class EngineScheduler(LRScheduler):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "_schedule" in vars(cls):
-            held = (*_C.counter_types(cls._schedule), LAST_LR)
+            held = (*_C.counter_names(cls._schedule), LAST_LR)
             for name in held:
                 attribute = StateAttribute()
                 attribute.__set_name__(cls, name)

@@ -18,7 +18,7 @@ ATTRIBUTES = {
     "cooldown": 1,
     "eps": 1e-8,
 }
-NAMES = list(_C.counter_types("ReduceLROnPlateau"))
+NAMES = _C.counter_names("ReduceLROnPlateau")
 
 
 def buffers(

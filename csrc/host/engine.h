@@ -135,7 +135,7 @@ class HostEngine {
 
     NodeState next = counters_;
     const Table table = {table_.data(), static_cast<std::int64_t>(table_.size())};
-    if (!valid(kind_, params_, next.counters)) return Outcome::declined;
+    if (!valid_counters(kind_, next.counters)) return Outcome::declined;
     const Update update = decide(kind_, params_, next.counters, {Event::step, value}, table);
     if (!about_.reads_metric && !(std::isfinite(update.a) && std::isfinite(update.b))) {
       return Outcome::declined;  // where Python raises: an overflow, a division by zero
@@ -204,7 +204,7 @@ class HostEngine {
   // Reads the hyperparameters again, and takes over counters that somebody wrote into __dict__ directly.
   bool refresh(PyObject* dict) {
     if (!read_all(about_.params, dict, params_) || !read_table(about_, dict, table_) ||
-        !valid(kind_, params_)) {
+        !valid_params(kind_, params_)) {
       return false;
     }
     NodeState taken = counters_;

@@ -102,14 +102,25 @@ py::dict engine_state(const HostEngine& engine) {
 // Empty where a counter is missing, is no plain number, or is one that the schedule cannot go on from.
 std::vector<double> pack_counters(const std::string& scheduler, const py::dict& dict) {
   const Kind kind = kind_of(scheduler);
-  const Description& about = description(kind);
   std::vector<double> counters(kNodeCounters, 0.0);
-  double params[kNodeParams] = {};
-  if (!read_all(about.counters, dict.ptr(), counters.data()) || !read_all(about.params, dict.ptr(), params) ||
-      !valid(kind, params, counters.data())) {
+  if (!read_all(description(kind).counters, dict.ptr(), counters.data()) ||
+      !valid_counters(kind, counters.data())) {
     return {};
   }
   return counters;
+}
+
+// One counter as its place among the counters and its value; None where pack_counters would refuse it.
+py::object pack_counter(const std::string& scheduler, py::str name, py::object value) {
+  const Kind kind = kind_of(scheduler);
+  const std::vector<Attribute>& list = description(kind).counters;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    if (PyUnicode_Compare(list[i].name, name.ptr()) != 0) continue;
+    std::vector<double> counters(kNodeCounters, 1.0);  // the others: a value that every counter may have
+    if (!read(list[i], value.ptr(), counters[i]) || !valid_counters(kind, counters.data())) break;
+    return py::make_tuple(i, counters[i]);
+  }
+  return py::none();
 }
 
 py::dict unpack_counters(const std::string& scheduler, const std::vector<double>& counters) {
@@ -123,12 +134,11 @@ py::dict unpack_counters(const std::string& scheduler, const std::vector<double>
   return values;
 }
 
-py::dict counter_types(const std::string& scheduler) {
-  py::dict types;
-  for (const Attribute& counter : description(kind_of(scheduler)).counters) {
-    types[py::handle(counter.name)] = counter.type == Type::integer;
-  }
-  return types;
+py::list counter_names(const std::string& scheduler) {
+  py::list names;
+  for (const Attribute& counter : description(kind_of(scheduler)).counters)
+    names.append(py::handle(counter.name));
+  return names;
 }
 
 py::list param_names(const std::string& scheduler) {
@@ -178,6 +188,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("pack_program", &pack_program, py::arg("scheduler"), py::arg("attributes"), py::arg("own"),
              py::arg("indices"), py::arg("all_groups"));
   module.def("pack_counters", &pack_counters, py::arg("scheduler"), py::arg("attributes"));
+  module.def("pack_counter", &pack_counter, py::arg("scheduler"), py::arg("name"), py::arg("value"));
   module.def("unpack_counters", &unpack_counters, py::arg("scheduler"), py::arg("counters"));
   module.def("param_names", &param_names, py::arg("scheduler"));
   module.def(
@@ -194,5 +205,5 @@ PYBIND11_MODULE(_C, module) {
       "steps_use_group_param",
       [](const std::string& scheduler) { return description(kind_of(scheduler)).steps_use_group_param; },
       py::arg("scheduler"));
-  module.def("counter_types", &counter_types, py::arg("scheduler"));
+  module.def("counter_names", &counter_names, py::arg("scheduler"));
 }

@@ -22,7 +22,7 @@ inline pybind11::object pack_program(const std::string& scheduler, const pybind1
   const Description& about = description(kind);
   std::vector<double> table;
   Node node = {static_cast<double>(kind), 1.0, 0.0, 0.0, 0.0, {}};
-  if (!read_all(about.params, dict.ptr(), node.params) || !valid(kind, node.params) ||
+  if (!read_all(about.params, dict.ptr(), node.params) || !valid_params(kind, node.params) ||
       !read_table(about, dict.ptr(), table) || own.size() != all_groups) {
     return pybind11::none();
   }

@@ -55,21 +55,30 @@ FASTSCHED_HD Update decide(Kind kind, const double* params, double* counters, co
   return dispatch(kind, Decide{params, counters, moment, table});
 }
 
-struct Valid {
+struct ValidParams {
   const double* params;
+
+  template <typename S>
+  FASTSCHED_HD bool operator()(S) const {
+    return load<typename S::Params>(params).valid();
+  }
+};
+
+struct ValidCounters {
   const double* counters;
 
   template <typename S>
   FASTSCHED_HD bool operator()(S) const {
-    return load<typename S::Params>(params).valid() &&
-           (counters == nullptr || load<typename S::State>(counters).valid());
+    return load<typename S::State>(counters).valid();
   }
 };
 
-// False for parameters, or counters if given, with which torch's Python raises at some step, dividing by zero
-// for instance: its code must run, then.
-FASTSCHED_HD bool valid(Kind kind, const double* params, const double* counters = nullptr) {
-  return dispatch(kind, Valid{params, counters});
+// False where torch's Python raises at some step, dividing by zero for instance: its code must run, then.
+FASTSCHED_HD bool valid_params(Kind kind, const double* params) {
+  return dispatch(kind, ValidParams{params});
+}
+FASTSCHED_HD bool valid_counters(Kind kind, const double* counters) {
+  return dispatch(kind, ValidCounters{counters});
 }
 
 }  // namespace fastsched
