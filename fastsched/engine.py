@@ -230,7 +230,7 @@ class TensorEngine:
             Replica(buffer, program, _state(counted, buffer)) for buffer, program in zip(buffers, programs, strict=True)
         ]
         engine = cls(scheduler._schedule, replicas, len(scheduler.optimizer.param_groups))
-        engine._order_unchecked = attributes.get("_step_count") == 1
+        engine._order_unchecked = "_step_count" in engine._counters and attributes["_step_count"] == 1
         last_lr = attributes.get(LAST_LR)
         if restore and engine.set(LAST_LR, last_lr):
             engine.resume()
@@ -266,7 +266,7 @@ class TensorEngine:
         if len(own_dict(scheduler)[_C.group_param(self._schedule)]) != self._group_count:
             return False  # torch raises where it needs the base LR of a group that was added later
         if event is Event.INITIAL:
-            self._order_unchecked = True
+            self._order_unchecked = "_step_count" in self._counters  # warm restarts do not ask for an order
         for replica in self._replicas:
             buffer = replica.buffer
             ops.step_(replica.program, replica.state, buffer.masters, buffer.lrs, None, float(epoch), int(event))

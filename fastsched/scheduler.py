@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from . import _C
@@ -98,9 +99,15 @@ class EngineScheduler(LRScheduler):
 
         With learning rates on a CUDA device this waits for the device.
         """
-        state = self._state()
-        state.pop("optimizer", None)
-        return state
+        return {name: _plain(value) for name, value in self._state().items() if name != "optimizer"}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state from :meth:`state_dict`, of this class or of torch's.
+
+        Never writes the optimizer's learning rates. With as many param groups as were saved, tensors keep their
+        storage, so that a captured CUDA graph goes on from the loaded state.
+        """
+        self._load(state_dict)
 
     def _fit_groups(self) -> None:
         """Bring per-group hyperparameters to the optimizer's number of groups, or raise as torch would."""
@@ -123,10 +130,17 @@ class EngineScheduler(LRScheduler):
             object.__setattr__(self, "_engine", DETACHED)
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        """Write checked values, what an engine holds into the storage it already has."""
+        """Write these values, what an engine holds into the storage it already has."""
         held = {name for name in state if isinstance(self._native.get(name), StateAttribute)}
         own_dict(self).update({name: value for name, value in state.items() if name not in held})
         self._engine.refresh(self)
         for name in held:
             setattr(self, name, state[name])
         self._engine.resume()
+
+
+def _plain(value: Any) -> Any:
+    """Tensor learning rates in a list, ``base_lrs`` for one, as Python floats."""
+    if type(value) is list and any(isinstance(item, Tensor) for item in value):
+        return [item.item() if isinstance(item, Tensor) and item.numel() == 1 else item for item in value]
+    return value

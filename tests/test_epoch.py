@@ -256,6 +256,35 @@ def test_tensor_lrs_follow_the_float_trajectory_rounded(name, data, dtype):
         oracle.step()
 
 
+@names
+@given(data=st.data(), at=st.integers(0, 20), scheduler_first=st.booleans())
+def test_resuming_tensors_is_bit_exact_in_either_loading_order(name, data, at, scheduler_first):
+    initial, configuration = data.draw(lrs), data.draw(CONFIGURATIONS[name])
+
+    def fresh():
+        scheduler = make(fastsched, name, [torch.tensor(lr) for lr in initial], configuration)
+        scheduler.optimizer.step()
+        return scheduler
+
+    through, resumed = fresh(), fresh()
+    for _ in range(at):
+        through.step()
+    saved = copy.deepcopy((through.optimizer.state_dict(), through.state_dict()))
+    assert all(type(lr) is float for lr in (*saved[1]["base_lrs"], *saved[1]["_last_lr"]))
+    storage = resumed._engine._replicas[0].state
+    if scheduler_first:
+        resumed.load_state_dict(saved[1])
+    resumed.optimizer.load_state_dict(saved[0])
+    if not scheduler_first:
+        resumed.load_state_dict(saved[1])
+    assert resumed.state_dict() == saved[1]
+    for _ in range(15):
+        through.step()
+        resumed.step()
+        assert resumed.state_dict() == through.state_dict()
+    assert resumed._engine._replicas[0].state is storage
+
+
 LONG = {
     "StepLR": {"step_size": 30, "gamma": 0.97},
     "MultiStepLR": {"milestones": [10, 500, 500, 2000], "gamma": 0.3},

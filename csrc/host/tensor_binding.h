@@ -58,6 +58,7 @@ class Watch {
     group_param_ = pybind11::tuple(pybind11::reinterpret_borrow<pybind11::object>(values));
     read_all(about_.params, dict.get(), params_);
     read_table(about_, dict.get(), table_);
+    table_version_ = kUnknownVersion;
     dict_version_ = kUnknownVersion;  // counters may have been written there, too
   }
 
@@ -97,10 +98,14 @@ class Watch {
     return PyDict_GetItemWithError(dict, last_lr_name()) == nullptr;
   }
 
-  bool same_table(PyObject* dict) const {
+  bool same_table(PyObject* dict) {
     if (about_.table == nullptr) return true;
+    PyObject* table = PyDict_GetItemWithError(dict, about_.table);
+    if (table != nullptr && PyDict_Check(table) && unchanged(table, table_version_)) return true;
     std::vector<double> now;
-    return read_table(about_, dict, now) && now == table_;
+    if (!read_table(about_, dict, now) || now != table_) return false;
+    table_version_ = version(table);
+    return true;
   }
 
   // Lists change without their owner's dict noticing. The same objects in the same order are the same list.
@@ -130,6 +135,7 @@ class Watch {
   double params_[kNodeParams] = {};
   DictVersion dict_version_ = kUnknownVersion;
   std::vector<double> table_;
+  DictVersion table_version_ = kUnknownVersion;
   pybind11::tuple group_param_;
   pybind11::tuple lrs_;
   std::vector<DictVersion> versions_;
