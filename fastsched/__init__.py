@@ -18,33 +18,48 @@ if _find_spec(f"{__name__}._C") is None:
     )
 
 from . import lr_scheduler
-from .compose import ChainedScheduler, SequentialLR
-from .epoch import (
+from .lr_scheduler import (
+    SWALR,
+    ChainedScheduler,
     ConstantLR,
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
+    CyclicLR,
     ExponentialLR,
+    LambdaLR,
     LinearLR,
+    LRScheduler,
+    MultiplicativeLR,
     MultiStepLR,
+    OneCycleLR,
     PolynomialLR,
+    ReduceLROnPlateau,
+    SequentialLR,
     StepLR,
+    _LRScheduler,
 )
-from .plateau import ReduceLROnPlateau
 from .tensor_lr import use_tensor_lr
 
 __version__ = "0.1.0"
 __all__ = [
+    "SWALR",
     "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
+    "CyclicLR",
     "ExponentialLR",
+    "LRScheduler",
+    "LambdaLR",
     "LinearLR",
     "MultiStepLR",
+    "MultiplicativeLR",
+    "OneCycleLR",
     "PolynomialLR",
     "ReduceLROnPlateau",
     "SequentialLR",
     "StepLR",
+    "_LRScheduler",
     "__version__",
     "lr_scheduler",
     "use_tensor_lr",

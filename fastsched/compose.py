@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from .engine import refuse_capture
+from . import lr_buffer
+from .capture import in_capture, refuse_capture
+from .engine import DETACHED
+from .epoch import warn_about_order
+from .program import LAST_LR, own_dict
+from .scheduler import EngineScheduler
+from .tensor_engine import TensorEngine
 
 
 def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) -> None:
@@ -30,13 +37,17 @@ def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) ->
 
 def _initial_lr(optimizer: Optimizer) -> None:
     """Set every group's LR back to where it began; a group whose schedulers kept no note of that begins now."""
-    for group in optimizer.param_groups:
-        lr = group["lr"]
-        initial = group.setdefault("initial_lr", lr.clone() if isinstance(lr, Tensor) else lr)
-        if isinstance(lr, Tensor):
-            lr.fill_(initial)
+    initial = [
+        group.setdefault("initial_lr", group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"])
+        for group in optimizer.param_groups
+    ]
+    if lr_buffer.is_bound(optimizer) and lr_buffer.write(optimizer, initial):
+        return
+    for group, lr in zip(optimizer.param_groups, initial, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
         else:
-            group["lr"] = initial
+            group["lr"] = lr
 
 
 def _lrs(optimizer: Optimizer) -> list[Any]:
@@ -50,13 +61,13 @@ def _is_plateau(scheduler: Any) -> bool:
 
 def _needs_metric(scheduler: Any) -> bool:
     """Whether the scheduler's next step reads a metric."""
-    if isinstance(scheduler, (SequentialLR, ChainedScheduler)):
+    if isinstance(scheduler, Composite):
         return scheduler._needs_metric()
     return _is_plateau(scheduler)
 
 
 def _step(scheduler: Any, metrics: Any) -> None:
-    if _is_plateau(scheduler) or isinstance(scheduler, (SequentialLR, ChainedScheduler)):
+    if _is_plateau(scheduler) or isinstance(scheduler, Composite):
         scheduler.step(metrics)
     else:
         scheduler.step()
@@ -72,43 +83,142 @@ def _restart(scheduler: Any, metrics: Any) -> None:
     """Begin the scheduler anew, at its epoch 0, in the middle of a run."""
     if _is_plateau(scheduler):
         _initial_lr(scheduler.optimizer)
+        scheduler._last_lr = _lrs(scheduler.optimizer)
         if metrics is not None:
             scheduler.step(metrics)
-    elif isinstance(scheduler, (SequentialLR, ChainedScheduler)):
+    elif isinstance(scheduler, Composite):
         scheduler._restart(metrics)
     else:
         scheduler._update_lr(0)
 
 
-def _require_metric(scheduler: SequentialLR | ChainedScheduler, metrics: Any) -> None:
-    if metrics is None and scheduler._needs_metric():
-        raise ValueError(
-            f"{type(scheduler).__name__}.step() steps a ReduceLROnPlateau now and needs its metric: call step(metrics)"
-        )
+class Composite(EngineScheduler):
+    """A scheduler made of schedulers.
 
-
-class _LastLR:
-    """``_last_lr`` of a composite: what was written there since the last step, else what its last child holds.
-
-    Kept by the child, because copying hundreds of tensors at every step would cost more than the step.
+    With tensor learning rates the children's schedules are parts of one program, which one operator call steps: the
+    epochs are counted on the device, ``step`` never waits for it, may be captured in a CUDA graph and traces under
+    torch.compile. Otherwise, or where a child cannot be part of a program (one of torch's own schedulers, a
+    subclass with a ``get_lr`` of its own, a LambdaLR without ``total_steps``), Python steps each child.
     """
 
-    def __get__(self, scheduler: Any, owner: type | None = None) -> Any:
-        if scheduler is None:
-            return self
-        written = vars(scheduler).get("_last_lr")
-        return scheduler._last_child().get_last_lr() if written is None else written
+    _replaces: ClassVar[tuple[str, ...]] = ()
+    _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "_schedulers")
 
-    def __set__(self, scheduler: Any, value: Any) -> None:
-        vars(scheduler)["_last_lr"] = value
+    _schedulers: Any
+
+    def step(self, metrics: Any = None) -> None:
+        """Step the children whose turn it is.
+
+        Args:
+            metrics: what a ``ReduceLROnPlateau`` among them takes note of; not needed without one.
+
+        Raises:
+            ValueError: there is no metric and a ``ReduceLROnPlateau`` needs one; nothing is changed then. Whose turn it
+                is, is known on the device: with tensor learning rates a step without a metric waits for it if there is
+                a ``ReduceLROnPlateau``, and is refused inside graph capture and under torch.compile.
+            RuntimeError: inside CUDA graph capture, if Python has to step some child.
+        """
+        if metrics is None:
+            self._require_metric()
+        declined = self._engine.step(self, metrics)
+        if declined is not None:
+            self._step_off_path(metrics if metrics is None else declined)
+
+    def _step_off_path(self, metrics: Any) -> None:
+        groups = self.optimizer.param_groups
+        engine = self._engine
+        if engine is not DETACHED or (groups and isinstance(groups[0]["lr"], Tensor)):
+            refuse_capture("it is the first step, or its settings changed, or a child is stepped by Python")
+            for attached_before in (True, False):
+                if attached_before or self._attach():
+                    self._check_order()
+                    if self._engine.step(self, metrics) is None:
+                        return
+                self._detach()
+        own_dict(self).pop(LAST_LR, None)
+        self._step_children(metrics)
+
+    def _check_order(self) -> None:
+        # Once for all children, whose first steps have yet to come: which they are is known on the device only.
+        if isinstance(self._engine, TensorEngine) and self._engine.order_unchecked:
+            warn_about_order(self.optimizer, stacklevel=5)
+            self._engine.check_order()
+
+    def _step_children(self, metrics: Any) -> None:
+        raise NotImplementedError
+
+    def _last_child(self) -> Any:
+        raise NotImplementedError
+
+    def _needs_metric(self) -> bool:
+        raise NotImplementedError
+
+    def _restart(self, metrics: Any) -> None:
+        raise NotImplementedError
+
+    def _require_metric(self) -> None:
+        engine = self._engine
+        if isinstance(engine, TensorEngine) and not engine.reads_metric:
+            return
+        on_device = isinstance(engine, TensorEngine)
+        if on_device and (torch.compiler.is_compiling() or in_capture()):
+            raise ValueError(f"{type(self).__name__}.step() has a ReduceLROnPlateau in it: call step(metrics)")
+        if self._needs_metric():
+            raise ValueError(
+                f"{type(self).__name__}.step() steps a ReduceLROnPlateau now and needs its metric: call step(metrics)"
+            )
+
+    def _children(self) -> Sequence[Any]:
+        schedulers: Sequence[Any] = self._schedulers
+        return schedulers
+
+    def _state_without_engine(self, name: str) -> Any:
+        # Kept by the child, because copying hundreds of learning rates at every step would cost more than the step.
+        return self._last_child().get_last_lr() if name == LAST_LR else super()._state_without_engine(name)
+
+    def _begun(self) -> None:
+        """The children's LRs were set from outside of their steps."""
+        if self._engine is DETACHED:
+            own_dict(self)[LAST_LR] = _lrs(self.optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state under torch's keys, as plain Python values; with LRs on a CUDA device this waits for it."""
+        state = {**super().state_dict(), "_schedulers": [child.state_dict() for child in self._schedulers]}
+        last_lr = state[LAST_LR] if LAST_LR in state else self._last_child().get_last_lr()
+        return {**state, LAST_LR: [lr.item() if isinstance(lr, Tensor) else lr for lr in last_lr]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state from :meth:`state_dict`, of this class or of torch's, with those of all children.
+
+        Never writes the optimizer's learning rates. Tensors keep their storage.
+
+        Raises:
+            KeyError, ValueError: ``_schedulers`` is missing or is not one state per child; nothing is changed then.
+            Whatever a child raises for a state that it refuses; all children have their old state then.
+        """
+        state = dict(state_dict)
+        if "_schedulers" not in state:
+            raise KeyError(f"state_dict has no '_schedulers'; it is not the state of a {type(self).__name__}")
+        states = state.pop("_schedulers")
+        if len(states) != len(self._schedulers):
+            raise ValueError(
+                f"state_dict['_schedulers'] has {len(states)} states for {len(self._schedulers)} schedulers"
+            )
+        before = [child.state_dict() for child in self._schedulers]
+        try:
+            for child, child_state in zip(self._schedulers, states, strict=True):
+                child.load_state_dict(child_state)
+        except Exception:
+            for child, child_state in zip(self._schedulers, before, strict=True):
+                child.load_state_dict(child_state)
+            raise
+        last_lr = state.pop(LAST_LR, None)
+        self._load(state)
+        if self._engine is DETACHED and last_lr is not None:
+            own_dict(self)[LAST_LR] = last_lr
 
 
-def _plain_state(scheduler: SequentialLR | ChainedScheduler, state: dict[str, Any]) -> dict[str, Any]:
-    lrs = [lr.item() if isinstance(lr, Tensor) else lr for lr in scheduler.get_last_lr()]
-    return {**state, "_last_lr": lrs}
-
-
-class SequentialLR(torch_lr_scheduler.SequentialLR):
+class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
     """One scheduler after another, changing over at ``milestones``.
 
     A drop-in for :class:`torch.optim.lr_scheduler.SequentialLR` that takes ``ReduceLROnPlateau`` children, hands
@@ -117,9 +227,6 @@ class SequentialLR(torch_lr_scheduler.SequentialLR):
         SequentialLR(optimizer, [LinearLR(optimizer, total_iters=5), ReduceLROnPlateau(optimizer)], milestones=[5])
 
     At its milestone a child begins at its epoch 0, a plateau from the initial learning rates.
-
-    Each child is stepped by its own engine. With tensor learning rates ``step`` does not wait for the device, but it
-    counts epochs in Python, so it cannot be captured in a CUDA graph: there it raises RuntimeError.
 
     Args:
         optimizer: the optimizer of all the schedulers.
@@ -132,7 +239,7 @@ class SequentialLR(torch_lr_scheduler.SequentialLR):
         TypeError: a child is no scheduler.
     """
 
-    _last_lr = _LastLR()
+    _schedule: ClassVar[str] = "SequentialLR"
 
     def __init__(
         self,
@@ -154,6 +261,7 @@ class SequentialLR(torch_lr_scheduler.SequentialLR):
         _initial_lr(optimizer)
         self.recursive_undo()
         self._initial_step()
+        self._attach()
 
     def recursive_undo(self, sched: Any = None) -> None:
         """Take the initial steps of all children back, as deep as they are nested; their LRs are reset by then."""
@@ -164,17 +272,22 @@ class SequentialLR(torch_lr_scheduler.SequentialLR):
         elif not _is_plateau(scheduler):
             scheduler.last_epoch -= 1
 
+    def _fit_groups(self) -> None:
+        for group in self.optimizer.param_groups:
+            if "initial_lr" not in group:
+                group["initial_lr"] = group["lr"].clone()
+
     def _last_child(self) -> Any:
         return self._schedulers[bisect_right(self._milestones, self.last_epoch)]
 
     def _initial_step(self) -> None:
         _begin(self._schedulers[bisect_right(self._milestones, 0)])
-        self._last_lr = _lrs(self.optimizer)
+        self._begun()
 
     def _restart(self, metrics: Any) -> None:
         self.last_epoch = 0
         _restart(self._last_child(), metrics)
-        self._last_lr = _lrs(self.optimizer)
+        self._begun()
 
     def _next(self) -> tuple[Any, bool]:
         """The child that the next step belongs to, and whether it begins with it."""
@@ -186,37 +299,21 @@ class SequentialLR(torch_lr_scheduler.SequentialLR):
         child, begins = self._next()
         return not begins and _needs_metric(child)
 
-    def step(self, metrics: Any = None) -> None:
-        """Step the child whose turn it is.
-
-        Args:
-            metrics: what a ``ReduceLROnPlateau`` whose turn it is takes note of; not needed otherwise.
-
-        Raises:
-            ValueError: there is no metric and a ``ReduceLROnPlateau`` needs one; nothing is changed then.
-            RuntimeError: inside CUDA graph capture.
-        """
-        refuse_capture("SequentialLR counts epochs in Python")
-        _require_metric(self, metrics)
+    def _step_children(self, metrics: Any) -> None:
         child, begins = self._next()
         self.last_epoch += 1
         if begins:
             _restart(child, metrics)
-            self._last_lr = _lrs(self.optimizer)
+            self._begun()
         else:
-            vars(self).pop("_last_lr", None)
             _step(child, metrics)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state under torch's keys, as plain Python values; with LRs on a CUDA device this waits for it."""
-        return _plain_state(self, super().state_dict())
 
-
-class ChainedScheduler(torch_lr_scheduler.ChainedScheduler):
+class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
     """Several schedulers at every step, each going on from the learning rates of the one before.
 
     A drop-in for :class:`torch.optim.lr_scheduler.ChainedScheduler` that takes ``ReduceLROnPlateau`` children and
-    hands ``step(metrics)`` to them. Each child is stepped by its own engine.
+    hands ``step(metrics)`` to them.
 
     Args:
         schedulers: the children, in order.
@@ -227,13 +324,14 @@ class ChainedScheduler(torch_lr_scheduler.ChainedScheduler):
         TypeError: a child is no scheduler.
     """
 
-    _last_lr = _LastLR()
+    _schedule: ClassVar[str] = "ChainedScheduler"
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
         _check_children(self, optimizer or getattr(next(iter(schedulers), None), "optimizer", None), schedulers)
         self._schedulers = schedulers
         self.optimizer = optimizer or schedulers[0].optimizer
-        self._last_lr = _lrs(self.optimizer)
+        self._begun()
+        self._attach()
 
     def _last_child(self) -> Any:
         return self._schedulers[-1]
@@ -241,7 +339,7 @@ class ChainedScheduler(torch_lr_scheduler.ChainedScheduler):
     def _initial_step(self) -> None:
         for child in self._schedulers:
             _begin(child)
-        self._last_lr = _lrs(self.optimizer)
+        self._begun()
 
     def _restart(self, metrics: Any) -> None:
         _initial_lr(self.optimizer)
@@ -249,30 +347,16 @@ class ChainedScheduler(torch_lr_scheduler.ChainedScheduler):
             if _is_plateau(child):
                 if metrics is not None:
                     child.step(metrics)
-            elif isinstance(child, (SequentialLR, ChainedScheduler)):
+            elif isinstance(child, Composite):
                 child._restart(metrics)
             else:
                 child.last_epoch = -1
                 child._initial_step()
-        self._last_lr = _lrs(self.optimizer)
+        self._begun()
 
     def _needs_metric(self) -> bool:
         return any(_needs_metric(child) for child in self._schedulers)
 
-    def step(self, metrics: Any = None) -> None:
-        """Step every child.
-
-        Args:
-            metrics: what ``ReduceLROnPlateau`` children take note of; not needed without such.
-
-        Raises:
-            ValueError: there is no metric and a ``ReduceLROnPlateau`` needs one; nothing is changed then.
-        """
-        _require_metric(self, metrics)
-        vars(self).pop("_last_lr", None)
+    def _step_children(self, metrics: Any) -> None:
         for child in self._schedulers:
             _step(child, metrics)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state under torch's keys, as plain Python values; with LRs on a CUDA device this waits for it."""
-        return _plain_state(self, super().state_dict())

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from typing import ClassVar, TypeGuard, cast
+from typing import Any, ClassVar, TypeGuard, cast
 
 from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
+from torch.optim import swa_utils
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
-from .engine import DETACHED, Event, TensorEngine, refuse_capture
+from .capture import refuse_capture
+from .engine import DETACHED
+from .program import Event, own_dict
 from .scheduler import EngineScheduler
+from .tensor_engine import TensorEngine
 
 
 class EpochScheduler(EngineScheduler):
@@ -33,26 +37,35 @@ class EpochScheduler(EngineScheduler):
         """
         if epoch is not None:
             self._step_to(epoch)
-        elif self._engine.step(self, None) is not None:
-            self._step_off_path()
+            return
+        declined = self._engine.step(self, None)
+        if declined is not None:
+            self._step_off_path(declined)
 
-    def _step_off_path(self) -> None:
+    def _step_off_path(self, declined: Any) -> None:
+        if self._finish(declined):
+            return
         if self._is_initial:
             self._step_as_torch(None)
             return
         refuse_capture("it is the first step, or its settings changed; step once before capturing")
         first = self._step_count == 1
         if first:
-            self._warn_about_order()
+            warn_about_order(self.optimizer, stacklevel=4)
         for attached_before in (True, False):
             if attached_before or self._attach():
                 if first or isinstance(self._engine, TensorEngine):
                     self._engine.check_order()
-                if self._engine.step(self, None) is None:
+                declined = self._engine.step(self, None)
+                if declined is None or self._finish(declined):
                     return
             self._detach()
         self._step_as_torch(None)
         self._attach()
+
+    def _finish(self, declined: Any) -> bool:
+        """Do the rest of a step that the engine has half done; False if it has not begun."""
+        return False
 
     def _step_as_torch(self, epoch: int | None) -> None:
         self._step_count += 1
@@ -61,7 +74,7 @@ class EpochScheduler(EngineScheduler):
     def _step_to(self, epoch: int) -> None:
         refuse_capture("step(epoch) is computed by Python")
         if self._step_count == 1:
-            self._warn_about_order()
+            warn_about_order(self.optimizer, stacklevel=4)
         self._step_count += 1
         warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
         self._update_lr(epoch)
@@ -88,20 +101,21 @@ class EpochScheduler(EngineScheduler):
         self._detach()
         super()._update_lr(epoch)
 
-    def _warn_about_order(self) -> None:
-        optimizer = self.optimizer
-        if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
-            problem = "Seems like `optimizer.step()` has been overridden after learning rate scheduler initialization."
-        elif not getattr(optimizer, "_opt_called", False):
-            problem = "Detected call of `lr_scheduler.step()` before `optimizer.step()`."
-        else:
-            return
-        warnings.warn(
-            f"{problem} Call `optimizer.step()` before `lr_scheduler.step()`, or the first value of the learning rate "
-            "schedule is skipped.",
-            UserWarning,
-            stacklevel=4,
-        )
+
+def warn_about_order(optimizer: Any, stacklevel: int) -> None:
+    """Warn, as torch does at a scheduler's first step, if ``optimizer.step()`` did not come before it."""
+    if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+        problem = "Seems like `optimizer.step()` has been overridden after learning rate scheduler initialization."
+    elif not getattr(optimizer, "_opt_called", False):
+        problem = "Detected call of `lr_scheduler.step()` before `optimizer.step()`."
+    else:
+        return
+    warnings.warn(
+        f"{problem} Call `optimizer.step()` before `lr_scheduler.step()`, or the first value of the learning rate "
+        "schedule is skipped.",
+        UserWarning,
+        stacklevel=stacklevel,
+    )
 
 
 def _is_number(epoch: object) -> TypeGuard[float]:
@@ -207,3 +221,49 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
         torch_lr_scheduler.CosineAnnealingWarmRestarts.step(self, epoch)
         if not self._is_initial:
             self._attach()
+
+
+class SWALR(EpochScheduler, swa_utils.SWALR):
+    r"""Anneal each learning rate from wherever it is to ``swa_lr``, for stochastic weight averaging.
+
+    :math:`lr = \alpha \, swa\_lr + (1 - \alpha) \, lr_0` with :math:`\alpha` going from 0 to 1 over ``anneal_epochs``
+    on a line or a cosine (Izmailov et al., arXiv:1803.05407); torch's :class:`torch.optim.swa_utils.SWALR`.
+    """
+
+    _schedule: ClassVar[str] = "SWALR"
+    _replaces: ClassVar[tuple[str, ...]] = (
+        "get_lr",
+        "_update_lr",
+        "_get_initial_lr",
+        "_linear_anneal",
+        "_cosine_anneal",
+    )
+    _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "anneal_func")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "anneal_func":
+            self._detach()
+        super().__setattr__(name, value)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state from :meth:`state_dict`, of this class or of torch's.
+
+        Never writes the optimizer's learning rates.
+
+        Raises KeyError if ``_anneal_strategy`` is missing; then nothing is changed.
+        """
+        if "_anneal_strategy" not in state_dict:
+            raise KeyError("state_dict has no '_anneal_strategy'; it is not the state of a SWALR")
+        self._load(state_dict)
+        if not self._expressible():
+            self._set_anneal_func(self._anneal_strategy)
+
+    def _expressible(self) -> bool:
+        attributes = own_dict(self)
+        known = {"cos": self._cosine_anneal, "linear": self._linear_anneal}
+        return attributes.get("anneal_func") is known.get(attributes["_anneal_strategy"], self)
+
+    def _require_function_of_step(self) -> None:
+        raise NotImplementedError(
+            "SWALR.lr_at: it anneals from whatever the learning rates are when it begins; step it"
+        )

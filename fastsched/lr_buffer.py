@@ -166,6 +166,20 @@ def _adopt(known: list[LRBuffer], replaced: list[_Replacement]) -> None:
         buffer.recall()
 
 
+@torch.inference_mode(False)
+def write(optimizer: Optimizer, lrs: list[Tensor | float]) -> bool:
+    """Set every group's learning rate, its master included, which an in-place write to the LR may leave as it was.
+
+    False, with nothing changed, where :func:`bind` finds no buffers.
+    """
+    buffers = bind(optimizer)
+    for buffer in buffers or []:
+        for slot, index in enumerate(buffer.indices):
+            _write(buffer.lrs, slot, lrs[index])
+            _write(buffer.masters, slot, lrs[index])
+    return buffers is not None
+
+
 def _write(buffer: Tensor, slot: int, value: Tensor | float) -> None:
     if isinstance(value, Tensor):
         buffer[slot].copy_(value, non_blocking=True)

@@ -1,21 +1,18 @@
 """The names of :mod:`torch.optim.lr_scheduler`: ``from fastsched import lr_scheduler`` in its place.
 
-Those that have no compiled schedule yet are torch's own: ``LambdaLR``, ``MultiplicativeLR``, ``CyclicLR``,
-``OneCycleLR``, and the base class ``LRScheduler`` for schedulers of your own.
+The base class ``LRScheduler``, for schedulers of your own, is torch's.
 """
 
 from torch.optim.lr_scheduler import (
     EPOCH_DEPRECATION_WARNING,
-    CyclicLR,
-    LambdaLR,
     LRScheduler,
-    MultiplicativeLR,
-    OneCycleLR,
     _LRScheduler,
 )
 
 from .compose import ChainedScheduler, SequentialLR
+from .cyclic import CyclicLR, OneCycleLR
 from .epoch import (
+    SWALR,
     ConstantLR,
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -25,10 +22,12 @@ from .epoch import (
     PolynomialLR,
     StepLR,
 )
+from .functions import LambdaLR, MultiplicativeLR
 from .plateau import ReduceLROnPlateau
 
 __all__ = [
     "EPOCH_DEPRECATION_WARNING",
+    "SWALR",
     "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",

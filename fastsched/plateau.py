@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
-from .engine import refuse_capture
+from .capture import refuse_capture
 from .scheduler import EngineScheduler
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copyreg
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from . import _C
-from .engine import DETACHED, LAST_LR, Engine, StateAttribute, attach, own_dict
+from .engine import DETACHED, Engine, StateAttribute, attach
+from .program import LAST_LR, Table, own_dict, whole
 
 
 class EngineScheduler(LRScheduler):
@@ -30,6 +31,8 @@ class EngineScheduler(LRScheduler):
     _replaces: ClassVar[tuple[str, ...]]
     _hyperparameters: ClassVar[frozenset[str]] = frozenset()  # the attributes that engines read
     _native: ClassVar[dict[str, Any]] = {}  # what the attributes that engines replace or hold are by default
+    _native_step: ClassVar[Any] = None
+    _unsaved: ClassVar[tuple[str, ...]] = ("optimizer",)  # what a state_dict leaves out
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Any:
         scheduler = super().__new__(cls)
@@ -44,8 +47,9 @@ class EngineScheduler(LRScheduler):
                 attribute = StateAttribute()
                 attribute.__set_name__(cls, name)
                 setattr(cls, name, attribute)
+            cls._native_step = cls.step
             cls._hyperparameters = frozenset(_C.param_names(cls._schedule))
-            cls._native = {name: getattr(cls, name) for name in (*held, *cls._replaces)}
+            cls._native = {name: getattr(cls, name, None) for name in (*held, *cls._replaces)}
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._replaces:
@@ -99,7 +103,7 @@ class EngineScheduler(LRScheduler):
 
         With learning rates on a CUDA device this waits for the device.
         """
-        return {name: _plain(value) for name, value in self._state().items() if name != "optimizer"}
+        return {name: _plain(value) for name, value in self._state().items() if name not in self._unsaved}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state from :meth:`state_dict`, of this class or of torch's.
@@ -109,15 +113,94 @@ class EngineScheduler(LRScheduler):
         """
         self._load(state_dict)
 
+    def lr_at(self, step: int) -> list[float]:
+        """The learning rates after ``step`` steps from the beginning, one per param group, without stepping.
+
+        With the settings as they are now, from the initial learning rates; of what was written to learning rates in
+        between nothing is known. Agrees with stepping to the last bit: it runs the same steps on the host, in a few
+        nanoseconds each for every group.
+
+        Args:
+            step: how many calls of ``step()``; 0 gives the learning rates that construction leaves.
+
+        Returns:
+            Python numbers, rounded to the learning rate's dtype where that is a tensor.
+
+        Raises:
+            NotImplementedError: the learning rates are no function of the step alone: a metric decides, or code of
+                yours.
+            TypeError, ValueError: ``step`` is no whole number, or negative, or beyond what the schedule has.
+
+        Changes nothing. Waits for the device if there are settings or initial learning rates on one.
+        """
+        if not isinstance(step, int) or isinstance(step, bool):
+            raise TypeError(f"step must be an int, got {type(step).__name__}")
+        if step < 0:
+            raise ValueError(f"step must be 0 or more, got {step}")
+        limit = self._epoch_limit()
+        if limit is not None and step > limit:
+            raise ValueError(f"step must be at most {limit}, the schedule's total_steps; got {step}")
+        groups = self.optimizer.param_groups
+        initial = [float(group.get("initial_lr", group["lr"])) for group in groups]
+        lrs = _C.run_program(whole(self, step), initial, step)
+        return [
+            torch.tensor(lr, dtype=group["lr"].dtype, device="cpu").item() if isinstance(group["lr"], Tensor) else lr
+            for lr, group in zip(lrs, groups, strict=True)
+        ]
+
+    def _children(self) -> Sequence[Any]:
+        """The schedulers that a composition is made of."""
+        return ()
+
     def _fit_groups(self) -> None:
         """Bring per-group hyperparameters to the optimizer's number of groups, or raise as torch would."""
 
+    def _table(self) -> Table | None:
+        """The factors of a scheduler that calls functions, for stepping on the device; None if it cannot be so."""
+        return None
+
+    def _tabulate(self, steps: int) -> Table | None:
+        """The factors for epochs up to ``steps``, from functions called now."""
+        return None
+
+    def _epoch_limit(self) -> int | None:
+        """The last epoch that there is, where stepping on is an error."""
+        return None
+
+    def _expressible(self) -> bool:
+        """Whether this object's settings are among those that engines know."""
+        return True
+
+    def _state_without_engine(self, name: str) -> Any:
+        """A counter or ``_last_lr`` that neither the engine nor ``__dict__`` has."""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _is_native(self) -> bool:
+        """Whether an engine does what this object would do by its own code, ``step`` included."""
+        return type(self).step is type(self)._native_step and "step" not in own_dict(self) and self._decides_natively()
+
+    def _decides_natively(self) -> bool:
+        attributes = own_dict(self)
+        return (
+            not any(name in attributes for name in self._replaces)
+            and all(getattr(type(self), name, None) is attribute for name, attribute in self._native.items())
+            and self._expressible()
+        )
+
+    def _require_function_of_step(self) -> None:
+        """Raise NotImplementedError if the learning rates are no function of the step alone."""
+        name = type(self).__name__
+        if _C.reads_metric(self._schedule):
+            raise NotImplementedError(f"{name}.lr_at: a metric decides the learning rates; step it with the metrics")
+        if not self._is_native():
+            raise NotImplementedError(f"{name}.lr_at: its own code decides the learning rates; step it")
+        for child in self._children():
+            if not isinstance(child, EngineScheduler):
+                raise NotImplementedError(f"{name}.lr_at: {type(child).__name__} is no scheduler of fastsched's")
+
     def _attach(self, *, restore: bool = False) -> bool:
         """Put the engine in charge that fits the optimizer as it is now; False if none does."""
-        attributes = own_dict(self)
-        if any(name in attributes for name in self._replaces) or any(
-            getattr(type(self), name) is not attribute for name, attribute in self._native.items()
-        ):
+        if not self._decides_natively():
             return False
         engine = attach(self, restore=restore)
         object.__setattr__(self, "_engine", engine)
@@ -127,6 +210,7 @@ class EngineScheduler(LRScheduler):
         """Become a plain torch object, all state in ``__dict__``; what was written there meanwhile stands."""
         if self._engine is not DETACHED:
             own_dict(self).update(self._state())
+            self._engine.leave()
             object.__setattr__(self, "_engine", DETACHED)
 
     def _load(self, state: Mapping[str, Any]) -> None:

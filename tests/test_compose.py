@@ -5,14 +5,17 @@ import pickle
 
 import pytest
 import torch
+import torch._dynamo.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_lr_scheduler
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastsched
+from fastsched.engine import DETACHED, TensorEngine
 
 from .conftest import sgd
-from .test_epoch import CONFIGURATIONS
+from .test_epoch import CONFIGURATIONS, TORCH, tabulated
 from .test_plateau_host import bits
 
 
@@ -36,7 +39,9 @@ spans = st.lists(st.integers(1, 8), min_size=3, max_size=3)
 
 
 def build(module, kind, optimizer, parts, lengths):
-    made = [getattr(module, name)(optimizer, **configuration) for name, configuration in parts]
+    made = [
+        getattr(module, name)(optimizer, **configuration, **tabulated(module, name)) for name, configuration in parts
+    ]
     if kind == "chained":
         return module.ChainedScheduler(made)
     milestones = [sum(lengths[: i + 1]) for i in range(len(made) - 1)]
@@ -51,7 +56,7 @@ def observed(scheduler):
 @pytest.mark.parametrize("kind", ["sequential", "chained"])
 @given(parts=children, lengths=spans, initial=st.lists(st.floats(1e-3, 10.0), min_size=1, max_size=3))
 def test_floats_are_bit_identical_to_torch(kind, parts, lengths, initial):
-    theirs = build(torch_lr_scheduler, kind, stepped_sgd(initial), parts, lengths)
+    theirs = build(TORCH, kind, stepped_sgd(initial), parts, lengths)
     ours = build(fastsched, kind, stepped_sgd(initial), parts, lengths)
     assert observed(ours) == observed(theirs)
     for _ in range(30):
@@ -70,7 +75,7 @@ def test_floats_are_bit_identical_to_torch(kind, parts, lengths, initial):
 def test_tensors_follow_the_float_trajectory_rounded(kind, parts, lengths, initial, dtype):
     tensors = [torch.tensor(lr, dtype=dtype) for lr in initial]
     floats = [float(lr) for lr in tensors]
-    theirs = build(torch_lr_scheduler, kind, stepped_sgd(floats), parts, lengths)
+    theirs = build(TORCH, kind, stepped_sgd(floats), parts, lengths)
     ours = build(fastsched, kind, stepped_sgd(tensors), parts, lengths)
     for _ in range(30):
         expected = torch.tensor(lrs(theirs), dtype=dtype).tolist()
@@ -208,14 +213,14 @@ def test_checkpoints_and_copies(kind, duplicate):
 
 def test_state_dicts_load_into_torchs_and_back():
     parts = [("LinearLR", {"total_iters": 4}), ("ExponentialLR", {"gamma": 0.5})]
-    theirs = build(torch_lr_scheduler, "sequential", stepped_sgd([1.0]), parts, [4])
+    theirs = build(TORCH, "sequential", stepped_sgd([1.0]), parts, [4])
     ours = build(fastsched, "sequential", stepped_sgd([1.0]), parts, [4])
     for _ in range(3):
         theirs.step()
     ours.optimizer.load_state_dict(theirs.optimizer.state_dict())
     ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
     assert ours.state_dict().keys() == theirs.state_dict().keys()
-    fresh = build(torch_lr_scheduler, "sequential", stepped_sgd([1.0]), parts, [4])
+    fresh = build(TORCH, "sequential", stepped_sgd([1.0]), parts, [4])
     fresh.optimizer.load_state_dict(ours.optimizer.state_dict())
     fresh.load_state_dict(copy.deepcopy(ours.state_dict()))
     for _ in range(5):
@@ -268,3 +273,212 @@ def test_they_are_torchs_classes():
         assert isinstance(scheduler, getattr(torch_lr_scheduler, type(scheduler).__name__))
         for name in ("__call__", "__len__", "__bool__", "total_steps"):
             assert not hasattr(scheduler, name)
+
+
+plateaus = st.fixed_dictionaries(
+    {"patience": st.integers(0, 2), "factor": st.floats(0.3, 0.9), "cooldown": st.integers(0, 2)}
+)
+leaves = st.sampled_from(sorted({*CONFIGURATIONS, "ReduceLROnPlateau"})).flatmap(
+    lambda name: st.tuples(st.just(name), plateaus if name == "ReduceLROnPlateau" else CONFIGURATIONS[name])
+)
+trees = st.recursive(
+    leaves,
+    lambda parts: st.tuples(
+        st.sampled_from(["SequentialLR", "ChainedScheduler"]),
+        st.lists(parts, min_size=1, max_size=3),
+        st.lists(st.integers(1, 6), min_size=2, max_size=2),
+    ),
+    max_leaves=6,
+).filter(lambda tree: len(tree) == 3)
+
+
+def grow(optimizer, tree):
+    if len(tree) == 2:
+        name, configuration = tree
+        # Momentum in Python numbers is for Python to write, child by child.
+        plain = {"cycle_momentum": False} if "cycle_momentum" in configuration else {}
+        return getattr(fastsched, name)(optimizer, **{**configuration, **plain}, **tabulated(fastsched, name))
+    name, parts, lengths = tree
+    made = [grow(optimizer, part) for part in parts]
+    if name == "ChainedScheduler":
+        return fastsched.ChainedScheduler(made)
+    return fastsched.SequentialLR(optimizer, made, [sum(lengths[: i + 1]) for i in range(len(made) - 1)])
+
+
+def everything(scheduler):
+    """Learning rates, and the counters of every scheduler in the tree."""
+    names = ("last_epoch", "_step_count", "T_cur", "T_i", "best", "num_bad_epochs", "cooldown_counter")
+    found = [(name, float(value)) for name in names if (value := getattr(scheduler, name, None)) is not None]
+    below = [everything(child) for child in getattr(scheduler, "_schedulers", [])]
+    return lrs(scheduler), [float(lr) for lr in scheduler.get_last_lr()], found, below
+
+
+def message_of(scheduler, metric):
+    """What stepping it raises, if there is no metric where one is needed."""
+    try:
+        scheduler.step(metric)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@given(
+    tree=trees,
+    initial=st.lists(st.floats(1e-3, 10.0), min_size=1, max_size=3),
+    metrics=st.lists(st.none() | st.sampled_from([1.0, 2.0, 3.0, float("nan")]), min_size=12, max_size=12),
+)
+def test_one_program_does_what_python_does_child_by_child(tree, initial, metrics):
+    """The two have nothing in common but the schedules: Python conducts the floats, C++ the tensors."""
+    by_python = grow(stepped_sgd(initial), tree)
+    by_program = grow(stepped_sgd([torch.tensor(lr, dtype=torch.float64) for lr in initial]), tree)
+    for metric in metrics:
+        assert isinstance(by_program._engine, TensorEngine)
+        assert by_python._engine is DETACHED
+        assert bits(everything(by_program)) == bits(everything(by_python))
+        failures = [message_of(scheduler, metric) for scheduler in (by_python, by_program)]
+        assert failures[0] == failures[1]
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators that run under it."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.calls.append(function)
+        return function(*arguments, **(keywords or {}))
+
+
+def deep(optimizer, depth):
+    """Warm-up then plateau, `depth` chains around it."""
+    warm_up = fastsched.LinearLR(optimizer, start_factor=0.25, total_iters=3)
+    plateau = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+    scheduler = fastsched.SequentialLR(optimizer, [warm_up, plateau], milestones=[3])
+    for _ in range(depth):
+        scheduler = fastsched.ChainedScheduler([scheduler, fastsched.ExponentialLR(optimizer, 0.5)])
+    return scheduler
+
+
+@pytest.mark.parametrize("groups", [1, 70])
+@pytest.mark.parametrize("depth", [0, 1, 5])
+def test_a_composition_is_one_operator_call(device, depth, groups):
+    optimizer = stepped_sgd([torch.tensor(0.5, device=device) for _ in range(groups)])
+    scheduler = deep(optimizer, depth)
+    metric = torch.tensor(1.0, device=device)
+    scheduler.step(metric)
+    for _ in range(6):
+        with Operators() as seen:
+            scheduler.step(metric)
+        assert seen.calls == [torch.ops.fastsched.step_.default]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 5])
+def test_a_compiled_composition_is_one_graph(depth):
+    torch._dynamo.reset()
+    oracle = deep(stepped_sgd([0.5]), depth)
+    scheduler = deep(stepped_sgd([torch.tensor(0.5)]), depth)
+    frames = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(lambda metric: scheduler.step(metric), fullgraph=True, backend=frames)
+    for i in range(12):
+        oracle.step(5.0 - i % 3)
+        compiled(torch.tensor(5.0 - i % 3))
+        assert lrs(scheduler) == torch.tensor(lrs(oracle)).tolist()
+        assert [lr.item() for lr in scheduler.get_last_lr()] == lrs(scheduler)
+    assert frames.frame_count == 1
+    torch._dynamo.reset()
+
+
+def test_a_compiled_composition_with_a_plateau_wants_a_metric():
+    scheduler = deep(stepped_sgd([torch.tensor(0.5)]), 0)
+    scheduler.step()
+    with pytest.raises(Exception, match=r"SequentialLR.step\(\) has a ReduceLROnPlateau in it: call step\(metrics\)"):
+        torch.compile(lambda: scheduler.step(), fullgraph=True, backend="eager")()
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda scheduler: setattr(scheduler._schedulers[0], "total_iters", 6),
+        lambda scheduler: setattr(scheduler._schedulers[1], "factor", 0.75),
+        lambda scheduler: setattr(scheduler, "last_epoch", 1),
+        lambda scheduler: setattr(scheduler._schedulers[0], "last_epoch", 0),
+        lambda scheduler: scheduler._milestones.__setitem__(0, 5),
+        lambda scheduler: scheduler._schedulers[0].base_lrs.__setitem__(0, 0.25),
+        lambda scheduler: scheduler._schedulers[0].step(),
+        lambda scheduler: scheduler._schedulers[0]._detach(),
+        lambda scheduler: scheduler._schedulers.__setitem__(1, fastsched.ExponentialLR(scheduler.optimizer, 0.9)),
+        lambda scheduler: scheduler.load_state_dict(copy.deepcopy(scheduler.state_dict())),
+        lambda scheduler: scheduler.__dict__.update(last_epoch=0),
+        lambda scheduler: scheduler.optimizer.add_param_group(
+            {
+                "params": [torch.nn.Parameter(torch.zeros(1))],
+                "lr": scheduler.optimizer.param_groups[0]["lr"] * 1,
+                "initial_lr": 0.125,
+            }
+        ),
+        lambda scheduler: scheduler.optimizer.param_groups[0].update(lr=scheduler.optimizer.param_groups[0]["lr"] / 2),
+        lambda scheduler: scheduler.optimizer.param_groups[0].update(initial_lr=0.75),
+        lambda scheduler: fastsched.ChainedScheduler([scheduler]).step(1.0),
+        lambda scheduler: copy.deepcopy(scheduler).step(1.0),
+    ],
+)
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_interference_with_a_composition(write, at):
+    def run(kind):
+        scheduler = deep(stepped_sgd([kind(0.5)]), 0)
+        seen = []
+        for i in range(10):
+            if i == at:
+                write(scheduler)
+            scheduler.step(1.0)
+            seen.append((lrs(scheduler), [float(lr) for lr in scheduler.get_last_lr()]))
+        return seen, scheduler
+
+    floats, _ = run(float)
+    doubles, scheduler = run(lambda lr: torch.tensor(lr, dtype=torch.float64))
+    assert isinstance(scheduler._engine, TensorEngine)
+    assert bits(doubles) == bits(floats)
+
+
+def test_a_scheduler_that_is_in_it_twice_is_stepped_twice():
+    for kind in (float, torch.tensor):
+        decay = fastsched.ExponentialLR(stepped_sgd([kind(1.0)]), 0.5)
+        chain = fastsched.ChainedScheduler([decay, fastsched.ChainedScheduler([decay])])
+        chain.step()
+        assert lrs(chain) == [0.25]
+        assert decay.last_epoch == 2
+
+
+@pytest.mark.parametrize("name", ["StepLR", "ExponentialLR"])
+def test_a_child_with_code_of_its_own_is_asked(name):
+    asked = []
+
+    class Own(getattr(fastsched, name)):
+        def step(self, epoch=None):
+            asked.append(epoch)
+            super().step(epoch)
+
+    optimizer = stepped_sgd([torch.tensor(1.0)])
+    arguments = {"step_size": 1} if name == "StepLR" else {"gamma": 0.1}
+    chain = fastsched.ChainedScheduler([Own(optimizer, **arguments)])
+    asked.clear()
+    chain.step()
+    assert asked == [None]
+    assert lrs(chain) == pytest.approx([0.1])
+
+
+def test_a_refused_state_leaves_every_child_as_it_was():
+    scheduler = deep(stepped_sgd([0.5]), 0)
+    scheduler.step(1.0)
+    before = copy.deepcopy(scheduler.state_dict())
+    other = copy.deepcopy(before)
+    other["_schedulers"][0]["last_epoch"] = 7
+    del other["_schedulers"][1]["best"]
+    with pytest.raises(KeyError, match="state_dict has no 'best'"):
+        scheduler.load_state_dict(other)
+    with pytest.raises(ValueError, match="1 states for 2 schedulers"):
+        scheduler.load_state_dict({**before, "_schedulers": before["_schedulers"][:1]})
+    assert scheduler.state_dict() == before

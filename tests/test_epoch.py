@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch._dynamo.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_lr_scheduler
+from torch.optim import swa_utils
 
 import fastsched
 from fastsched import _C
@@ -19,8 +21,38 @@ from fastsched.engine import DETACHED, TensorEngine
 from .conftest import sgd
 from .test_plateau_host import bits
 
+# torch's names, SWALR among them as it is among fastsched's.
+TORCH = SimpleNamespace(**vars(torch_lr_scheduler), SWALR=swa_utils.SWALR)
+
+
+def geometric(epoch):
+    return 0.9**epoch
+
+
+def stepwise(epoch):
+    return 1 if epoch % 3 else 0.5  # an int at times, as users' functions return
+
+
+class Ramp:
+    """A callable object, whose attributes are saved."""
+
+    def __init__(self, width):
+        self.width = width
+
+    def __call__(self, epoch):
+        return min(1.0, (epoch + 1) / self.width)
+
+
+def tabulated(module, name):
+    """What fastsched needs to be told for stepping on the device."""
+    return {"total_steps": 3100} if module is fastsched and name in FUNCTIONS else {}
+
+
+FUNCTIONS = ("LambdaLR", "MultiplicativeLR")
 gamma = st.floats(0.05, 1.2)
 small = st.integers(1, 12)
+functions = st.fixed_dictionaries({"lr_lambda": st.sampled_from([geometric, stepwise, Ramp(5)])})
+momenta = {"cycle_momentum": st.booleans(), "base_momentum": st.floats(0, 0.8), "max_momentum": st.floats(0.85, 0.99)}
 CONFIGURATIONS = {
     "StepLR": st.fixed_dictionaries({"step_size": small, "gamma": gamma}),
     "MultiStepLR": st.fixed_dictionaries({"milestones": st.lists(st.integers(0, 20), max_size=6), "gamma": gamma}),
@@ -34,6 +66,36 @@ CONFIGURATIONS = {
     "CosineAnnealingWarmRestarts": st.fixed_dictionaries(
         {"T_0": small, "T_mult": st.integers(1, 3), "eta_min": st.floats(0.0, 0.05)}
     ),
+    "LambdaLR": functions,
+    "MultiplicativeLR": functions,
+    "CyclicLR": st.fixed_dictionaries(
+        {
+            "base_lr": st.floats(0.0, 0.1) | st.just(0),
+            "max_lr": st.floats(0.1, 1.0) | st.just(1),
+            "step_size_up": small,
+            "step_size_down": small | st.none(),
+            "mode": st.sampled_from(["triangular", "triangular2", "exp_range"]),
+            "gamma": st.floats(0.9, 1.0),
+            **momenta,
+        }
+    ),
+    "OneCycleLR": st.fixed_dictionaries(
+        {
+            "max_lr": st.floats(0.1, 1.0) | st.just(1),
+            "total_steps": st.integers(45, 90),
+            "pct_start": st.floats(0.1, 0.4),
+            "anneal_strategy": st.sampled_from(["cos", "linear"]),
+            "three_phase": st.booleans(),
+            **momenta,
+        }
+    ),
+    "SWALR": st.fixed_dictionaries(
+        {
+            "swa_lr": st.floats(0.001, 1.0),
+            "anneal_epochs": st.integers(0, 12),
+            "anneal_strategy": st.sampled_from(["cos", "linear"]),
+        }
+    ),
 }
 names = pytest.mark.parametrize("name", CONFIGURATIONS)
 lrs = st.lists(st.floats(1e-6, 10.0), min_size=1, max_size=3)
@@ -42,12 +104,12 @@ lrs = st.lists(st.floats(1e-6, 10.0), min_size=1, max_size=3)
 def make(module, name, initial, configuration, **more):
     optimizer = sgd(initial)
     optimizer.step()
-    return getattr(module, name)(optimizer, **configuration, **more)
+    return getattr(module, name)(optimizer, **configuration, **tabulated(module, name), **more)
 
 
 def pair(name, initial, configuration):
     made = []
-    for module in (torch_lr_scheduler, fastsched):
+    for module in (TORCH, fastsched):
         scheduler = make(module, name, initial, configuration)
         scheduler.optimizer.step()
         made.append(scheduler)
@@ -59,7 +121,9 @@ def snapshot(scheduler):
     for fraction in ("T_cur", "T_i"):  # a whole float there reads back as an int
         if fraction in state:
             state[fraction] = bits(float(getattr(scheduler, fraction)))
-    return state, bits(scheduler.get_last_lr()), [bits(group["lr"]) for group in scheduler.optimizer.param_groups]
+    state.pop("anneal_func", None)
+    groups = scheduler.optimizer.param_groups
+    return state, bits(scheduler.get_last_lr()), [bits((group["lr"], group["momentum"])) for group in groups]
 
 
 @names
@@ -138,7 +202,7 @@ def act_on_both(both, action, value):
     def failure(scheduler):
         try:
             action(scheduler, value)
-        except ArithmeticError as error:
+        except (ArithmeticError, ValueError) as error:
             return type(error)
         return None
 
@@ -191,7 +255,7 @@ def test_interference_takes_effect_on_tensors_too(name, data):
     """Against torch on floats. Where torch's own code steps the tensors, the last place may differ."""
     initial, configuration = data.draw(lrs), data.draw(CONFIGURATIONS[name])
     both = [
-        make(torch_lr_scheduler, name, initial, configuration),
+        make(TORCH, name, initial, configuration),
         make(fastsched, name, [torch.tensor(lr, dtype=torch.float64) for lr in initial], configuration),
     ]
     for scheduler in both:
@@ -242,7 +306,7 @@ def test_checkpoints_change_hands_at_any_step(name, data, at, from_torch):
 def test_tensor_lrs_follow_the_float_trajectory_rounded(name, data, dtype):
     initial = [torch.tensor(lr, dtype=dtype) for lr in data.draw(lrs)]
     configuration = data.draw(CONFIGURATIONS[name])
-    oracle = make(torch_lr_scheduler, name, [float(lr) for lr in initial], configuration)
+    oracle = make(TORCH, name, [float(lr) for lr in initial], configuration)
     scheduler = make(fastsched, name, initial, configuration)
     scheduler.optimizer.step()
     oracle.optimizer.step()
@@ -270,7 +334,7 @@ def test_resuming_tensors_is_bit_exact_in_either_loading_order(name, data, at, s
     for _ in range(at):
         through.step()
     saved = copy.deepcopy((through.optimizer.state_dict(), through.state_dict()))
-    assert all(type(lr) is float for lr in (*saved[1]["base_lrs"], *saved[1]["_last_lr"]))
+    assert all(type(lr) in (int, float) for lr in (*saved[1]["base_lrs"], *saved[1]["_last_lr"]))
     storage = resumed._engine._replicas[0].state
     if scheduler_first:
         resumed.load_state_dict(saved[1])
@@ -294,18 +358,23 @@ LONG = {
     "PolynomialLR": {"total_iters": 3000, "power": 0.9},
     "CosineAnnealingLR": {"T_max": 100, "eta_min": 1e-4},
     "CosineAnnealingWarmRestarts": {"T_0": 10, "T_mult": 2},
+    "LambdaLR": {"lr_lambda": Ramp(1000)},
+    "MultiplicativeLR": {"lr_lambda": stepwise},
+    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.3, "step_size_up": 70, "mode": "exp_range", "gamma": 0.999},
+    "OneCycleLR": {"max_lr": 0.5, "total_steps": 3100},
+    "SWALR": {"swa_lr": 0.01, "anneal_epochs": 500},
 }
 
 
 @names
 def test_thousands_of_steps_do_not_drift(device, lr_dtype, name):
     optimizer = sgd([torch.tensor(0.1, dtype=lr_dtype, device=device)], device)
-    oracle = make(torch_lr_scheduler, name, [float(optimizer.param_groups[0]["lr"])], LONG[name])
+    oracle = make(TORCH, name, [float(optimizer.param_groups[0]["lr"])], LONG[name])
     optimizer.step()
     oracle.optimizer.step()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scheduler = getattr(fastsched, name)(optimizer, **LONG[name])
+        scheduler = getattr(fastsched, name)(optimizer, **LONG[name], **tabulated(fastsched, name))
         for i in range(3000):
             scheduler.step()
             oracle.step()
@@ -319,7 +388,7 @@ def test_thousands_of_steps_do_not_drift(device, lr_dtype, name):
 @names
 @pytest.mark.parametrize("epoch", [0, 3, 7])
 def test_the_deprecated_epoch_uses_the_closed_form_on_tensors(name, epoch):
-    reference = make(torch_lr_scheduler, name, [0.5], LONG[name])
+    reference = make(TORCH, name, [0.5], LONG[name])
     scheduler = make(fastsched, name, [torch.tensor(0.5, dtype=torch.float64)], LONG[name])
     for either in (reference, scheduler):
         either.optimizer.step()
@@ -337,7 +406,7 @@ def test_the_deprecated_epoch_uses_the_closed_form_on_tensors(name, epoch):
 def test_warm_restarts_at_a_fraction_of_an_epoch(epoch, t_mult, tensor):
     configuration = {"T_0": 10, "T_mult": t_mult}
     lr = torch.tensor(0.5, dtype=torch.float64) if tensor else 0.5
-    reference = make(torch_lr_scheduler, "CosineAnnealingWarmRestarts", [0.5], configuration)
+    reference = make(TORCH, "CosineAnnealingWarmRestarts", [0.5], configuration)
     scheduler = make(fastsched, "CosineAnnealingWarmRestarts", [lr], configuration)
     for either in (reference, scheduler):
         either.step(epoch)
@@ -381,7 +450,7 @@ def test_warnings_come_when_torchs_do_and_point_at_the_caller(name, tensor):
         overridden = warned(lambda: scheduler.step())
         return early, again, with_epoch, in_order, overridden
 
-    assert run(fastsched) == run(torch_lr_scheduler)
+    assert run(fastsched) == run(TORCH)
 
 
 @names
@@ -395,7 +464,7 @@ def test_asking_for_lr_outside_a_step_warns(name):
 @pytest.mark.parametrize("tensor", [False, True])
 def test_groups_added_later(name, tensor):
     results = []
-    for module in (torch_lr_scheduler, fastsched):
+    for module in (TORCH, fastsched):
         lr = torch.tensor(0.5, dtype=torch.float64) if tensor else 0.5
         scheduler = make(module, name, [lr], LONG[name])
         scheduler.optimizer.step()
@@ -405,7 +474,7 @@ def test_groups_added_later(name, tensor):
         try:
             for _ in range(3):
                 scheduler.step()
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             results.append(str(error))
         else:
             results.append([float(group["lr"]) for group in scheduler.optimizer.param_groups])
@@ -432,7 +501,8 @@ def test_copies_carry_the_whole_state(name, tensor, duplicate):
 def test_resuming_by_last_epoch(name):
     def run(module):
         optimizer = sgd([0.1])
-        optimizer.param_groups[0]["initial_lr"] = 0.5
+        # What a checkpoint of the optimizer brings along.
+        optimizer.param_groups[0].update(initial_lr=0.5, max_lr=0.7, min_lr=1e-4, max_momentum=0.9, base_momentum=0.8)
         configuration = {"T_0": 10} if name == "CosineAnnealingWarmRestarts" else LONG[name]
         scheduler = getattr(module, name)(optimizer, **configuration, last_epoch=6)
         optimizer.step()
@@ -442,7 +512,7 @@ def test_resuming_by_last_epoch(name):
             lrs.append(optimizer.param_groups[0]["lr"])
         return lrs, scheduler.last_epoch
 
-    assert run(fastsched) == run(torch_lr_scheduler)
+    assert run(fastsched) == run(TORCH)
     with pytest.raises(KeyError, match="initial_lr"):
         getattr(fastsched, name)(sgd([0.1]), **LONG[name], last_epoch=6)
 
@@ -465,7 +535,7 @@ def test_torchs_composites_take_them_as_children(name, tensor):
         return lrs
 
     # The last place is torch's float64 tensor arithmetic (0-dim tensors take another path than Python floats).
-    assert run(fastsched) == pytest.approx(run(torch_lr_scheduler), rel=1e-14 if tensor else 0)
+    assert run(fastsched) == pytest.approx(run(TORCH), rel=1e-14 if tensor else 0)
 
 
 def test_torchs_errors():
@@ -503,7 +573,7 @@ def test_a_users_get_lr_is_asked(name):
             scheduler.step()
         return scheduler.optimizer.param_groups[0]["lr"], scheduler.last_epoch, scheduler
 
-    ours, theirs = run(fastsched), run(torch_lr_scheduler)
+    ours, theirs = run(fastsched), run(TORCH)
     assert ours[:2] == theirs[:2]
     assert ours[2]._engine is DETACHED
 
@@ -512,7 +582,7 @@ def test_a_users_get_lr_is_asked(name):
 def test_compiled_steps_make_one_graph(name):
     torch._dynamo.reset()
     optimizer = sgd([torch.tensor(0.5)])
-    oracle = make(torch_lr_scheduler, name, [0.5], LONG[name])
+    oracle = make(TORCH, name, [0.5], LONG[name])
     scheduler = make(fastsched, name, [torch.tensor(0.5)], LONG[name])
     optimizer = scheduler.optimizer
     for either in (oracle, scheduler):
@@ -530,7 +600,7 @@ def test_compiled_steps_make_one_graph(name):
 
 def scheduler_pair(name, configuration, kind=float, lr=0.5):
     """torch on Python floats and fastsched on the kind asked for, both past the first step."""
-    made = [make(torch_lr_scheduler, name, [lr], configuration), make(fastsched, name, [kind(lr)], configuration)]
+    made = [make(TORCH, name, [lr], configuration), make(fastsched, name, [kind(lr)], configuration)]
     for scheduler in made:
         scheduler.optimizer.step()
         scheduler.step()
@@ -605,7 +675,7 @@ def test_a_power_that_overflows_raises_on_floats_and_is_inf_on_tensors():
 @pytest.mark.parametrize("kind", [float, double])
 def test_a_group_added_later_keeps_the_engine(kind):
     results = []
-    for module, of in ((torch_lr_scheduler, float), (fastsched, kind)):
+    for module, of in ((TORCH, float), (fastsched, kind)):
         scheduler = make(module, "ExponentialLR", [of(0.5)], {"gamma": 0.999})
         scheduler.optimizer.step()
         scheduler.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": of(0.25)})
@@ -663,7 +733,7 @@ def test_a_users_update_lr_is_called(how, kind):
         step_to(scheduler, 4)
         return log, float(scheduler.optimizer.param_groups[0]["lr"])
 
-    assert run(fastsched, kind) == run(torch_lr_scheduler, float)
+    assert run(fastsched, kind) == run(TORCH, float)
 
 
 @pytest.mark.parametrize("epoch", [3.7, 3.0, float("inf"), float("nan"), 2**60, -2])
@@ -690,7 +760,7 @@ def test_the_order_is_checked_where_a_sequence_begins_a_child(kind):
         sequence = torch_lr_scheduler.SequentialLR(optimizer, children, [1])
         return [text[:40] for _, _, text in warned(lambda: [sequence.step() for _ in range(3)])]
 
-    assert run(fastsched, kind) == run(torch_lr_scheduler, float)
+    assert run(fastsched, kind) == run(TORCH, float)
 
 
 def test_the_order_is_checked_again_when_the_count_says_so():
@@ -700,7 +770,7 @@ def test_the_order_is_checked_again_when_the_count_says_so():
         scheduler._step_count = 0
         return [[text[:40] for _, _, text in warned(scheduler.step)] for _ in range(3)]
 
-    assert run(fastsched) == run(torch_lr_scheduler)
+    assert run(fastsched) == run(TORCH)
 
 
 @pytest.mark.parametrize("kind", [float, double])

@@ -8,7 +8,7 @@ import torch
 
 from fastsched import _C, ops
 
-NODE = 16  # doubles; csrc/schedule/layout.h
+KIND, SIZE, STATE_SIZE, CHILDREN, TABLE_SIZE = range(5)  # where a node has them; csrc/schedule/layout.h
 ATTRIBUTES = {
     "mode": "min",
     "threshold_mode": "rel",
@@ -25,9 +25,9 @@ def buffers(
     groups, device="cpu", dtype=torch.float32, lr=1.0, min_lr=0.0, counters=(0.0, math.inf, 0.0, 0.0), **changes
 ):
     attributes = {**ATTRIBUTES, **changes}
-    packed = _C.pack_program("ReduceLROnPlateau", attributes, [min_lr] * groups, list(range(groups)), groups)
+    packed = _C.pack_node("ReduceLROnPlateau", attributes, [[min_lr] * groups], list(range(groups)))
     program = torch.frombuffer(bytearray(packed), dtype=torch.float64).to(device)
-    state = torch.zeros(_C.LAST_LR_OFFSET + groups, dtype=torch.float64, device=device)
+    state = torch.zeros(_C.NODE_STATE_SIZE + groups, dtype=torch.float64, device=device)
     state[: len(counters)] = torch.tensor(counters, dtype=torch.float64)
     masters = torch.full((groups,), lr, dtype=torch.float64, device=device)
     return program, state, masters, masters.to(dtype)
@@ -68,7 +68,7 @@ def test_transition(device, lr_dtype, name, groups):
     program, state, masters, lrs = buffers(groups, device, lr_dtype, counters=before, **changes)
     ops.step_(program, state, masters, lrs, torch.tensor(metric, device=device, dtype=torch.float64), 0.0)
     assert state[:4].tolist() == list(after)
-    assert lrs.tolist() == masters.tolist() == state[_C.LAST_LR_OFFSET :].tolist() == [lr] * groups
+    assert lrs.tolist() == masters.tolist() == state[_C.NODE_STATE_SIZE :].tolist() == [lr] * groups
 
 
 @pytest.mark.parametrize("metric", [None, "host", "device"])
@@ -99,9 +99,48 @@ def test_opcheck(device, lr_dtype):
         torch.library.opcheck(ops.step_, arguments)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_found_inf_skips_the_step(device, dtype):
+    arguments = buffers(3, device, patience=0, counters=(3.0, 2.0, 0.0, 0.0))
+    before = [tensor.clone() for tensor in arguments]
+    ops.step_(*arguments, None, 5.0, found_inf=torch.ones((), dtype=dtype, device=device))
+    assert all(map(torch.equal, arguments, before))
+    ops.step_(*arguments, None, 5.0, found_inf=torch.zeros(1, dtype=dtype, device=device))
+    assert arguments[3].tolist() == [0.5] * 3
+
+
+def composition():
+    """A sequence of a plateau and a chain of two, over two groups."""
+    leaf = _C.pack_node("ReduceLROnPlateau", ATTRIBUTES, [[0.0] * 2], [0, 1])
+    size, state_size = len(leaf) // 8, _C.state_size(leaf)
+    chain = _C.pack_node("ChainedScheduler", {}, [[1.0] * 2], [0, 1], [], 0, 2, 2 * size, 2 * state_size)
+    chain += leaf + leaf
+    below = (2, size + len(chain) // 8, state_size + _C.state_size(chain))
+    packed = _C.pack_node("SequentialLR", {"_milestones": [2]}, [[1.0] * 2], [0, 1], [], 0, *below) + leaf + chain
+    program = torch.frombuffer(bytearray(packed), dtype=torch.float64)
+    masters = torch.ones(2, dtype=torch.float64)
+    state = torch.zeros(_C.state_size(packed), dtype=torch.float64)
+    return program, state, masters, masters.float()
+
+
+def test_no_damage_to_a_composition_is_followed():
+    """Whatever number of the nodes is wrong, the operator notices or stays within its buffers."""
+    whole = composition()[0]
+    ops.step_(*composition(), None, 1.0)
+    refused = 0
+    for index, value in itertools.product(range(len(whole)), (-1.0, 0.5, 1e9, math.nan, math.inf)):
+        program, *buffers = composition()
+        program[index] = value
+        try:
+            ops.step_(program, *buffers, None, 1.0)
+        except RuntimeError as error:
+            refused += MALFORMED in str(error)
+    assert refused > 100
+
+
 def with_changed(changes):
     program, state, masters, lrs = buffers(2)
-    arguments = {"program": program, "state": state, "masters": masters, "lrs": lrs, "metric": None}
+    arguments = {"program": program, "state": state, "masters": masters, "lrs": lrs, "metric": None, "found_inf": None}
     return {**arguments, **{name: change(arguments[name]) for name, change in changes.items()}}
 
 
@@ -124,21 +163,22 @@ BAD_ARGUMENTS = {
     "masters must have one value per LR": {"masters": lambda t: t[:1]},
     "metric must hold exactly one element, got 2": {"metric": lambda _: torch.ones(2)},
     "metric has a dtype without a real value": {"metric": lambda _: torch.tensor(1j)},
+    "found_inf must hold exactly one element, got 2": {"found_inf": lambda _: torch.ones(2)},
     "empty program": {"program": lambda t: t[:1]},
     "short program": {"program": lambda t: t[:-1]},
     "long state": {"state": lambda t: torch.cat([t, t])},
-    "no nodes": {"program": wild(0, 0.0)},
-    "nan nodes": {"program": wild(0, math.nan)},
-    "endless nodes": {"program": wild(0, 1e300)},
-    "other group count": {"program": wild(1, 3.0)},
-    "unknown kind": {"program": wild(2, 99.0)},
-    "negative kind": {"program": wild(2, -1.0)},
-    "subtree past the end": {"program": wild(3, 2.0)},
-    "group parameters out of reach": {"program": wild(4, 1e9)},
-    "table out of reach": {"program": wild(5, 1e9)},
-    "table over the nodes": {"program": wild(5, 0.0)},
-    "endless table": {"program": wild(6, 1e9)},
-    "group parameters over the nodes": {"program": wild(4, 0.0)},
+    "unknown kind": {"program": wild(KIND, 99.0)},
+    "negative kind": {"program": wild(KIND, -1.0)},
+    "nan kind": {"program": wild(KIND, math.nan)},
+    "a leaf with children": {"program": wild(CHILDREN, 1.0)},
+    "a childless composite": {"program": wild(KIND, 15.0)},
+    "another size": {"program": wild(SIZE, 3.0)},
+    "endless size": {"program": wild(SIZE, 1e300)},
+    "nan size": {"program": wild(SIZE, math.nan)},
+    "another state size": {"program": wild(STATE_SIZE, 3.0)},
+    "more parameters": {"program": wild(KIND, 11.0)},
+    "endless table": {"program": wild(TABLE_SIZE, 1e9)},
+    "negative table": {"program": wild(TABLE_SIZE, -1e9)},
 }
 
 
@@ -148,16 +188,16 @@ def test_bad_arguments_raise_and_change_nothing(name):
     before = {key: value.clone() for key, value in arguments.items() if value is not None}
     message = name if " must " in name or "without" in name else MALFORMED
     with pytest.raises(RuntimeError, match=message):
-        ops.step_(*arguments.values(), 1.0)
+        ops.step_(**arguments, value=1.0)
     for key, value in before.items():
         assert torch.equal(arguments[key], value) or value.isnan().any()
 
 
-@pytest.mark.parametrize("event", [-1, 3])
+@pytest.mark.parametrize("event", [-1, 5])
 def test_an_unknown_event_raises_and_changes_nothing(event):
     arguments = buffers(2)
     before = [tensor.clone() for tensor in arguments]
-    with pytest.raises(RuntimeError, match=rf"event must be in 0\.\.2, got {event}"):
+    with pytest.raises(RuntimeError, match=rf"event must be in 0\.\.4, got {event}"):
         ops.step_(*arguments, None, 1.0, event)
     assert all(map(torch.equal, arguments, before))
 

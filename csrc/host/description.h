@@ -18,24 +18,44 @@ enum class Type {
   real,     // an exact Python float: Python computes powers of an int exactly
   count,    // the same, read back as an int where it is whole
   integer,  // an exact Python int that a double holds exactly
-  choice,   // one of two strings, stored as 0 or 1
+  choice,   // one of some strings, stored as its place among them
 };
 
 struct Attribute {
   PyObject* name;
   Type type;
-  PyObject* choices[2] = {nullptr, nullptr};
+  std::vector<PyObject*> choices = {};
+};
+
+// A number that each group has of its own: an item of a list of the scheduler's, or an entry of the group.
+// For the functions of a LambdaLR, which have neither, the caller says what stands for it.
+struct OwnParam {
+  PyObject* name;
+  enum Where { in_list, in_group, functions } where;
+};
+
+enum class TableType {
+  none,
+  milestone_counts,  // a dict
+  milestones,        // a list
+  phases,            // OneCycleLR's list of dicts
+  factors,           // what functions give: on the host they are called at every step, on a device tabulated
 };
 
 struct Description {
   const char* scheduler;
   std::vector<Attribute> params;    // in the order of the schedule's parameter struct
   std::vector<Attribute> counters;  // in the order of its state struct
-  PyObject* group_param;            // attribute with a list of one number per group
-  PyObject* table;                  // attribute with a dict of numbers, or null
+  std::vector<OwnParam> owns;
+  TableType table_type;
+  PyObject* table;  // attribute that holds it
   bool reads_metric;
-  int step_count;  // which counter says whether torch would check the order of the first calls, or -1
-  bool steps_use_group_param = true;  // or only the closed form does
+  int step_count;      // which counter says whether torch would check the order of the first calls, or -1
+  bool steps_use_own;  // or only the closed form does
+  std::vector<OwnParam> momentum;  // the own parameters of the momentum that cycles along, if it does
+
+  // The functions that give each group's factor in Python.
+  bool calls_functions() const { return table_type == TableType::factors; }
 };
 
 inline const Description& description(Kind kind) {
@@ -43,18 +63,37 @@ inline const Description& description(Kind kind) {
   static const std::vector<Description>& all = *[] {
     const Attribute last_epoch = {intern("last_epoch"), Type::integer};
     const std::vector<Attribute> epochs = {last_epoch, {intern("_step_count"), Type::integer}};
-    PyObject* const base_lrs = intern("base_lrs");
     const auto number = [](const char* name) { return Attribute{intern(name), Type::number}; };
+    const auto choice = [](const char* name, const std::vector<const char*>& values) {
+      Attribute attribute = {intern(name), Type::choice};
+      for (const char* value : values) attribute.choices.push_back(intern(value));
+      return attribute;
+    };
+    const auto in_list = [](const char* name) { return OwnParam{intern(name), OwnParam::in_list}; };
+    const auto in_group = [](const char* name) { return OwnParam{intern(name), OwnParam::in_group}; };
+    const OwnParam base = in_list("base_lrs");
+    const OwnParam function = {intern("lr_lambdas"), OwnParam::functions};
     const auto of_epoch = [&](const char* scheduler, std::vector<Attribute> params,
-                              PyObject* table = nullptr) {
-      const bool recursion_uses_base = scheduler == std::string("CosineAnnealingLR");
-      return Description{scheduler, std::move(params),  epochs, base_lrs, table, false,
-                         1,         recursion_uses_base};
+                              std::vector<OwnParam> owns, bool steps_use_own,
+                              std::vector<OwnParam> momentum = {}) {
+      return Description{
+          scheduler,     std::move(params),  epochs, std::move(owns), TableType::none, nullptr, false, 1,
+          steps_use_own, std::move(momentum)};
+    };
+    const auto with_table = [](Description about, TableType type, const char* attribute) {
+      about.table_type = type;
+      about.table = intern(attribute);
+      return about;
+    };
+    const auto composite = [&](const char* scheduler, std::vector<Attribute> counters) {
+      return Description{
+          scheduler, {}, std::move(counters), {in_group("initial_lr")}, TableType::none, nullptr, false, -1,
+          false,     {}};
     };
     return new std::vector<Description>{
         {"ReduceLROnPlateau",
-         {{intern("mode"), Type::choice, {intern("min"), intern("max")}},
-          {intern("threshold_mode"), Type::choice, {intern("rel"), intern("abs")}},
+         {choice("mode", {"min", "max"}),
+          choice("threshold_mode", {"rel", "abs"}),
           number("threshold"),
           number("factor"),
           number("patience"),
@@ -64,24 +103,51 @@ inline const Description& description(Kind kind) {
           number("best"),
           {intern("num_bad_epochs"), Type::integer},
           {intern("cooldown_counter"), Type::integer}},
-         intern("min_lrs"),
+         {in_list("min_lrs")},
+         TableType::none,
          nullptr,
          true,
-         -1},
-        of_epoch("StepLR", {number("step_size"), number("gamma")}),
-        of_epoch("MultiStepLR", {{intern("gamma"), Type::real}}, intern("milestones")),
-        of_epoch("ConstantLR", {number("factor"), number("total_iters")}),
-        of_epoch("LinearLR", {number("start_factor"), number("end_factor"), number("total_iters")}),
-        of_epoch("ExponentialLR", {number("gamma")}),
-        of_epoch("PolynomialLR", {number("total_iters"), number("power")}),
-        of_epoch("CosineAnnealingLR", {number("T_max"), number("eta_min")}),
+         -1,
+         true,
+         {}},
+        of_epoch("StepLR", {number("step_size"), number("gamma")}, {base}, false),
+        with_table(of_epoch("MultiStepLR", {{intern("gamma"), Type::real}}, {base}, false),
+                   TableType::milestone_counts, "milestones"),
+        of_epoch("ConstantLR", {number("factor"), number("total_iters")}, {base}, false),
+        of_epoch("LinearLR", {number("start_factor"), number("end_factor"), number("total_iters")}, {base},
+                 false),
+        of_epoch("ExponentialLR", {number("gamma")}, {base}, false),
+        of_epoch("PolynomialLR", {number("total_iters"), number("power")}, {base}, false),
+        of_epoch("CosineAnnealingLR", {number("T_max"), number("eta_min")}, {base}, true),
         {"CosineAnnealingWarmRestarts",
          {number("T_0"), number("T_mult"), number("eta_min")},
          {last_epoch, {intern("T_cur"), Type::count}, {intern("T_i"), Type::count}},
-         base_lrs,
+         {base},
+         TableType::none,
          nullptr,
          false,
-         -1},
+         -1,
+         true,
+         {}},
+        with_table(of_epoch("LambdaLR", {}, {base, function}, true), TableType::factors, "lr_lambdas"),
+        with_table(of_epoch("MultiplicativeLR", {}, {base, function}, true), TableType::factors,
+                   "lr_lambdas"),
+        of_epoch("CyclicLR",
+                 {number("total_size"),
+                  number("step_ratio"),
+                  choice("mode", {"triangular", "triangular2", "exp_range"}),
+                  choice("scale_mode", {"iterations", "cycle"}),
+                  {intern("gamma"), Type::real}},
+                 {base, in_list("max_lrs")}, true, {in_list("max_momentums"), in_list("base_momentums")}),
+        with_table(
+            of_epoch("OneCycleLR", {choice("_anneal_func_type", {"linear", "cos"}), number("total_steps")},
+                     {in_group("initial_lr"), in_group("max_lr"), in_group("min_lr")}, true,
+                     {in_group("max_momentum"), in_group("base_momentum"), in_group("max_momentum")}),
+            TableType::phases, "_schedule_phases"),
+        of_epoch("SWALR", {choice("_anneal_strategy", {"linear", "cos"}), number("anneal_epochs")},
+                 {in_group("swa_lr")}, true),
+        with_table(composite("SequentialLR", {last_epoch}), TableType::milestones, "_milestones"),
+        composite("ChainedScheduler", {}),
     };
   }();
   return all[static_cast<std::size_t>(kind)];
@@ -124,9 +190,9 @@ inline bool read(const Attribute& attribute, PyObject* value, double& out) {
     case Type::integer: return read_integer(value, out);
     case Type::choice:
       if (!PyUnicode_CheckExact(value)) return false;
-      for (int i = 0; i < 2; ++i) {
+      for (std::size_t i = 0; i < attribute.choices.size(); ++i) {
         if (PyUnicode_Compare(value, attribute.choices[i]) == 0) {
-          out = i;
+          out = static_cast<double>(i);
           return true;
         }
       }
@@ -147,28 +213,6 @@ inline bool read_all(const std::vector<Attribute>& list, PyObject* dict, double*
     PyObject* value = PyDict_GetItemWithError(dict, list[i].name);
     if (value == nullptr || !read(list[i], value, out[i])) return false;
   }
-  return true;
-}
-
-// A dict of numbers as sorted (key, value) pairs; empty for a schedule without one. False if it is no such
-// dict.
-inline bool read_table(const Description& about, PyObject* dict, std::vector<double>& out) {
-  out.clear();
-  if (about.table == nullptr) return true;
-  PyObject* table = PyDict_GetItemWithError(dict, about.table);
-  if (table == nullptr || !PyDict_Check(table)) return false;
-  std::vector<std::pair<double, double>> pairs;
-  PyObject* key = nullptr;
-  PyObject* value = nullptr;
-  for (Py_ssize_t position = 0; PyDict_Next(table, &position, &key, &value);) {
-    std::pair<double, double> pair;
-    if (!read_number(key, pair.first) || !read_integer(value, pair.second) || pair.second < 0.0) {
-      return false;
-    }
-    pairs.push_back(pair);
-  }
-  std::sort(pairs.begin(), pairs.end());
-  for (const auto& [milestone, count] : pairs) out.insert(out.end(), {milestone, count});
   return true;
 }
 

@@ -7,78 +7,15 @@
 
 #include "description.h"
 #include "dict_version.h"
+#include "group_entries.h"
+#include "momentum.h"
 #include "param_groups.h"
 #include "python.h"
+#include "table.h"
 
 namespace fastsched::host {
 
 enum class Outcome { failed = -1, declined = 0, stepped = 1 };
-
-// A learning rate as a Python number; ints are remembered, so that _last_lr gives back what was there.
-struct NumberLR {
-  double value;
-  bool integer;
-
-  static bool read(PyObject* object, NumberLR& out) {
-    if (PyFloat_CheckExact(object)) {
-      out = {PyFloat_AS_DOUBLE(object), false};
-      return true;
-    }
-    out.integer = true;
-    return read_integer(object, out.value);
-  }
-  PyObject* to_python() const { return integer ? PyLong_FromDouble(value) : PyFloat_FromDouble(value); }
-};
-
-// The learning rates of all groups, looked up again only in dicts that changed.
-class NumberGroups {
- public:
-  // False if some group's LR is not a plain number; nothing is written to the groups either way.
-  bool refresh(PyObject* groups) {
-    const std::size_t count = length(groups);
-    if (lrs_.size() != count) {
-      versions_.assign(count, kUnknownVersion);
-      lrs_.resize(count);
-      changed_ = true;
-    }
-    for (std::size_t i = 0; i < count; ++i) {
-      PyObject* group = item(groups, i);
-      if (!PyDict_CheckExact(group)) return false;
-      if (unchanged(group, versions_[i])) continue;
-      PyObject* lr = PyDict_GetItemWithError(group, lr_name());
-      if (lr == nullptr || !NumberLR::read(lr, lrs_[i])) {
-        versions_[i] = kUnknownVersion;
-        return false;
-      }
-      versions_[i] = version(group);
-      changed_ = true;
-    }
-    return true;
-  }
-
-  bool write(PyObject* groups, std::size_t i, PyObject* lr) {
-    PyObject* group = item(groups, i);
-    if (PyDict_SetItem(group, lr_name(), lr) != 0) return false;
-    versions_[i] = version(group);
-    changed_ = true;
-    return NumberLR::read(lr, lrs_[i]);
-  }
-
-  const std::vector<NumberLR>& lrs() const { return lrs_; }
-
-  // Brings a copy up to date; `copy` must be the same vector every time.
-  void copy_changed(std::vector<NumberLR>& copy) {
-    if (changed_) copy = lrs_;
-    changed_ = false;
-  }
-  // The copy was written to by somebody else.
-  void forget_copy() { changed_ = true; }
-
- private:
-  std::vector<DictVersion> versions_;
-  std::vector<NumberLR> lrs_;
-  bool changed_ = true;
-};
 
 class HostEngine {
  public:
@@ -98,6 +35,8 @@ class HostEngine {
         PyDict_GetItemWithError(dict.get(), last_lr_name()) == nullptr) {
       return false;
     }
+    if (!momentum_.read(about_, dict.get())) return false;
+    use_entries();
     Ref groups = param_groups(optimizer_of(dict.get()));
     return groups && groups_.refresh(groups.get()) && refresh(dict.get());
   }
@@ -134,9 +73,10 @@ class HostEngine {
     if (!groups || !groups_.refresh(groups.get())) return Outcome::declined;
 
     NodeState next = counters_;
-    const Table table = {table_.data(), static_cast<std::int64_t>(table_.size())};
     if (!valid_counters(kind_, next.counters)) return Outcome::declined;
-    const Update update = decide(kind_, params_, next.counters, {Event::step, value}, table);
+    Update update = decide(kind_, params_, next.counters, Moment::make(Event::step, value), table());
+    if (update.kind() == Law::idle) return Outcome::declined;
+    if (about_.calls_functions()) return step_by_functions(dict.get(), groups.get(), next);
     if (!about_.reads_metric && !(std::isfinite(update.a) && std::isfinite(update.b))) {
       return Outcome::declined;  // where Python raises: an overflow, a division by zero
     }
@@ -148,6 +88,10 @@ class HostEngine {
     groups_.copy_changed(last_lr_);
     return Outcome::stepped;
   }
+
+  // What the scheduler's functions gave in a step that was declined after they were called, as a list. The
+  // counters have gone on then. Empty otherwise.
+  Ref take_factors() { return std::move(factor_objects_); }
 
   // The caller has looked whether optimizer.step() came first, which torch does at the first step.
   void check_order() { order_checked_ = true; }
@@ -196,17 +140,17 @@ class HostEngine {
   }
 
   // Whether __dict__, and the table in it, are as they were when they were read.
-  bool same(PyObject* dict) const {
-    return unchanged(dict, dict_version_) &&
-           (table_dict_ == nullptr || unchanged(table_dict_, table_version_));
-  }
+  bool same(PyObject* dict) { return unchanged(dict, dict_version_) && table_.same(about_, dict); }
+
+  Table table() const { return {table_.values().data(), static_cast<std::int64_t>(table_.values().size())}; }
 
   // Reads the hyperparameters again, and takes over counters that somebody wrote into __dict__ directly.
   bool refresh(PyObject* dict) {
-    if (!read_all(about_.params, dict, params_) || !read_table(about_, dict, table_) ||
-        !valid_params(kind_, params_)) {
+    if (!read_all(about_.params, dict, params_) || !table_.read(about_, dict) ||
+        !valid_params(kind_, params_) || !momentum_.read(about_, dict)) {
       return false;
     }
+    use_entries();
     NodeState taken = counters_;
     for (std::size_t i = 0; i < about_.counters.size(); ++i) {
       const Attribute& counter = about_.counters[i];
@@ -219,51 +163,95 @@ class HostEngine {
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, last_lr_name());
     optimizer_ = optimizer_of(dict);
-    table_dict_ = about_.table == nullptr ? nullptr : PyDict_GetItemWithError(dict, about_.table);
-    table_version_ = table_dict_ == nullptr ? kUnknownVersion : version(table_dict_);
     dict_version_ = version(dict);
     return true;
   }
 
-  // All new LRs are computed before the first is written, so that an unreadable parameter changes nothing.
-  Outcome update_groups(const Update& update, PyObject* dict, PyObject* groups) {
-    const std::vector<NumberLR>& lrs = groups_.lrs();
-    PyObject* own_list = nullptr;
-    if (uses_own(update.kind())) {
-      own_list = PyDict_GetItemWithError(dict, about_.group_param);
-      if (own_list == nullptr || !PyList_CheckExact(own_list) || length(own_list) != lrs.size()) {
-        return Outcome::declined;
-      }
+  void use_entries() {
+    std::vector<PyObject*> keys = {lr_name()};
+    for (const OwnParam& own : about_.owns) {
+      if (own.where == OwnParam::in_group) keys.push_back(own.name);
     }
-    new_lrs_.resize(lrs.size());
-    for (std::size_t i = 0; i < lrs.size(); ++i) {
-      double own = 0.0;
-      PyObject* own_object = own_list == nullptr ? nullptr : item(own_list, i);
-      if (own_object != nullptr && !read_number(own_object, own)) return Outcome::declined;
+    momentum_.add_keys(keys);
+    groups_.use(keys);
+  }
+
+  // All new values are computed before the first is written, so that an unreadable parameter changes nothing.
+  Outcome update_groups(const Update& update, PyObject* dict, PyObject* groups) {
+    const std::size_t count = groups_.groups();
+    const Number* lrs = groups_.values(lr_name());
+    if (!own_.read_for(update, about_.owns, dict, groups_) ||
+        !momentum_.compute(update, dict, groups, groups_)) {
+      return Outcome::declined;
+    }
+    const Law law = update.kind();
+    const bool always_float = law == Law::cycle || law == Law::anneal_cosine || law == Law::anneal_linear;
+    if (law != Law::reduce && !always_float && own_.has_integers()) return Outcome::declined;
+    Own own = own_.of(count, factors_.data());
+    new_lrs_.resize(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      own.index = static_cast<std::int64_t>(i);
       const Applied applied = apply(update, lrs[i].value, own);
       bool take_own = false;
-      if (update.kind() == Law::reduce) {
+      if (law == Law::reduce) {
         // As Python's max() does: where the bound wins, it is the user's own object that becomes the LR.
-        take_own = PyLong_CheckExact(own_object) && own > lrs[i].value * update.a;
-      } else if (lrs[i].integer || (own_object != nullptr && !PyFloat_CheckExact(own_object))) {
+        take_own = PyLong_CheckExact(own_.object(i)) && own.at(0) > lrs[i].value * update.a;
+      } else if (!always_float && lrs[i].integer) {
         return Outcome::declined;  // Python's int arithmetic may give an int
       }
       new_lrs_[i] = {applied.lr, applied.written, take_own};
     }
-    for (std::size_t i = 0; i < new_lrs_.size(); ++i) {
+    if (!momentum_.write(groups)) return Outcome::failed;
+    for (std::size_t i = 0; i < count; ++i) {
       const NewLR& entry = new_lrs_[i];
       if (!entry.write) continue;
-      Ref lr = entry.take_own ? Ref::borrow(item(own_list, i)) : Ref(PyFloat_FromDouble(entry.value));
-      if (!lr || !groups_.write(groups, i, lr.get())) return Outcome::failed;
+      Ref lr = entry.take_own ? Ref::borrow(own_.object(i)) : Ref(PyFloat_FromDouble(entry.value));
+      if (!lr || !groups_.write(groups, i, 0, lr.get())) return Outcome::failed;
     }
     return Outcome::stepped;
   }
 
+  // LambdaLR and MultiplicativeLR. As in torch the counters have gone on when the functions are called, and
+  // stay so if one raises. The functions are called once for each group, in order, and never again for this
+  // step.
+  Outcome step_by_functions(PyObject* dict, PyObject* groups, const NodeState& next) {
+    PyObject* functions = PyDict_GetItemWithError(dict, about_.table);
+    const std::size_t count = groups_.groups();
+    PyObject* bases = PyDict_GetItemWithError(dict, about_.owns[0].name);
+    if (functions == nullptr || bases == nullptr || !PyList_CheckExact(functions) ||
+        !PyList_CheckExact(bases) || length(functions) != count ||
+        (kind_ == Kind::lambda && length(bases) != count)) {
+      return Outcome::declined;
+    }
+    counters_ = next;
+    Ref epoch(to_python(about_.counters[0], next.counters[0]));
+    Ref called(epoch ? PySequence_Tuple(functions) : nullptr);  // they may change the list
+    Ref factors(called ? PyList_New(static_cast<Py_ssize_t>(count)) : nullptr);
+    if (!factors) return Outcome::failed;
+    factors_.resize(count);
+    bool numbers = true;
+    for (std::size_t i = 0; i < count; ++i) {
+      PyObject* factor =
+          PyObject_CallOneArg(PyTuple_GET_ITEM(called.get(), static_cast<Py_ssize_t>(i)), epoch.get());
+      if (factor == nullptr) return Outcome::failed;
+      PyList_SET_ITEM(factors.get(), static_cast<Py_ssize_t>(i), factor);
+      numbers = numbers && read_number(factor, factors_[i]);
+    }
+    const Law law = kind_ == Kind::lambda ? Law::scale_base_each : Law::scale_each;
+    if (numbers && groups_.refresh(groups) && groups_.groups() == count) {
+      const Outcome outcome = update_groups(Update::make(law), dict, groups);
+      if (outcome == Outcome::stepped) groups_.copy_changed(last_lr_);
+      if (outcome != Outcome::declined) return outcome;
+    }
+    factor_objects_ = std::move(factors);
+    return Outcome::declined;
+  }
+
   bool set_last_lr(PyObject* object) {
     if (!PyList_CheckExact(object)) return false;
-    std::vector<NumberLR> values(length(object));
+    std::vector<Number> values(length(object));
     for (std::size_t i = 0; i < values.size(); ++i) {
-      if (!NumberLR::read(item(object, i), values[i])) return false;
+      if (!Number::read(item(object, i), values[i])) return false;
     }
     last_lr_ = std::move(values);
     groups_.forget_copy();
@@ -301,12 +289,14 @@ class HostEngine {
   DictVersion dict_version_ = kUnknownVersion;
   // Borrowed from the scheduler's __dict__ while that is unchanged.
   PyObject* optimizer_ = nullptr;
-  PyObject* table_dict_ = nullptr;
-  DictVersion table_version_ = kUnknownVersion;
-  std::vector<double> table_;
+  TableReader table_;
   bool order_checked_ = false;
-  NumberGroups groups_;
-  std::vector<NumberLR> last_lr_;
+  GroupEntries groups_;
+  OwnValues own_;
+  Momentum momentum_;
+  std::vector<double> factors_;
+  Ref factor_objects_;
+  std::vector<Number> last_lr_;
   std::vector<NewLR> new_lrs_;
 };
 

@@ -5,8 +5,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "direct_step.h"
 #include "engine.h"
-#include "tensor_binding.h"
+#include "momentum.h"
+#include "program.h"
+#include "watch.h"
 
 namespace py = pybind11;
 
@@ -28,7 +31,10 @@ PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
     double value = 0.0;
     switch (unwrap<HostEngine>(self).step(args[0], args[1], value)) {
       case Outcome::stepped: Py_RETURN_NONE;
-      case Outcome::declined: return PyFloat_FromDouble(value);
+      case Outcome::declined: {
+        PyObject* factors = unwrap<HostEngine>(self).take_factors().release();
+        return factors != nullptr ? factors : PyFloat_FromDouble(value);
+      }
       case Outcome::failed: break;
     }
   } catch (py::error_already_set& error) {
@@ -39,14 +45,32 @@ PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
   return nullptr;
 }
 
+// (event, value)
+PyObject* direct_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  if (count != 2 || !PyLong_Check(args[0]) || !PyFloat_Check(args[1])) {
+    PyErr_SetString(PyExc_TypeError, "step() takes an event, an int, and a value, a float");
+    return nullptr;
+  }
+  const long event = PyLong_AsLong(args[0]);
+  if (event < 0 || event >= kEvents) {
+    PyErr_Format(PyExc_ValueError, "event must be in 0..%d, got %ld", kEvents - 1, event);
+    return nullptr;
+  }
+  unwrap<DirectStep>(self).step(static_cast<Event>(event), PyFloat_AS_DOUBLE(args[1]));
+  Py_RETURN_NONE;
+}
+
 PyObject* watch_changed(PyObject* self, PyObject* scheduler) {
   return PyBool_FromLong(unwrap<Watch>(self).changed(scheduler));
 }
 
 // The methods called at every step bypass pybind11's dispatcher, which costs as much as the step itself.
-PyMethodDef step_method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(host_engine_step)),
-                           METH_FASTCALL,
-                           "step(scheduler, metric): None, or the metric as a float if the engine declines"};
+PyMethodDef step_method = {
+    "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(host_engine_step)), METH_FASTCALL,
+    "step(scheduler, metric): None; if the engine declines, the metric as a float, or the list of "
+    "factors that a LambdaLR's functions gave"};
+PyMethodDef direct_step_method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(direct_step)),
+                                  METH_FASTCALL, "step(event, value): one step; an Event and its value"};
 PyMethodDef changed_method = {"changed", watch_changed, METH_O,
                               "changed(scheduler): whether the buffers no longer fit the scheduler"};
 
@@ -145,8 +169,18 @@ py::list param_names(const std::string& scheduler) {
   const Description& about = description(kind_of(scheduler));
   py::list names;
   for (const Attribute& param : about.params) names.append(py::handle(param.name));
-  names.append(py::handle(about.group_param));
+  for (const OwnParam& own : about.owns) {
+    if (own.where != OwnParam::in_group) names.append(py::handle(own.name));
+  }
   if (about.table != nullptr) names.append(py::handle(about.table));
+  return names;
+}
+
+// (name, "list" | "group" | "functions") of each own parameter, in order.
+py::list described(const std::vector<OwnParam>& owns) {
+  static const char* const where[] = {"list", "group", "functions"};
+  py::list names;
+  for (const OwnParam& own : owns) names.append(py::make_tuple(py::handle(own.name), where[own.where]));
   return names;
 }
 
@@ -158,7 +192,8 @@ PYBIND11_MODULE(_C, module) {
   dict_versions_trusted = probe_dict_versions();
   module.attr("dict_versions_trusted") = dict_versions_trusted;
   module.attr("NODE_COUNTERS") = fastsched::kNodeCounters;
-  module.attr("LAST_LR_OFFSET") = fastsched::last_lr_offset(1);
+  module.attr("NODE_SIZE") = fastsched::kNodeSize;
+  module.attr("NODE_STATE_SIZE") = fastsched::kNodeStateSize;
 
   py::class_<HostEngine> engine(module, "HostEngine");
   engine
@@ -175,6 +210,7 @@ PYBIND11_MODULE(_C, module) {
       // Hyperparameters are read again at the next step, and the LRs are exact as they are.
       .def("refresh", [](HostEngine&, py::object) {})
       .def("resume", [](HostEngine&) {})
+      .def("leave", [](HostEngine&) {})
       .def("check_order", &HostEngine::check_order);
   add_method(engine, step_method);
 
@@ -182,28 +218,62 @@ PYBIND11_MODULE(_C, module) {
   watch.def(py::init<const std::string&>(), py::arg("scheduler"))
       .def("mark_attributes",
            [](Watch& self, py::object scheduler) { self.mark_attributes(scheduler.ptr()); })
-      .def("mark_groups", &Watch::mark_groups);
+      .def("mark_groups", &Watch::mark_groups)
+      .def("mark_children", &Watch::mark_children)
+      .def("holds", &Watch::holds)
+      .def("leave", &Watch::leave);
   add_method(watch, changed_method);
 
-  module.def("pack_program", &pack_program, py::arg("scheduler"), py::arg("attributes"), py::arg("own"),
-             py::arg("indices"), py::arg("all_groups"));
+  py::class_<DirectStep> direct(module, "DirectStep");
+  direct.def(py::init<std::uintptr_t, std::int64_t, std::uintptr_t, std::int64_t, std::uintptr_t,
+                      std::uintptr_t, std::int64_t, bool>(),
+             py::arg("program"), py::arg("program_size"), py::arg("state"), py::arg("state_size"),
+             py::arg("masters"), py::arg("lrs"), py::arg("groups"), py::arg("float32"));
+  add_method(direct, direct_step_method);
+
+  py::class_<HostMomentum>(module, "HostMomentum")
+      .def(py::init<const std::string&>(), py::arg("scheduler"))
+      .def("set", &HostMomentum::set, py::arg("index"), py::arg("counter"))
+      .def("step", &HostMomentum::step);
+
+  module.def(
+      "pack_node",
+      [](const std::string& scheduler, const py::dict& attributes, const std::vector<py::list>& owns,
+         const std::vector<std::size_t>& indices, const std::vector<double>& factors, std::size_t columns,
+         std::size_t children, std::size_t children_size, std::size_t children_state_size) {
+        return pack_node(scheduler, attributes, owns, indices, factors, columns,
+                         {children, children_size, children_state_size});
+      },
+      py::arg("scheduler"), py::arg("attributes"), py::arg("owns"), py::arg("indices"),
+      py::arg("factors") = std::vector<double>(), py::arg("columns") = 0, py::arg("children") = 0,
+      py::arg("children_size") = 0, py::arg("children_state_size") = 0);
+  module.def(
+      "state_size",
+      [](const std::string& program) {
+        if (program.size() < sizeof(fastsched::Node)) throw py::value_error("not a program");
+        return static_cast<std::size_t>(fastsched::load<fastsched::Node>(program.data()).state_size);
+      },
+      py::arg("program"));
+  module.def("run_program", &run_program, py::arg("program"), py::arg("lrs"), py::arg("steps"));
   module.def("pack_counters", &pack_counters, py::arg("scheduler"), py::arg("attributes"));
   module.def("pack_counter", &pack_counter, py::arg("scheduler"), py::arg("name"), py::arg("value"));
   module.def("unpack_counters", &unpack_counters, py::arg("scheduler"), py::arg("counters"));
   module.def("param_names", &param_names, py::arg("scheduler"));
   module.def(
-      "group_param",
-      [](const std::string& scheduler) {
-        return py::reinterpret_borrow<py::str>(description(kind_of(scheduler)).group_param);
-      },
+      "own_params",
+      [](const std::string& scheduler) { return described(description(kind_of(scheduler)).owns); },
+      py::arg("scheduler"));
+  module.def(
+      "momentum_params",
+      [](const std::string& scheduler) { return described(description(kind_of(scheduler)).momentum); },
       py::arg("scheduler"));
   module.def(
       "reads_metric",
       [](const std::string& scheduler) { return description(kind_of(scheduler)).reads_metric; },
       py::arg("scheduler"));
   module.def(
-      "steps_use_group_param",
-      [](const std::string& scheduler) { return description(kind_of(scheduler)).steps_use_group_param; },
+      "steps_use_own",
+      [](const std::string& scheduler) { return description(kind_of(scheduler)).steps_use_own; },
       py::arg("scheduler"));
   module.def("counter_names", &counter_names, py::arg("scheduler"));
 }

@@ -1,13 +1,13 @@
 // What both backends of step_ check before they touch a byte.
 #pragma once
 
-#include "../schedule/step.h"
+#include "../schedule/step_on_host.h"
 #include "stable.h"
 
 namespace fastsched::ops {
 
-// The metric where it lies: an address for the device to read, or a number the host already has.
-struct Metric {
+// A number where it lies: an address for the device to read, or a value the host already has.
+struct Operand {
   const void* address;  // null: use value
   ScalarType type;
   double value;
@@ -15,7 +15,7 @@ struct Metric {
   FASTSCHED_HD double read() const { return address != nullptr ? load_scalar(address, type) : value; }
 };
 
-inline ScalarType scalar_type(const Tensor& metric) {
+inline ScalarType scalar_type(const Tensor& number, const char* name) {
   static const struct {
     std::int32_t code;
     ScalarType type;
@@ -26,13 +26,12 @@ inline ScalarType scalar_type(const Tensor& metric) {
       {aoti_torch_dtype_int16(), ScalarType::i16},   {aoti_torch_dtype_int8(), ScalarType::i8},
       {aoti_torch_dtype_uint8(), ScalarType::u8},    {aoti_torch_dtype_bool(), ScalarType::boolean},
   };
-  const std::int32_t code = dtype_code(metric);
+  const std::int32_t code = dtype_code(number);
   for (const auto& entry : known) {
     if (entry.code == code) return entry.type;
   }
-  STD_TORCH_CHECK(false,
-                  "fastsched::step_: metric has a dtype without a real value to compare; cast it with ",
-                  "metric.double()");
+  STD_TORCH_CHECK(false, "fastsched::step_: ", name,
+                  " has a dtype without a real value to compare; cast it with ", name, ".double()");
   return ScalarType::f64;
 }
 
@@ -68,16 +67,32 @@ inline Event check_event(std::int64_t event) {
   return static_cast<Event>(event);
 }
 
-// A metric on the host is read here, wherever the learning rates are; one on their device is left there.
-inline Metric check_metric(const OptionalTensor& metric, double value, const Tensor& lrs) {
-  if (!metric.has_value()) return {nullptr, ScalarType::f64, value};
-  STD_TORCH_CHECK(metric->numel() == 1, "fastsched::step_: metric must hold exactly one element, got ",
-                  metric->numel());
-  const ScalarType type = scalar_type(*metric);
-  if (metric->is_cpu()) return {nullptr, type, load_scalar(metric->data_ptr(), type)};
-  STD_TORCH_CHECK(same_device(*metric, lrs),
-                  "fastsched::step_: metric must be on the host or on the same device as lrs");
-  return {metric->data_ptr(), type, 0.0};
+// A number on the host is read here, wherever the learning rates are; one on their device is left there.
+inline Operand check_number(const OptionalTensor& number, double value, const Tensor& lrs, const char* name) {
+  if (!number.has_value()) return {nullptr, ScalarType::f64, value};
+  STD_TORCH_CHECK(number->numel() == 1, "fastsched::step_: ", name, " must hold exactly one element, got ",
+                  number->numel());
+  const ScalarType type = scalar_type(*number, name);
+  if (number->is_cpu()) return {nullptr, type, load_scalar(number->data_ptr(), type)};
+  STD_TORCH_CHECK(same_device(*number, lrs), "fastsched::step_: ", name,
+                  " must be on the host or on the same device as lrs");
+  return {number->data_ptr(), type, 0.0};
+}
+
+// What one step is called with besides its buffers.
+struct Call {
+  Event event;
+  Operand metric;
+  Operand found_inf;
+
+  FASTSCHED_HD bool skipped() const { return found_inf.read() != 0.0; }
+  FASTSCHED_HD Moment moment() const { return Moment::make(event, metric.read()); }
+};
+
+inline Call check_call(const OptionalTensor& metric, const OptionalTensor& found_inf, double value,
+                       std::int64_t event, const Tensor& lrs) {
+  return {check_event(event), check_number(metric, value, lrs, "metric"),
+          check_number(found_inf, 0.0, lrs, "found_inf")};
 }
 
 }  // namespace fastsched::ops

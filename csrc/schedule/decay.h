@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "host_device.h"
+#include "layout.h"
 #include "moment.h"
 #include "update.h"
 
@@ -19,19 +20,14 @@ struct EpochState {
   double step_count;
 
   FASTSCHED_HD bool valid() const { return true; }
+  FASTSCHED_HD void reset() { *this = {-1.0, 0.0}; }
 
   // Counts the step and returns the epoch that it leads to.
   FASTSCHED_HD double advance(const Moment& moment) {
     if (!moment.closed_form()) step_count += 1.0;
-    last_epoch = moment.closed_form() ? moment.value : last_epoch + 1.0;
+    last_epoch = moment.closed_form() ? moment.epoch() : last_epoch + 1.0;
     return last_epoch;
   }
-};
-
-// Sorted (milestone, multiplicity) pairs.
-struct Table {
-  const double* values;
-  std::int64_t size;  // in doubles
 };
 
 FASTSCHED_HD double smaller(double a, double b) { return b < a ? b : a; }
@@ -51,7 +47,8 @@ FASTSCHED_HD Update decide(const StepDecay& p, EpochState& state, const Moment& 
   return Update::scale(p.gamma);
 }
 
-// lr * gamma^n at a milestone that is listed n times; base * gamma^(milestones up to t).
+// lr * gamma^n at a milestone that is listed n times; base * gamma^(milestones up to t). The table has sorted
+// (milestone, n) pairs.
 struct MultiStepDecay {
   double gamma;
 
@@ -152,14 +149,15 @@ struct CosineAnnealing {
 
 FASTSCHED_HD Update decide(const CosineAnnealing& p, EpochState& state, const Moment& moment, const Table&) {
   const double t = state.advance(moment);
-  if (moment.closed_form()) return Update::anneal_base(p.eta_min, 1.0 + cos(kPi * t / p.t_max));
+  if (moment.closed_form()) return Update::make(Law::anneal_base, p.eta_min, 1.0 + cos(kPi * t / p.t_max));
   if (moment.event == Event::initial) return Update::hold();
-  if (state.step_count == 1.0 && t > 0.0) return Update::anneal_base(p.eta_min, 1.0 + cos(t * kPi / p.t_max));
+  if (state.step_count == 1.0 && t > 0.0)
+    return Update::make(Law::anneal_base, p.eta_min, 1.0 + cos(t * kPi / p.t_max));
   if (fmod(t - 1.0 - p.t_max, 2.0 * p.t_max) == 0.0) {
-    return Update::raise_by_base(p.eta_min, 1.0 - cos(kPi / p.t_max));
+    return Update::make(Law::raise_by_base, p.eta_min, 1.0 - cos(kPi / p.t_max));
   }
-  return Update::scale_above(p.eta_min,
-                             (1.0 + cos(kPi * t / p.t_max)) / (1.0 + cos(kPi * (t - 1.0) / p.t_max)));
+  return Update::make(Law::scale_above, p.eta_min,
+                      (1.0 + cos(kPi * t / p.t_max)) / (1.0 + cos(kPi * (t - 1.0) / p.t_max)));
 }
 
 // The same with restarts: t counts from the last one, and the period grows by T_mult at each.
@@ -177,6 +175,7 @@ struct WarmRestartsState {
   double t_i;
 
   FASTSCHED_HD bool valid() const { return t_i > 0.0 && t_i - t_i == 0.0 && t_cur - t_cur == 0.0; }  // finite
+  FASTSCHED_HD void reset() { last_epoch = -1.0; }
 };
 
 FASTSCHED_HD void jump(const WarmRestarts& p, WarmRestartsState& state, double epoch) {
@@ -196,7 +195,7 @@ FASTSCHED_HD void jump(const WarmRestarts& p, WarmRestartsState& state, double e
 FASTSCHED_HD Update decide(const WarmRestarts& p, WarmRestartsState& state, const Moment& moment,
                            const Table&) {
   if (moment.closed_form()) {
-    jump(p, state, moment.value);
+    jump(p, state, moment.epoch());
   } else if (state.last_epoch < 0.0) {
     jump(p, state, 0.0);
   } else {
@@ -207,7 +206,62 @@ FASTSCHED_HD Update decide(const WarmRestarts& p, WarmRestartsState& state, cons
       state.t_i *= p.t_mult;
     }
   }
-  return Update::anneal_base(p.eta_min, 1.0 + cos(kPi * state.t_cur / state.t_i));
+  return Update::make(Law::anneal_base, p.eta_min, 1.0 + cos(kPi * state.t_cur / state.t_i));
+}
+
+// From whatever the learning rate is to the group's own, along a line or a cosine
+// (torch.optim.swa_utils.SWALR, Izmailov et al., arXiv:1803.05407). Each step first undoes the share of the
+// way that came before it.
+struct Averaging {
+  double cosine;
+  double anneal_epochs;
+
+  FASTSCHED_HD bool valid() const { return true; }
+
+  // The share of the way after this many steps.
+  FASTSCHED_HD double share(double steps) const {
+    const double t = steps / (anneal_epochs > 1.0 ? anneal_epochs : 1.0);
+    const double clamped = t < 0.0 ? 0.0 : smaller(t, 1.0);
+    return cosine != 0.0 ? (1.0 - cos(kPi * clamped)) / 2.0 : clamped;
+  }
+};
+
+FASTSCHED_HD Update decide(const Averaging& p, EpochState& state, const Moment& moment, const Table&) {
+  state.advance(moment);
+  const double steps = state.step_count - 1.0;
+  const double taken = p.anneal_epochs == 0.0 && steps < 1.0 ? 1.0 : steps;
+  return Update::make(Law::approach, p.share(taken), p.share(taken - 1.0));
+}
+
+// Factors that a Python function gave for every epoch, tabulated: rows of one factor per distinct function.
+// Beyond the table the learning rate stays.
+struct Factors {
+  double columns;
+
+  FASTSCHED_HD bool valid() const { return true; }
+
+  FASTSCHED_HD Update at(double t, const Table& table, Law law) const {
+    const double row = t * columns;
+    if (!(row >= 0.0 && row + columns <= static_cast<double>(table.size))) return Update::hold();
+    return Update::make(law, row);
+  }
+};
+
+// base * factor(t).
+struct LambdaFactor : Factors {};
+
+FASTSCHED_HD Update decide(const LambdaFactor& p, EpochState& state, const Moment& moment,
+                           const Table& table) {
+  return p.at(state.advance(moment), table, Law::scale_base_each);
+}
+
+// lr * factor(t).
+struct MultiplicativeFactor : Factors {};
+
+FASTSCHED_HD Update decide(const MultiplicativeFactor& p, EpochState& state, const Moment& moment,
+                           const Table& table) {
+  const double t = state.advance(moment);
+  return moment.event == Event::initial ? Update::hold() : p.at(t, table, Law::scale_each);
 }
 
 }  // namespace fastsched

@@ -2,10 +2,11 @@
 // schedule is a struct and a decide() in a header like decay.h, a Kind in layout.h and a line here.
 #pragma once
 
+#include "composite.h"
+#include "cycle.h"
 #include "decay.h"
 #include "layout.h"
 #include "plateau.h"
-#include "scalar.h"
 
 namespace fastsched {
 
@@ -30,8 +31,20 @@ FASTSCHED_HD auto dispatch(Kind kind, Visit visit) {
     case Kind::polynomial: return visit(Schedule<PolynomialDecay, EpochState>{});
     case Kind::cosine: return visit(Schedule<CosineAnnealing, EpochState>{});
     case Kind::warm_restarts: return visit(Schedule<WarmRestarts, WarmRestartsState>{});
+    case Kind::lambda: return visit(Schedule<LambdaFactor, EpochState>{});
+    case Kind::multiplicative: return visit(Schedule<MultiplicativeFactor, EpochState>{});
+    case Kind::cyclic: return visit(Schedule<Cyclic, EpochState>{});
+    case Kind::one_cycle: return visit(Schedule<OneCycle, EpochState>{});
+    case Kind::swa: return visit(Schedule<Averaging, EpochState>{});
+    case Kind::sequential:
+    case Kind::chained: return visit(Schedule<Composite, SequenceState>{});
   }
   return visit(Schedule<Plateau, PlateauState>{});
+}
+
+// A composite alone decides nothing: conduct() does, which sees its children.
+FASTSCHED_HD Update decide(const Composite&, SequenceState&, const Moment&, const Table&) {
+  return Update::idle();
 }
 
 struct Decide {
@@ -42,14 +55,20 @@ struct Decide {
 
   template <typename S>
   FASTSCHED_HD Update operator()(S) const {
+    if (moment.event == Event::idle) return Update::idle();
     auto state = load<typename S::State>(counters);
-    const Update update = decide(load<typename S::Params>(params), state, moment, table);
+    Moment now = moment;
+    if (moment.event == Event::begin) {
+      state.reset();
+      now = {Event::initial, 0.0, false};
+    }
+    const Update update = decide(load<typename S::Params>(params), state, now, table);
     memcpy(counters, &state, sizeof(state));
     return update;
   }
 };
 
-// Advances the counters of one node and says what that does to the learning rates.
+// Advances the counters of one leaf and says what that does to the learning rates.
 FASTSCHED_HD Update decide(Kind kind, const double* params, double* counters, const Moment& moment,
                            const Table& table) {
   return dispatch(kind, Decide{params, counters, moment, table});

@@ -1,17 +1,18 @@
-// How a schedule lies in float64 buffers, so that a composition is one argument of one operator.
+// How a schedule lies in float64 buffers, so that a composition of any depth is one argument of one operator.
 //
-//   program  Header | Node x nodes | tables and per-group parameters    what the user configured; read only
-//   state    NodeState x nodes | Update x nodes | last_lr x groups      counters, scratch, the LRs last
-//   written
+//   program  Node | own parameters x groups | table | the children's programs    read only
+//   state    NodeState | last_lr x groups, of a leaf | the children's states              counters, LRs
+//                                                                                         last written
 //
-// Nodes stand in pre-order: a composite before its children, `end` one past its subtree. Integers are
-// stored as doubles, exact up to 2^53.
+// A subtree is contiguous in both: a child's slices are a program and a state of their own, and the child may
+// be stepped alone. Integers are stored as doubles, exact up to 2^53.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "host_device.h"
+#include "scalar.h"
 #include "update.h"
 
 namespace fastsched {
@@ -26,40 +27,92 @@ enum class Kind : int {
   polynomial,
   cosine,
   warm_restarts,
+  lambda,
+  multiplicative,
+  cyclic,
+  one_cycle,
+  swa,
+  sequential,
+  chained,
 };
-inline constexpr int kKinds = 9;
+inline constexpr int kKinds = 16;
 
-struct Header {
-  double nodes;
-  double groups;
-};
+FASTSCHED_HD constexpr bool is_composite(Kind kind) {
+  return kind == Kind::sequential || kind == Kind::chained;
+}
+
+// How many parameters each group has of its own.
+FASTSCHED_HD constexpr int own_params(Kind kind) {
+  if (kind == Kind::lambda || kind == Kind::multiplicative || kind == Kind::cyclic) return 2;
+  return kind == Kind::one_cycle ? 3 : 1;
+}
 
 inline constexpr int kNodeParams = 11;
 inline constexpr int kNodeCounters = 6;
 
 struct Node {
-  double kind;         // a Kind
-  double end;          // index one past the last node of this subtree
-  double group_param;  // offset in program of this node's per-group parameters; groups of them
-  double table;        // offset in program of this node's table
+  double kind_number;  // a Kind
+  double size;         // of the subtree in program
+  double state_size;   // of the subtree in state
+  double children;
   double table_size;
   double params[kNodeParams];
+
+  FASTSCHED_HD Kind kind() const { return static_cast<Kind>(static_cast<int>(kind_number)); }
 };
 
 struct NodeState {
   double counters[kNodeCounters];
+  // What this step means to the node and does to the learning rates: written by a step for itself.
+  double event;
+  Update update;
 };
 
-inline constexpr int kHeaderSize = sizeof(Header) / sizeof(double);
 inline constexpr int kNodeSize = sizeof(Node) / sizeof(double);
-inline constexpr int kUpdateSize = sizeof(Update) / sizeof(double);
+inline constexpr int kNodeStateSize = sizeof(NodeState) / sizeof(double);
+inline constexpr int kEventOffset = offsetof(NodeState, event) / sizeof(double);
+inline constexpr int kUpdateOffset = offsetof(NodeState, update) / sizeof(double);
 
-FASTSCHED_HD constexpr std::int64_t updates_offset(std::int64_t nodes) { return nodes * kNodeCounters; }
-FASTSCHED_HD constexpr std::int64_t last_lr_offset(std::int64_t nodes) {
-  return nodes * (kNodeCounters + kUpdateSize);
+// Sizes as doubles, as they are stored and checked: a wild value must not be cast to an integer first.
+FASTSCHED_HD double own_program_size(const Node& node, double groups) {
+  return kNodeSize + own_params(node.kind()) * groups + node.table_size;
 }
-FASTSCHED_HD constexpr std::int64_t state_size(std::int64_t nodes, std::int64_t groups) {
-  return last_lr_offset(nodes) + groups;
+FASTSCHED_HD double own_state_size(const Node& node, double groups) {
+  return kNodeStateSize + (is_composite(node.kind()) ? 0.0 : groups);
 }
+
+// Sorted or otherwise ordered numbers of a schedule: milestones, phases, factors.
+struct Table {
+  const double* values;
+  std::int64_t size;
+};
+
+// A node in its buffers.
+struct Place {
+  const double* program;
+  double* state;
+
+  FASTSCHED_HD Node node() const { return load<Node>(program); }
+  FASTSCHED_HD Kind kind() const { return static_cast<Kind>(static_cast<int>(program[0])); }
+  FASTSCHED_HD double* counters() const { return state; }
+  FASTSCHED_HD double& event() const { return state[kEventOffset]; }
+  FASTSCHED_HD double* update() const { return state + kUpdateOffset; }
+  FASTSCHED_HD double* last_lrs() const { return state + kNodeStateSize; }
+  FASTSCHED_HD const double* own() const { return program + kNodeSize; }
+  FASTSCHED_HD Table table(const Node& node, std::int64_t groups) const {
+    return {own() + own_params(node.kind()) * groups, static_cast<std::int64_t>(node.table_size)};
+  }
+  // The next node in pre-order: of a composite its first child.
+  FASTSCHED_HD Place next(const Node& node, std::int64_t groups) const {
+    const auto count = static_cast<double>(groups);
+    return {program + static_cast<std::int64_t>(own_program_size(node, count)),
+            state + static_cast<std::int64_t>(own_state_size(node, count))};
+  }
+  // The node after the whole subtree.
+  FASTSCHED_HD Place after(const Node& node) const {
+    return {program + static_cast<std::int64_t>(node.size),
+            state + static_cast<std::int64_t>(node.state_size)};
+  }
+};
 
 }  // namespace fastsched

@@ -6,18 +6,29 @@
 namespace fastsched {
 
 enum class Event : int {
-  step = 0,      // on to the next epoch, or take note of a metric
-  initial = 1,   // the step that constructing a scheduler makes
-  at_epoch = 2,  // to the epoch Moment::value by the closed form, without counting a step
+  step = 0,        // on to the next epoch, or take note of a metric
+  initial = 1,     // the step that constructing a scheduler makes
+  at_epoch = 2,    // to the epoch Moment::value by the closed form, without counting a step
+  unmeasured = 3,  // a step without a metric
+  // What a composite makes of these for its children:
+  begin = 4,    // as constructed, and the initial step
+  restart = 5,  // to epoch 0 in the middle of a run
+  idle = 6,     // not its turn
 };
 
-inline constexpr int kEvents = 3;
+inline constexpr int kEvents = 5;  // those that an operator may be called with
 
 struct Moment {
   Event event;
-  double value;  // the metric, or the epoch to go to
+  double value;   // the metric, or the epoch to go to
+  bool measured;  // whether there is a metric
 
-  FASTSCHED_HD bool closed_form() const { return event == Event::at_epoch; }
+  FASTSCHED_HD static Moment make(Event event, double value) {
+    const bool measured = event == Event::step;
+    return {event == Event::unmeasured ? Event::step : event, value, measured};
+  }
+  FASTSCHED_HD bool closed_form() const { return event == Event::at_epoch || event == Event::restart; }
+  FASTSCHED_HD double epoch() const { return event == Event::at_epoch ? value : 0.0; }
 };
 
 }  // namespace fastsched

@@ -1,8 +1,8 @@
 // Reduce on plateau, as torch.optim.lr_scheduler.ReduceLROnPlateau (torch 2.13) decides it.
 #pragma once
 
-#include "decay.h"
 #include "host_device.h"
+#include "layout.h"
 #include "moment.h"
 #include "update.h"
 
@@ -41,11 +41,13 @@ struct PlateauState {
   double cooldown_counter;
 
   FASTSCHED_HD bool valid() const { return true; }
+  FASTSCHED_HD void reset() {}
 };
 
 // One step. The order is torch's: count the metric as better or bad; let a running cooldown forgive a bad
 // epoch; only then compare with patience.
 FASTSCHED_HD Update decide(const Plateau& plateau, PlateauState& state, const Moment& moment, const Table&) {
+  if (!moment.measured) return Update::hold();
   const double metric = moment.value;
   state.last_epoch += 1.0;
   if (plateau.improved(metric, state.best)) {
@@ -61,7 +63,7 @@ FASTSCHED_HD Update decide(const Plateau& plateau, PlateauState& state, const Mo
   if (!(state.num_bad_epochs > plateau.patience)) return Update::hold();
   state.cooldown_counter = plateau.cooldown;
   state.num_bad_epochs = 0.0;
-  return Update::reduce(plateau.factor, plateau.eps);
+  return Update::make(Law::reduce, plateau.factor, plateau.eps);
 }
 
 }  // namespace fastsched

@@ -1,5 +1,5 @@
-// One step of a whole program over flat buffers: decide once, then update every group. The CPU operator does
-// both in a row; in the CUDA kernel one thread decides and all of them update.
+// One step of a whole program over flat buffers: decide once, then update every group. On the CPU both in a
+// row; in the CUDA kernel one thread decides and all of them update.
 #pragma once
 
 #include "kinds.h"
@@ -16,59 +16,81 @@ struct Buffers {
   std::int64_t groups;
 };
 
-// A buffer that does not hold what it claims must be found before anything is written. Compared as doubles:
-// a wild value must not be cast to an integer first.
+// The nodes of a program in pre-order: `for (Walk walk(buffers); walk.more(); walk.next())`.
+class Walk {
+ public:
+  FASTSCHED_HD explicit Walk(const Buffers& buffers)
+      : place_{buffers.program, buffers.state},
+        end_(buffers.program + buffers.program_size),
+        groups_(buffers.groups) {}
+
+  FASTSCHED_HD bool more() const { return place_.program < end_; }
+  FASTSCHED_HD void next() { place_ = place_.next(place_.node(), groups_); }
+  FASTSCHED_HD const Place& place() const { return place_; }
+  // The own parameters of the first group.
+  FASTSCHED_HD Own own(const Node& node) const {
+    return {place_.own(), groups_, 0, place_.table(node, groups_).values};
+  }
+
+ private:
+  Place place_;
+  const double* end_;
+  std::int64_t groups_;
+};
+
+// A buffer that does not hold what it claims must be found before anything is written: every node lies within
+// the buffers, and the children of each fill it exactly.
 FASTSCHED_HD bool well_formed(const Buffers& buffers) {
-  const auto program_size = static_cast<double>(buffers.program_size);
   const auto groups = static_cast<double>(buffers.groups);
-  if (program_size < kHeaderSize) return false;
-  const Header header = load<Header>(buffers.program);
-  const double group_params = kHeaderSize + header.nodes * kNodeSize;
-  if (!(header.nodes >= 1.0 && header.groups == groups && group_params <= program_size)) return false;
-  const auto nodes = static_cast<std::int64_t>(header.nodes);
-  if (buffers.state_size != state_size(nodes, buffers.groups)) return false;
-  for (std::int64_t i = 0; i < nodes; ++i) {
-    const Node node = load<Node>(buffers.program + kHeaderSize + i * kNodeSize);
-    const bool known = node.kind >= 0.0 && node.kind < kKinds;
-    const bool nested = node.end > static_cast<double>(i) && node.end <= header.nodes;
-    const bool reachable = node.group_param >= group_params && node.group_param + groups <= program_size;
-    const bool tabled =
-        node.table_size >= 0.0 && node.table >= group_params && node.table + node.table_size <= program_size;
-    if (!(known && nested && reachable && tabled)) return false;
+  const double* const end = buffers.program + buffers.program_size;
+  Place place = {buffers.program, buffers.state};
+  double state_left = static_cast<double>(buffers.state_size);
+  bool root = true;
+  while (place.program < end) {
+    const auto left = static_cast<double>(end - place.program);
+    if (left < kNodeSize) return false;
+    const Node node = place.node();
+    const bool known = node.kind_number >= 0.0 && node.kind_number < kKinds;
+    if (!(known && node.table_size >= (node.kind() == Kind::one_cycle ? 1.0 : 0.0))) return false;
+    const double own = own_program_size(node, groups);
+    const double own_state = own_state_size(node, groups);
+    if (!(own <= left && own_state <= state_left && node.size >= own && node.size <= left)) return false;
+    if (!(node.state_size >= own_state && node.state_size <= state_left)) return false;
+    if (root && !(node.size == left && node.state_size == state_left)) return false;
+    if (is_composite(node.kind()) ? !(node.children >= 1.0) || node.table_size > node.children - 1.0
+                                  : node.children != 0.0) {
+      return false;
+    }
+    double filled = own;
+    double state_filled = own_state;
+    for (double i = 0.0; i < node.children; i += 1.0) {
+      if (filled + kNodeSize > node.size) return false;
+      const Node child = load<Node>(place.program + static_cast<std::int64_t>(filled));
+      if (!(child.size >= kNodeSize && child.state_size >= kNodeStateSize)) return false;
+      filled += child.size;
+      state_filled += child.state_size;
+    }
+    if (filled != node.size || state_filled != node.state_size) return false;
+    place = place.next(node, buffers.groups);
+    state_left -= own_state;
+    root = false;
   }
-  return true;
+  return !root && state_left == 0.0;
 }
 
-FASTSCHED_HD std::int64_t node_count(const Buffers& buffers) {
-  return static_cast<std::int64_t>(load<Header>(buffers.program).nodes);
-}
-
-// Advances every node's counters and leaves its Update in the state's scratch.
+// Advances the counters of every node whose turn it is and leaves its Update in the state.
 FASTSCHED_HD void decide_all(const Buffers& buffers, const Moment& moment) {
-  const std::int64_t nodes = node_count(buffers);
-  double* updates = buffers.state + updates_offset(nodes);
-  for (std::int64_t i = 0; i < nodes; ++i) {
-    const Node node = load<Node>(buffers.program + kHeaderSize + i * kNodeSize);
-    const Table table = {buffers.program + static_cast<std::int64_t>(node.table),
-                         static_cast<std::int64_t>(node.table_size)};
-    const Update update = decide(static_cast<Kind>(static_cast<int>(node.kind)), node.params,
-                                 buffers.state + i * kNodeCounters, moment, table);
-    memcpy(updates + i * kUpdateSize, &update, sizeof(update));
+  Walk walk(buffers);
+  tell(walk.place(), moment.event);
+  for (; walk.more(); walk.next()) {
+    const Place& place = walk.place();
+    const Node node = place.node();
+    const Moment now = {static_cast<Event>(static_cast<int>(place.event())), moment.value, moment.measured};
+    const Update update = is_composite(node.kind()) ? conduct(place, node, buffers.groups, now)
+                                                    : decide(node.kind(), node.params, place.counters(), now,
+                                                             place.table(node, buffers.groups));
+    memcpy(place.update(), &update, sizeof(update));
   }
-}
-
-FASTSCHED_HD Update update_at(const Buffers& buffers, std::int64_t node) {
-  return load<Update>(buffers.state + updates_offset(node_count(buffers)) + node * kUpdateSize);
-}
-
-// The node's parameters of all groups.
-FASTSCHED_HD const double* group_params(const Buffers& buffers, std::int64_t node) {
-  const double* nodes = buffers.program + kHeaderSize;
-  return buffers.program + static_cast<std::int64_t>(load<Node>(nodes + node * kNodeSize).group_param);
-}
-
-FASTSCHED_HD double* last_lrs(const Buffers& buffers) {
-  return buffers.state + last_lr_offset(node_count(buffers));
 }
 
 // The learning rate to go on from. One that is not the rounded master was written by somebody else: then

@@ -2,46 +2,68 @@
 // Update: the law and its scalars. Applying the law is all that is left to do per param group.
 #pragma once
 
+#include <cstdint>
+
 #include "host_device.h"
 
 namespace fastsched {
 
 enum class Law : int {
-  hold,           // leave the learning rate alone
-  reduce,         // max(lr * a, own), where that lowers lr by more than b
-  scale,          // lr * a
-  scale_base,     // own * a
-  anneal_base,    // a + (own - a) * b / 2
-  raise_by_base,  // lr + (own - a) * b / 2
-  scale_above,    // b * (lr - a) + a
+  idle,             // the schedule takes no part in this step
+  hold,             // leave the learning rate alone
+  reduce,           // max(lr * a, own), where that lowers lr by more than b
+  scale,            // lr * a
+  scale_base,       // own * a
+  anneal_base,      // a + (own - a) * b / 2
+  raise_by_base,    // lr + (own - a) * b / 2
+  scale_above,      // b * (lr - a) + a
+  cycle,            // own + (other - own) * a * b
+  anneal_cosine,    // other + (own - other) / 2 * a
+  anneal_linear,    // (other - own) * a + own
+  approach,         // own * a + (lr before b of the way to own) * (1 - a)
+  scale_each,       // lr * table[a + other]
+  scale_base_each,  // own * table[a + other]
 };
 
 struct Update {
   double law;  // a Law; a double because updates travel in float64 buffers
   double a;
   double b;
+  double own;    // which of the group's own parameters
+  double other;  // and which for laws between two
 
-  FASTSCHED_HD static Update make(Law law, double a, double b) { return {static_cast<double>(law), a, b}; }
-  FASTSCHED_HD static Update hold() { return make(Law::hold, 0.0, 0.0); }
-  FASTSCHED_HD static Update reduce(double factor, double eps) { return make(Law::reduce, factor, eps); }
-  FASTSCHED_HD static Update scale(double factor) { return make(Law::scale, factor, 0.0); }
-  FASTSCHED_HD static Update scale_base(double factor) { return make(Law::scale_base, factor, 0.0); }
-  FASTSCHED_HD static Update anneal_base(double floor, double twice) {
-    return make(Law::anneal_base, floor, twice);
+  FASTSCHED_HD static Update make(Law law, double a = 0.0, double b = 0.0, int own = 0, int other = 1) {
+    return {static_cast<double>(law), a, b, static_cast<double>(own), static_cast<double>(other)};
   }
-  FASTSCHED_HD static Update raise_by_base(double floor, double twice) {
-    return make(Law::raise_by_base, floor, twice);
-  }
-  FASTSCHED_HD static Update scale_above(double floor, double factor) {
-    return make(Law::scale_above, floor, factor);
-  }
+  FASTSCHED_HD static Update idle() { return make(Law::idle); }
+  FASTSCHED_HD static Update hold() { return make(Law::hold); }
+  FASTSCHED_HD static Update scale(double factor) { return make(Law::scale, factor); }
+  FASTSCHED_HD static Update scale_base(double factor) { return make(Law::scale_base, factor); }
   FASTSCHED_HD Law kind() const { return static_cast<Law>(static_cast<int>(law)); }
 };
 
-// Whether applying the law needs the group's own parameter.
+// Which parameters of its own a group needs for the law.
 FASTSCHED_HD bool uses_own(Law law) {
-  return law != Law::hold && law != Law::scale && law != Law::scale_above;
+  return law != Law::idle && law != Law::hold && law != Law::scale && law != Law::scale_above &&
+         law != Law::scale_each;
 }
+FASTSCHED_HD bool uses_other(Law law) {
+  return law == Law::cycle || law == Law::anneal_cosine || law == Law::anneal_linear ||
+         law == Law::scale_each || law == Law::scale_base_each;
+}
+
+// Where one group's own parameters lie: parameter k of all groups side by side, then k + 1.
+struct Own {
+  const double* params;
+  std::int64_t groups;
+  std::int64_t index;
+  const double* table;
+
+  FASTSCHED_HD double at(double k) const { return params[static_cast<std::int64_t>(k) * groups + index]; }
+  FASTSCHED_HD double in_table(double row, double column) const {
+    return table[static_cast<std::int64_t>(row) + static_cast<std::int64_t>(column)];
+  }
+};
 
 // Python's max(scaled, bound): the first argument unless the second is larger, which also decides NaN.
 FASTSCHED_HD double bounded(double scaled, double bound) { return bound > scaled ? bound : scaled; }
@@ -51,11 +73,12 @@ struct Applied {
   bool written;  // false: the law leaves the group alone, whatever object holds its learning rate
 };
 
-// The group's learning rate after the update. `own` is the group's own parameter: the plateau's min_lr, a
-// base learning rate.
-FASTSCHED_HD Applied apply(const Update& update, double lr, double own) {
+// The group's learning rate after the update.
+FASTSCHED_HD Applied apply(const Update& update, double lr, const Own& group) {
   const double a = update.a;
   const double b = update.b;
+  const double own = uses_own(update.kind()) ? group.at(update.own) : 0.0;
+  const double other = uses_other(update.kind()) ? group.at(update.other) : 0.0;
   switch (update.kind()) {
     case Law::reduce: {
       const double reduced = bounded(lr * a, own);
@@ -67,7 +90,17 @@ FASTSCHED_HD Applied apply(const Update& update, double lr, double own) {
     case Law::anneal_base: return {a + (own - a) * b / 2.0, true};
     case Law::raise_by_base: return {lr + (own - a) * b / 2.0, true};
     case Law::scale_above: return {b * (lr - a) + a, true};
-    case Law::hold: break;
+    case Law::cycle: return {own + (other - own) * a * b, true};
+    case Law::anneal_cosine: return {other + (own - other) / 2.0 * a, true};
+    case Law::anneal_linear: return {(other - own) * a + own, true};
+    case Law::approach: {
+      const double before = b == 1.0 ? own : (lr - b * own) / (1.0 - b);
+      return {own * a + before * (1.0 - a), true};
+    }
+    case Law::scale_each: return {lr * group.in_table(a, other), true};
+    case Law::scale_base_each: return {own * group.in_table(a, other), true};
+    case Law::hold:
+    case Law::idle: break;
   }
   return {lr, false};
 }

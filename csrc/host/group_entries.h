@@ -1,0 +1,151 @@
+// Numbers in the param-group dicts, looked up again only in dicts that changed.
+#pragma once
+
+#include <vector>
+
+#include "description.h"
+#include "dict_version.h"
+#include "param_groups.h"
+#include "python.h"
+
+namespace fastsched::host {
+
+// A Python number; ints are remembered, so that what was there can be given back.
+struct Number {
+  double value;
+  bool integer;
+
+  static bool read(PyObject* object, Number& out) {
+    if (PyFloat_CheckExact(object)) {
+      out = {PyFloat_AS_DOUBLE(object), false};
+      return true;
+    }
+    out.integer = true;
+    return read_integer(object, out.value);
+  }
+  PyObject* to_python() const { return integer ? PyLong_FromDouble(value) : PyFloat_FromDouble(value); }
+};
+
+class GroupEntries {
+ public:
+  // Which entries of each group to read; `keys` are immortal.
+  void use(const std::vector<PyObject*>& keys) {
+    if (keys == keys_) return;
+    keys_ = keys;
+    versions_.clear();
+  }
+
+  // False if some group lacks an entry or has no plain number there; nothing is written either way.
+  bool refresh(PyObject* groups) {
+    const std::size_t count = length(groups);
+    if (versions_.size() != count) {
+      versions_.assign(count, kUnknownVersion);
+      values_.resize(count * keys_.size());
+      changed_ = true;
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      PyObject* group = item(groups, i);
+      if (!PyDict_CheckExact(group)) return false;
+      if (unchanged(group, versions_[i])) continue;
+      versions_[i] = kUnknownVersion;
+      for (std::size_t k = 0; k < keys_.size(); ++k) {
+        PyObject* entry = PyDict_GetItemWithError(group, keys_[k]);
+        if (entry == nullptr || !Number::read(entry, values_[k * count + i])) return false;
+      }
+      versions_[i] = version(group);
+      changed_ = true;
+    }
+    return true;
+  }
+
+  // Writes an entry that refresh() has read.
+  bool write(PyObject* groups, std::size_t i, std::size_t k, PyObject* value) {
+    PyObject* group = item(groups, i);
+    if (PyDict_SetItem(group, keys_[k], value) != 0) return false;
+    versions_[i] = version(group);
+    changed_ = true;
+    return Number::read(value, values_[k * versions_.size() + i]);
+  }
+
+  // The values of one key in all groups.
+  const Number* values(PyObject* key) const {
+    for (std::size_t k = 0; k < keys_.size(); ++k) {
+      if (keys_[k] == key) return values_.data() + k * versions_.size();
+    }
+    return nullptr;
+  }
+  std::size_t groups() const { return versions_.size(); }
+
+  // Brings a copy of the first key's values up to date; `copy` must be the same vector every time.
+  void copy_changed(std::vector<Number>& copy) {
+    if (changed_) copy.assign(values_.begin(), values_.begin() + static_cast<std::ptrdiff_t>(groups()));
+    changed_ = false;
+  }
+  // The copy was written to by somebody else.
+  void forget_copy() { changed_ = true; }
+
+ private:
+  std::vector<PyObject*> keys_;
+  std::vector<DictVersion> versions_;
+  std::vector<Number> values_;
+  bool changed_ = true;
+};
+
+// The own parameters of all groups as numbers, gathered from the scheduler's lists and the groups' entries.
+class OwnValues {
+ public:
+  // Reads parameter k. False where it is not one plain number per group.
+  bool read(const std::vector<OwnParam>& owns, std::size_t k, PyObject* scheduler_dict,
+            const GroupEntries& entries) {
+    const std::size_t count = entries.groups();
+    numbers_.resize(owns.size() * count);
+    double* out = numbers_.data() + k * count;
+    switch (owns[k].where) {
+      case OwnParam::in_list: {
+        list_ = PyDict_GetItemWithError(scheduler_dict, owns[k].name);
+        if (list_ == nullptr || !PyList_CheckExact(list_) || length(list_) != count) return false;
+        for (std::size_t i = 0; i < count; ++i) {
+          PyObject* number = item(list_, i);
+          if (!read_number(number, out[i])) return false;
+          has_integers_ |= !PyFloat_CheckExact(number);
+        }
+        break;
+      }
+      case OwnParam::in_group: {
+        const Number* values = entries.values(owns[k].name);
+        for (std::size_t i = 0; i < count; ++i) {
+          out[i] = values[i].value;
+          has_integers_ |= values[i].integer;
+        }
+        break;
+      }
+      case OwnParam::functions:  // one column of the factors per group
+        for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<double>(i);
+        break;
+    }
+    return true;
+  }
+
+  // Reads what the law needs.
+  bool read_for(const Update& update, const std::vector<OwnParam>& owns, PyObject* scheduler_dict,
+                const GroupEntries& entries) {
+    list_ = nullptr;
+    has_integers_ = false;
+    const Law law = update.kind();
+    return (!uses_own(law) || read(owns, static_cast<std::size_t>(update.own), scheduler_dict, entries)) &&
+           (!uses_other(law) || read(owns, static_cast<std::size_t>(update.other), scheduler_dict, entries));
+  }
+
+  Own of(std::size_t count, const double* table) const {
+    return {numbers_.data(), static_cast<std::int64_t>(count), 0, table};
+  }
+  bool has_integers() const { return has_integers_; }
+  PyObject* object(std::size_t i) const { return item(list_, i); }  // of the list that was read last
+
+ private:
+  std::vector<double> numbers_;
+  PyObject* list_ = nullptr;  // borrowed, for the time of a step
+  bool has_integers_ = false;
+};
+
+}  // namespace fastsched::host

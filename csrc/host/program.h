@@ -1,0 +1,85 @@
+// Packing a scheduler's attributes into the program that csrc/schedule/step.h runs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "../schedule/step_on_host.h"
+#include "description.h"
+#include "python.h"
+#include "table.h"
+
+namespace fastsched::host {
+
+// What a composite's node has to say of the programs of its children, which follow it.
+struct Children {
+  std::size_t count = 0;
+  std::size_t program_size = 0;
+  std::size_t state_size = 0;
+};
+
+// A node with its own parameters and table, over the groups at `indices`, as the bytes of a float64 array.
+// `owns` has a list of one number per group for each own parameter; `factors` are the rows of a tabulated
+// LambdaLR or MultiplicativeLR, empty for others. None where an attribute is not a plain number, or torch's
+// Python would raise at some step.
+inline pybind11::object pack_node(const std::string& scheduler, const pybind11::dict& dict,
+                                  const std::vector<pybind11::list>& owns,
+                                  const std::vector<std::size_t>& indices, const std::vector<double>& factors,
+                                  std::size_t columns, const Children& children) {
+  const Kind kind = kind_of(scheduler);
+  const Description& about = description(kind);
+  TableReader table;
+  Node node = {};
+  node.kind_number = static_cast<double>(kind);
+  if (!read_all(about.params, dict.ptr(), node.params) || !table.read(about, dict.ptr())) {
+    return pybind11::none();
+  }
+  if (about.calls_functions()) node.params[0] = static_cast<double>(columns);
+  if (!valid_params(kind, node.params)) return pybind11::none();
+  if (owns.size() != static_cast<std::size_t>(own_params(kind))) {
+    throw pybind11::value_error("not the schedule's number of own parameters");
+  }
+  const std::vector<double>& values = about.calls_functions() ? factors : table.values();
+  const std::size_t groups = indices.size();
+  node.children = static_cast<double>(children.count);
+  node.table_size = static_cast<double>(values.size());
+  const double count = static_cast<double>(groups);
+  node.size = own_program_size(node, count) + static_cast<double>(children.program_size);
+  node.state_size = own_state_size(node, count) + static_cast<double>(children.state_size);
+  std::vector<double> program(kNodeSize + owns.size() * groups + values.size());
+  memcpy(program.data(), &node, sizeof(node));
+  for (std::size_t k = 0; k < owns.size(); ++k) {
+    for (std::size_t i = 0; i < groups; ++i) {
+      if (indices[i] >= owns[k].size() ||
+          !read_number(item(owns[k].ptr(), indices[i]), program[kNodeSize + k * groups + i])) {
+        return pybind11::none();
+      }
+    }
+  }
+  std::copy(values.begin(), values.end(), program.end() - static_cast<std::ptrdiff_t>(values.size()));
+  return pybind11::bytes(reinterpret_cast<const char*>(program.data()), program.size() * sizeof(double));
+}
+
+// The learning rates after `steps` steps of a whole program from its beginning, without metrics. A stretch of
+// buffers of its own: nothing outside is touched.
+inline std::vector<double> run_program(const std::string& bytes, std::vector<double> lrs, std::size_t steps) {
+  std::vector<double> program(bytes.size() / sizeof(double));
+  memcpy(program.data(), bytes.data(), program.size() * sizeof(double));
+  if (program.size() < static_cast<std::size_t>(kNodeSize)) throw pybind11::value_error("not a program");
+  std::vector<double> state(static_cast<std::size_t>(load<Node>(program.data()).state_size));
+  std::vector<double> masters = lrs;
+  const Buffers buffers = {program.data(),
+                           state.data(),
+                           masters.data(),
+                           static_cast<std::int64_t>(program.size()),
+                           static_cast<std::int64_t>(state.size()),
+                           static_cast<std::int64_t>(lrs.size())};
+  if (!well_formed(buffers)) throw pybind11::value_error("not a program");
+  step_on_host(buffers, lrs.data(), Moment::make(Event::begin, 0.0));
+  for (std::size_t i = 0; i < steps; ++i) {
+    step_on_host(buffers, lrs.data(), Moment::make(Event::unmeasured, 0.0));
+  }
+  return lrs;
+}
+
+}  // namespace fastsched::host

@@ -1,0 +1,167 @@
+// The host's part of the tensor engine: noticing, at the cost of a few loads per step, that something the
+// buffers were built from is no longer what it was.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "description.h"
+#include "dict_version.h"
+#include "param_groups.h"
+#include "python.h"
+#include "table.h"
+
+namespace fastsched::host {
+
+// Remembers what a scheduler's buffers were built from. All references it keeps are to leaves (floats, LR
+// tensors) and to the watches of the schedulers below it, so it cannot close a reference cycle.
+class Watch {
+ public:
+  explicit Watch(const std::string& scheduler) : about_(description(kind_of(scheduler))) {
+    for (const OwnParam& own : about_.owns) {
+      if (own.where != OwnParam::in_group) lists_.emplace_back(own.name, pybind11::tuple());
+    }
+    keys_.push_back(lr_name());
+    for (const OwnParam& own : about_.owns) {
+      if (own.where == OwnParam::in_group) keys_.push_back(own.name);
+    }
+  }
+
+  // The program holds the scheduler's attributes as they are now.
+  void mark_attributes(PyObject* scheduler) {
+    Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
+    if (!dict) throw pybind11::error_already_set();
+    for (auto& [name, objects] : lists_) {
+      PyObject* values = PyDict_GetItemWithError(dict.get(), name);
+      objects = pybind11::tuple(pybind11::reinterpret_borrow<pybind11::object>(values));
+    }
+    read_all(about_.params, dict.get(), params_);
+    table_.read(about_, dict.get());
+    dict_version_ = kUnknownVersion;  // counters may have been written there, too
+  }
+
+  // The groups hold what the buffers were built from.
+  void mark_groups(const pybind11::list& groups) {
+    entries_.clear();
+    versions_.assign(groups.size(), kUnknownVersion);
+    for (std::size_t i = 0; i < groups.size(); ++i) {
+      for (PyObject* key : keys_) {
+        PyObject* entry = PyDict_GetItemWithError(item(groups.ptr(), i), key);
+        entries_.push_back(Ref::borrow(entry));
+      }
+    }
+  }
+
+  // The buffers have those of the schedulers below in them, in this order.
+  void mark_children(const pybind11::list& schedulers, const pybind11::list& watches) {
+    children_ = pybind11::tuple(watches);
+    child_watches_.clear();
+    child_schedulers_.clear();
+    for (std::size_t i = 0; i < watches.size(); ++i) {
+      child_watches_.push_back(watches[i].cast<Watch*>());
+      child_schedulers_.push_back(item(schedulers.ptr(), i));
+    }
+  }
+
+  // Whether these, still what they were, are the watches of the schedulers below.
+  bool holds(const pybind11::list& watches) const {
+    if (watches.size() != child_watches_.size()) return false;
+    for (std::size_t i = 0; i < watches.size(); ++i) {
+      if (watches[i].cast<Watch*>() != child_watches_[i] || child_watches_[i]->left_) return false;
+    }
+    return true;
+  }
+
+  // What this watch belongs to has moved out of the buffers it was in.
+  void leave() { left_ = true; }
+
+  // `groups_too`: the groups as well; a composite looks at them once for all below it.
+  bool changed(PyObject* scheduler, bool groups_too = true) {
+    if (left_) return true;
+    Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
+    if (!dict) {
+      PyErr_Clear();
+      return true;
+    }
+    if (!unchanged(dict.get(), dict_version_)) {
+      if (!same_params(dict.get())) return true;
+      dict_version_ = version(dict.get());
+    }
+    if (!table_.same(about_, dict.get()) || !same_lists(dict.get())) return true;
+    if (!child_watches_.empty() && !same_children(dict.get())) return true;
+    if (!groups_too && keys_.size() == 1) return false;
+    Ref groups = param_groups(optimizer_of(dict.get()));
+    return !groups || !same_groups(groups.get());
+  }
+
+ private:
+  // Neither a hyperparameter has another value nor has a counter been written into __dict__ directly.
+  bool same_params(PyObject* dict) const {
+    double now[kNodeParams] = {};
+    if (!read_all(about_.params, dict, now) || memcmp(now, params_, sizeof(now)) != 0) return false;
+    for (const Attribute& counter : about_.counters) {
+      if (PyDict_GetItemWithError(dict, counter.name) != nullptr) return false;
+    }
+    return PyDict_GetItemWithError(dict, last_lr_name()) == nullptr;
+  }
+
+  // Lists change without their owner's dict noticing. The same objects in the same order are the same list.
+  bool same_lists(PyObject* dict) const {
+    for (const auto& [name, objects] : lists_) {
+      PyObject* values = PyDict_GetItemWithError(dict, name);
+      if (values == nullptr || !PyList_CheckExact(values) || length(values) != objects.size()) return false;
+      if (memcmp(PySequence_Fast_ITEMS(values), PySequence_Fast_ITEMS(objects.ptr()),
+                 objects.size() * sizeof(PyObject*)) != 0) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  bool same_children(PyObject* dict) {
+    static PyObject* const schedulers_name = intern("_schedulers");
+    PyObject* schedulers = PyDict_GetItemWithError(dict, schedulers_name);
+    if (schedulers == nullptr || !(PyList_CheckExact(schedulers) || PyTuple_CheckExact(schedulers)))
+      return false;
+    if (static_cast<std::size_t>(PySequence_Fast_GET_SIZE(schedulers)) != child_schedulers_.size())
+      return false;
+    PyObject* const* now = PySequence_Fast_ITEMS(schedulers);
+    for (std::size_t i = 0; i < child_schedulers_.size(); ++i) {
+      // Compared by address, and alive because it is in the list.
+      if (now[i] != child_schedulers_[i] || child_watches_[i]->changed(now[i], false)) return false;
+    }
+    return true;
+  }
+
+  bool same_groups(PyObject* groups) {
+    const std::size_t count = versions_.size();
+    if (length(groups) != count) return false;
+    PyObject* const* group = PySequence_Fast_ITEMS(groups);
+    DictVersion* seen = versions_.data();
+    for (std::size_t i = 0; i < count; ++i) {
+      if (!PyDict_CheckExact(group[i])) return false;
+      if (unchanged(group[i], seen[i])) continue;
+      for (std::size_t k = 0; k < keys_.size(); ++k) {
+        const Ref& seen_entry = entries_[i * keys_.size() + k];
+        if (PyDict_GetItemWithError(group[i], keys_[k]) != seen_entry.get()) return false;
+      }
+      seen[i] = version(group[i]);
+    }
+    return true;
+  }
+
+  const Description& about_;
+  double params_[kNodeParams] = {};
+  DictVersion dict_version_ = kUnknownVersion;
+  TableReader table_;
+  std::vector<std::pair<PyObject*, pybind11::tuple>> lists_;
+  std::vector<PyObject*> keys_;  // the entries of a group that the buffers were built from
+  std::vector<Ref> entries_;     // and what was there, group by group
+  std::vector<DictVersion> versions_;
+  pybind11::tuple children_;
+  std::vector<Watch*> child_watches_;        // kept alive by children_
+  std::vector<PyObject*> child_schedulers_;  // borrowed, and not looked into
+  bool left_ = false;
+};
+
+}  // namespace fastsched::host

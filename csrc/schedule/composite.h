@@ -1,0 +1,79 @@
+// Schedules made of schedules. A composite hands each step on to its children, as an event of their own,
+// before they are visited: so a composition of any depth is decided in one pass without recursion.
+#pragma once
+
+#include "host_device.h"
+#include "layout.h"
+#include "moment.h"
+#include "update.h"
+
+namespace fastsched {
+
+struct Composite {
+  FASTSCHED_HD bool valid() const { return true; }
+};
+
+struct SequenceState {
+  double last_epoch;
+
+  FASTSCHED_HD bool valid() const { return true; }
+  FASTSCHED_HD void reset() { last_epoch = 0.0; }
+};
+
+// How many milestones are at or before t; Python's bisect_right, whatever the order of the milestones.
+FASTSCHED_HD std::int64_t turn(const Table& milestones, double t) {
+  std::int64_t low = 0;
+  std::int64_t high = milestones.size;
+  while (low < high) {
+    const std::int64_t middle = (low + high) / 2;
+    if (t < milestones.values[middle]) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
+
+// The learning rates as they were initially: a composite's own parameter.
+FASTSCHED_HD Update initial_lrs() { return Update::scale_base(1.0); }
+
+FASTSCHED_HD void tell(const Place& child, Event event) { child.event() = static_cast<double>(event); }
+
+// Hands `moment` on to the children, and says what the composite itself does to the learning rates: setting
+// them back to the initial ones where something without a closed form begins anew.
+FASTSCHED_HD Update conduct(const Place& place, const Node& node, std::int64_t groups, const Moment& moment) {
+  const bool sequential = node.kind() == Kind::sequential;
+  auto state = load<SequenceState>(place.counters());
+  std::int64_t active = -1;
+  Event event = moment.event;
+  if (sequential && event != Event::idle) {
+    const Table milestones = place.table(node, groups);
+    if (event == Event::step) {
+      state.last_epoch += 1.0;
+      active = turn(milestones, state.last_epoch);
+      if (active > 0 && milestones.values[active - 1] == state.last_epoch) event = Event::restart;
+    } else {
+      state.reset();
+      active = turn(milestones, 0.0);
+    }
+    memcpy(place.counters(), &state, sizeof(state));
+  }
+  bool set_back = !sequential && event == Event::restart;
+  Place child = place.next(node, groups);
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(node.children); ++i) {
+    Event told = event;
+    if (sequential && i != active) {
+      told = Event::idle;
+    } else if (sequential) {
+      set_back = event == Event::restart && child.kind() == Kind::plateau;
+    } else if (event == Event::restart && !is_composite(child.kind()) && child.kind() != Kind::plateau) {
+      told = Event::begin;  // in a chain each goes on from the one before, so the closed form will not do
+    }
+    tell(child, told);
+    child = child.after(child.node());
+  }
+  return set_back ? initial_lrs() : Update::idle();
+}
+
+}  // namespace fastsched

@@ -1,0 +1,141 @@
+"""Schedules that go up and down, and cycle momentum the other way."""
+
+from __future__ import annotations
+
+import types
+from contextlib import nullcontext
+from functools import partial, wraps
+from typing import Any, ClassVar
+
+from torch.optim import Optimizer
+from torch.optim import lr_scheduler as torch_lr_scheduler
+
+from .epoch import EpochScheduler
+from .momentum import kept_in_place
+from .program import own_dict
+
+
+class _MomentumCycler(EpochScheduler):
+    """Momentum that is a tensor is written in place: with Python-number learning rates and in torch's code, too."""
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        with kept_in_place(self.optimizer):
+            super()._update_lr(epoch)
+
+    def _attach_again(self) -> None:
+        """The groups have their momentum tensors back, which were numbers while torch's code constructed."""
+        self._detach()
+        self._attach()
+
+
+class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
+    r"""Let the learning rates go up and down between two bounds.
+
+    With :math:`c = \lfloor 1 + t / T \rfloor` the number of the cycle, which has :math:`T` = ``step_size_up`` +
+    ``step_size_down`` epochs, and :math:`h` going from 0 to 1 and back in it:
+    :math:`lr_t = base\_lr + (max\_lr - base\_lr) \, h \, s` with :math:`s = 1`, :math:`2^{1 - c}` or :math:`\gamma^t`
+    for the modes ``triangular``, ``triangular2``, ``exp_range`` (Smith, arXiv:1506.01186); torch's
+    :class:`torch.optim.lr_scheduler.CyclicLR`. The momentum goes from ``max_momentum`` down and back.
+
+    With tensor learning rates, momentum that is a tensor as well is written on its device. Momentum in Python numbers
+    is written by Python at each step, which does not wait for the device, but cannot be captured in a CUDA graph. A
+    ``scale_fn`` is called by torch's code.
+
+    The arguments are torch's.
+    """
+
+    _schedule: ClassVar[str] = "CyclicLR"
+    _replaces: ClassVar[tuple[str, ...]] = (
+        *EpochScheduler._replaces,
+        "scale_fn",
+        "_triangular_scale_fn",
+        "_triangular2_scale_fn",
+        "_exp_range_scale_fn",
+    )
+    _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "_scale_fn_ref", "_scale_fn_custom")
+
+    @wraps(torch_lr_scheduler.CyclicLR.__init__)  # type: ignore[misc]
+    def __init__(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+        with kept_in_place(optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
+            super().__init__(optimizer, *args, **kwargs)
+        self._attach_again()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("mode", "gamma", "_scale_fn_ref", "_scale_fn_custom"):
+            self._detach()  # torch goes on with the function that it chose by these
+        super().__setattr__(name, value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's state under torch's keys; a ``scale_fn`` is not saved, but the attributes of an object are.
+
+        Waits for the device if learning rates are on one.
+        """
+        function = self._scale_fn_custom
+        saved = None if function is None or isinstance(function, types.FunctionType) else vars(function).copy()
+        return {**super().state_dict(), "_scale_fn_custom": saved}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state from :meth:`state_dict`, of this class or of torch's.
+
+        Never writes the optimizer's learning rates.
+
+        Raises KeyError if ``_scale_fn_custom`` is missing; then nothing is changed.
+        """
+        state = dict(state_dict)
+        if "_scale_fn_custom" not in state:
+            raise KeyError("state_dict has no '_scale_fn_custom'; it is not the state of a CyclicLR")
+        saved = state.pop("_scale_fn_custom")
+        self._load(state)
+        if saved is not None:
+            vars(self._scale_fn_custom).update(saved)
+        if own_dict(self).get("_scale_fn_custom") is None and not self._expressible():
+            self._init_scale_fn()
+
+    def _expressible(self) -> bool:
+        attributes = own_dict(self)
+        chosen = attributes.get("_scale_fn_ref")
+        if attributes.get("_scale_fn_custom") is not None:
+            return False
+        if isinstance(chosen, partial):
+            return (
+                attributes["mode"] == "exp_range"
+                and chosen.func is self._exp_range_scale_fn
+                and len(chosen.args) == 1
+                and type(chosen.args[0]) is type(attributes["gamma"])
+                and chosen.args[0] == attributes["gamma"]
+            )
+        expected = {"triangular": self._triangular_scale_fn, "triangular2": self._triangular2_scale_fn}
+        return chosen is not None and chosen is expected.get(attributes["mode"])
+
+
+class OneCycleLR(_MomentumCycler, torch_lr_scheduler.OneCycleLR):
+    r"""One cycle over the whole training: up to ``max_lr``, and down to far below where it began.
+
+    Between the ends of a phase, with :math:`p` going from 0 to 1,
+    :math:`lr = end + (start - end) (1 + \cos(\pi p)) / 2`, or on a straight line (Smith and Topin,
+    arXiv:1708.07120); torch's :class:`torch.optim.lr_scheduler.OneCycleLR`. It begins at ``max_lr / div_factor`` and
+    ends at that over ``final_div_factor``. The momentum goes from ``max_momentum`` to ``base_momentum`` and back.
+
+    Stepping beyond ``total_steps`` raises ValueError; with tensor learning rates in compiled steps and graph replays,
+    which cannot raise, the learning rates stay as they are. Momentum as in :class:`CyclicLR`.
+
+    The arguments are torch's.
+    """
+
+    _schedule: ClassVar[str] = "OneCycleLR"
+    _replaces: ClassVar[tuple[str, ...]] = (
+        *EpochScheduler._replaces,
+        "_anneal_func",
+        "_annealing_cos",
+        "_annealing_linear",
+    )
+
+    @wraps(torch_lr_scheduler.OneCycleLR.__init__)  # type: ignore[misc]
+    def __init__(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+        with kept_in_place(optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
+            super().__init__(optimizer, *args, **kwargs)
+        self._attach_again()
+
+    def _epoch_limit(self) -> int | None:
+        limit = own_dict(self).get("total_steps")
+        return limit if isinstance(limit, int) else None

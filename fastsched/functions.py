@@ -1,0 +1,151 @@
+"""Schedules whose factors are given by functions of the user's."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim import lr_scheduler as torch_lr_scheduler
+
+from .epoch import EpochScheduler
+from .program import Table
+
+Functions = Callable[[int], float] | Sequence[Callable[[int], float]]
+
+
+class FunctionScheduler(EpochScheduler):
+    """A scheduler that calls one function of the epoch for each param group.
+
+    With Python-number learning rates the functions are called at every step, once for each group and in order, as
+    torch does. With tensor learning rates they are tabulated if ``total_steps`` is given.
+    """
+
+    __slots__ = ("_tabulated", "_total_epochs")
+
+    _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "lr_lambdas")
+
+    lr_lambdas: list[Callable[[int], float]]
+    _tabulated: tuple[list[Any], Table] | None
+    _total_epochs: int | None
+
+    def __init__(
+        self, optimizer: Optimizer, lr_lambda: Functions, last_epoch: int = -1, *, total_steps: int | None = None
+    ) -> None:
+        if total_steps is not None and (type(total_steps) is not int or total_steps < 1):
+            raise ValueError(f"total_steps must be a positive int, the steps to tabulate; got {total_steps!r}")
+        object.__setattr__(self, "_total_epochs", total_steps)
+        object.__setattr__(self, "_tabulated", None)
+        super().__init__(optimizer, lr_lambda, last_epoch)  # type: ignore[call-arg,arg-type]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's state under torch's keys.
+
+        Functions are not saved; of a callable object, its attributes are. As :meth:`EngineScheduler.state_dict`, it
+        waits for the device if learning rates are on one.
+        """
+        saved = [
+            None if isinstance(function, types.FunctionType) else vars(function).copy() for function in self.lr_lambdas
+        ]
+        return {**super().state_dict(), "lr_lambdas": saved}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state from :meth:`state_dict`, of this class or of torch's.
+
+        Never writes the optimizer's learning rates.
+
+        Raises:
+            KeyError: ``lr_lambdas`` is missing.
+            ValueError: it is of another number of functions. Nothing is changed then.
+        """
+        state = dict(state_dict)
+        if "lr_lambdas" not in state:
+            raise KeyError(f"state_dict has no 'lr_lambdas'; it is not the state of a {type(self).__name__}")
+        saved = state.pop("lr_lambdas")
+        if len(saved) > len(self.lr_lambdas):
+            raise ValueError(f"state_dict['lr_lambdas'] has {len(saved)} entries for {len(self.lr_lambdas)} functions")
+        self._load(state)
+        for function, attributes in zip(self.lr_lambdas, saved, strict=False):
+            if attributes is not None:
+                vars(function).update(attributes)
+        object.__setattr__(self, "_tabulated", None)
+
+    def _tabulate(self, steps: int) -> Table:
+        distinct = list({id(function): function for function in self.lr_lambdas}.values())
+        column = {id(function): float(index) for index, function in enumerate(distinct)}
+        factors = [float(function(epoch)) for epoch in range(steps + 1) for function in distinct]
+        return Table(factors, len(distinct), [column[id(function)] for function in self.lr_lambdas])
+
+    def _table(self) -> Table | None:
+        if self._total_epochs is None:
+            return None
+        # Functions may count their calls, so they are asked once.
+        if self._tabulated is None or self._tabulated[0] != self.lr_lambdas:
+            object.__setattr__(self, "_tabulated", (list(self.lr_lambdas), self._tabulate(self._total_epochs)))
+        return self._tabulated[1]  # type: ignore[index]
+
+    def _finish(self, declined: Any) -> bool:
+        # The factors of this epoch, where they are no plain numbers: multiplied as torch would.
+        if not isinstance(declined, list):
+            return False
+        self._detach()
+        groups = self.optimizer.param_groups
+        for group, factor, lr in zip(groups, declined, self._scaled(), strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr * factor)
+            else:
+                group["lr"] = lr * factor
+        self._last_lr = [lr.clone() if isinstance(lr, Tensor) else lr for lr in (group["lr"] for group in groups)]
+        self._attach()
+        return True
+
+    def _scaled(self) -> list[Any]:
+        """What the factors multiply."""
+        raise NotImplementedError
+
+
+class LambdaLR(FunctionScheduler, torch_lr_scheduler.LambdaLR):
+    r"""Multiply each base learning rate by a function of the epoch.
+
+    :math:`lr_t = base \cdot f(t)`; torch's :class:`torch.optim.lr_scheduler.LambdaLR`.
+
+    Args:
+        optimizer: any :class:`torch.optim.Optimizer`.
+        lr_lambda: a function from the epoch to a factor, or a list of them, one per param group.
+        last_epoch: as in torch, the epoch before the one to begin at.
+        total_steps: call the functions for every epoch up to this one now, once, and keep the factors with the
+            learning rates, so that steps on tensor learning rates need no Python; beyond it the learning rates stay
+            as they are. Without it tensor learning rates are stepped by torch's code. Of no effect on Python numbers.
+
+    Raises:
+        ValueError: not one function per param group, or ``total_steps`` is not positive.
+    """
+
+    _schedule: ClassVar[str] = "LambdaLR"
+
+    def _scaled(self) -> list[Any]:
+        return list(self.base_lrs)
+
+
+class MultiplicativeLR(FunctionScheduler, torch_lr_scheduler.MultiplicativeLR):
+    r"""Multiply each learning rate by a function of the epoch, at every step.
+
+    :math:`lr_t = lr_{t-1} \cdot f(t)`; torch's :class:`torch.optim.lr_scheduler.MultiplicativeLR`.
+
+    Args:
+        optimizer: any :class:`torch.optim.Optimizer`.
+        lr_lambda: a function from the epoch to a factor, or a list of them, one per param group.
+        last_epoch: as in torch, the epoch before the one to begin at.
+        total_steps: as in :class:`LambdaLR`.
+
+    Raises:
+        ValueError: not one function per param group, or ``total_steps`` is not positive.
+        TypeError: ``lr_lambda`` is not callable.
+    """
+
+    _schedule: ClassVar[str] = "MultiplicativeLR"
+
+    def _scaled(self) -> list[Any]:
+        return [group["lr"] for group in self.optimizer.param_groups]

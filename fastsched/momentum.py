@@ -1,0 +1,194 @@
+"""Momentum that cycles along with tensor learning rates: ``"momentum"``, or the first of ``"betas"``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakValueDictionary, ref
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from . import _C, ops
+from .capture import refuse_capture
+from .lr_buffer import LRBuffer
+from .program import own_values, pack, upload
+
+
+def _momentum(group: dict[str, Any]) -> Any:
+    if "betas" in group:
+        return group["betas"][0]
+    return group.get("momentum")
+
+
+@contextmanager
+def kept_in_place(optimizer: Optimizer) -> Iterator[None]:
+    """Around torch's code, which puts new objects into the groups: momentum tensors stay, with the new values."""
+    tensors = [_momentum(group) for group in optimizer.param_groups]
+    try:
+        yield
+    finally:
+        for group, tensor in zip(optimizer.param_groups, tensors, strict=True):
+            value = _momentum(group)
+            if not isinstance(tensor, Tensor) or value is tensor:
+                continue
+            if isinstance(value, Tensor):
+                tensor.copy_(value)
+            else:
+                tensor.fill_(value)
+            if "betas" in group:
+                group["betas"] = (tensor, *group["betas"][1:])
+            else:
+                group["momentum"] = tensor
+
+
+def cycle_momentum(
+    scheduler: Any, buffers: list[LRBuffer], counters: list[float]
+) -> HostMomentum | TensorMomentum | None:
+    """What cycles the momentum of the scheduler's optimizer; None where some groups have tensors, some numbers."""
+    values = [_momentum(group) for group in scheduler.optimizer.param_groups]
+    if all(isinstance(value, Tensor) for value in values):
+        momentum = TensorMomentum(scheduler._schedule, counters)
+        return momentum if momentum.follow(scheduler, buffers) else None
+    on_host = HostMomentum(scheduler._schedule, counters)
+    return on_host if on_host.follow(scheduler, buffers) else None
+
+
+# Of the cycles whose steps were compiled; the place is a constant in the graph.
+_compiled: WeakValueDictionary[int, HostMomentum] = WeakValueDictionary()
+_places = itertools.count()
+# Python that writes momentum has no tensor to show for it. The state that it says it changes keeps the call in the
+# graph, once per step and in order.
+_operators = torch.library.Library("fastsched", "FRAGMENT")
+_operators.define("cycle_momentum_(Tensor(a!) state, int place, int event, float epoch) -> ()")
+
+
+def _cycle_compiled(state: Tensor, place: int, event: int, epoch: float) -> None:
+    momentum = _compiled[place]
+    scheduler = momentum.scheduler() if momentum.scheduler is not None else None
+    if scheduler is None or not momentum.step(scheduler, event, epoch):
+        raise RuntimeError(
+            "a compiled step cannot cycle the momentum any more: its settings changed, or its total_steps are over; "
+            "take one eager step"
+        )
+
+
+_operators.impl("cycle_momentum_", _cycle_compiled, "CompositeExplicitAutograd")
+_operators._register_fake("cycle_momentum_", lambda state, place, event, epoch: None)
+
+
+class HostMomentum:
+    """Momentum in Python numbers, which only Python can write: its own counters run along on the host."""
+
+    __slots__ = ("__weakref__", "_native", "place", "scheduler")
+
+    def __init__(self, schedule: str, counters: list[float]):
+        self._native = _C.HostMomentum(schedule)
+        self.place = next(_places)
+        self.scheduler: ref[Any] | None = None
+        _compiled[self.place] = self
+        for index, value in enumerate(counters):
+            self.set(index, value)
+
+    def step(self, scheduler: Any, event: int, epoch: float) -> bool:
+        """Write every group's momentum for this step; False, with nothing changed, if that cannot be done."""
+        refuse_capture(
+            "it cycles momentum that is a Python number; give the optimizer tensors for it, or pass "
+            "cycle_momentum=False"
+        )
+        return self._native.step(scheduler, event, epoch)
+
+    def step_compiled(self, state: Tensor, event: int, epoch: float) -> None:
+        """The same from within a compiled graph."""
+        torch.ops.fastsched.cycle_momentum_(state, self.place, event, epoch)
+
+    def set(self, index: int, counter: float) -> None:
+        """Follow a counter that was written to."""
+        self._native.set(index, counter)
+
+    def follow(self, scheduler: Any, buffers: list[LRBuffer]) -> bool:
+        """Follow the scheduler's attributes, which each step reads anyway."""
+        self.scheduler = ref(scheduler)
+        return not any(isinstance(_momentum(group), Tensor) for group in scheduler.optimizer.param_groups)
+
+
+class TensorMomentum:
+    """Momentum in tensors: the same schedule with bounds of its own, whose values are copied into them."""
+
+    __slots__ = ("_counters", "_parts", "_schedule")
+
+    def __init__(self, schedule: str, counters: list[float]):
+        self._schedule = schedule
+        self._counters = counters
+        self._parts: list[_Part] = []
+
+    def step(self, scheduler: Any, event: int, epoch: float) -> bool:
+        """Write every group's momentum for this step; False, with nothing changed, if that cannot be done."""
+        if not all(part.fits(scheduler.optimizer.param_groups) for part in self._parts):
+            return False
+        self.step_compiled(self._parts[0].state, event, epoch)
+        return True
+
+    def step_compiled(self, state: Tensor, event: int, epoch: float) -> None:
+        """The same without looking at the groups."""
+        for part in self._parts:
+            ops.step_(part.program, part.state, part.masters, part.values, None, epoch, event)
+            torch._foreach_copy_(part.targets, part.slots)
+
+    def set(self, index: int, counter: float) -> None:
+        """Follow a counter that was written to."""
+        for part in self._parts:
+            part.state[index] = counter
+
+    def follow(self, scheduler: Any, buffers: list[LRBuffer]) -> bool:
+        """Take over the bounds and tensors as they are now, in place where they fit; False if they are no numbers."""
+        table = scheduler._table()
+        owns = own_values(scheduler, _C.momentum_params(self._schedule), table)
+        groups = scheduler.optimizer.param_groups
+        if owns is None or not all(isinstance(_momentum(group), Tensor) for group in groups):
+            return False
+        programs = []
+        for buffer in buffers:
+            packed = pack(scheduler, owns, buffer.indices, table)
+            if packed is None:
+                return False
+            programs.append(upload(packed, owns, buffer))
+        if len(self._parts) == len(buffers) and all(
+            part.fits(groups) and part.program.shape == program.shape
+            for part, program in zip(self._parts, programs, strict=True)
+        ):
+            for part, program in zip(self._parts, programs, strict=True):
+                part.program.copy_(program)
+            return True
+        counters = (
+            self._parts[0].state[: _C.NODE_COUNTERS].clone()
+            if self._parts
+            else torch.tensor(self._counters, dtype=torch.float64, device="cpu")
+        )
+        self._parts = [
+            _Part(buffer.indices, [_momentum(groups[index]) for index in buffer.indices], program, counters)
+            for buffer, program in zip(buffers, programs, strict=True)
+        ]
+        return True
+
+
+class _Part:
+    """The momentum of the groups whose learning rates share a buffer."""
+
+    __slots__ = ("indices", "masters", "program", "slots", "state", "targets", "values")
+
+    def __init__(self, indices: list[int], targets: list[Tensor], program: Tensor, counters: Tensor):
+        self.indices = indices
+        self.targets = targets
+        self.program = program
+        self.state = program.new_zeros(_C.NODE_STATE_SIZE + len(indices))
+        self.state[: _C.NODE_COUNTERS].copy_(counters)
+        self.masters = program.new_zeros(len(indices))
+        self.values = program.new_zeros(len(indices))
+        self.slots = [slot.view(target.shape) for slot, target in zip(self.values, targets, strict=True)]
+
+    def fits(self, groups: list[dict[str, Any]]) -> bool:
+        return all(_momentum(groups[index]) is target for index, target in zip(self.indices, self.targets, strict=True))

@@ -1,0 +1,122 @@
+"""Packing a scheduler, or a whole composition, into the program that ``csrc/schedule`` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from math import nan
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from . import _C
+from .lr_buffer import LRBuffer
+
+LAST_LR = "_last_lr"
+
+# The instance's own dict, which a class may hide behind a property of that name.
+own_dict: Callable[[Any], dict[str, Any]] = vars(LRScheduler)["__dict__"].__get__
+
+
+class Event(IntEnum):
+    """What a step does; the numbers are those of ``csrc/schedule/moment.h``."""
+
+    STEP = 0
+    INITIAL = 1
+    AT_EPOCH = 2
+    UNMEASURED = 3
+
+
+class Table(NamedTuple):
+    """The factors that the functions of a LambdaLR gave: a row per epoch, a column per distinct function."""
+
+    factors: list[float]
+    columns: int
+    column_of_group: list[float]
+
+
+class Below(NamedTuple):
+    """What a composite's node says of the nodes that follow it: their number, their sizes in float64 numbers."""
+
+    children: int
+    program_size: int
+    state_size: int
+
+
+NOTHING_BELOW = Below(0, 0, 0)
+
+
+def own_values(scheduler: Any, params: list[tuple[str, str]], table: Table | None) -> list[list[Any]] | None:
+    """For each own parameter one value per group, a number or a tensor; None where torch would raise.
+
+    Args:
+        scheduler: whose optimizer's groups these are.
+        params: as ``_C.own_params`` or ``_C.momentum_params`` describe them.
+        table: of a scheduler that calls functions.
+    """
+    attributes = own_dict(scheduler)
+    groups = scheduler.optimizer.param_groups
+    needed = _C.steps_use_own(scheduler._schedule)
+    owns = []
+    for name, where in params:
+        values: Any
+        if where == "functions":
+            values = table.column_of_group if table is not None else []
+        elif where == "list":
+            values = attributes.get(name)
+        elif needed:
+            values = [group[name] for group in groups if name in group]
+        else:
+            values = [group.get(name, nan) for group in groups]
+        if type(values) is not list or (needed and len(values) != len(groups)):
+            return None
+        owns.append(values[: len(groups)] + [nan] * (len(groups) - len(values)))  # nan: what a step does not read
+    return owns
+
+
+def pack(
+    scheduler: Any, owns: list[list[Any]], indices: list[int], table: Table | None, below: Below = NOTHING_BELOW
+) -> bytes | None:
+    """The scheduler's own node over the groups at ``indices``; None if something is no plain number.
+
+    Own parameters that are tensors are left as 0 there.
+    """
+    numbers = [[0.0 if isinstance(value, Tensor) else value for value in values] for values in owns]
+    factors, columns = (table.factors, table.columns) if table is not None else ([], 0)
+    return _C.pack_node(scheduler._schedule, own_dict(scheduler), numbers, indices, factors, columns, *below)
+
+
+def upload(packed: bytes, owns: list[list[Any]], buffer: LRBuffer) -> Tensor:
+    """A packed node on the buffer's device; tensors among the own parameters are copied there, unread."""
+    node = torch.frombuffer(bytearray(packed), dtype=torch.float64).to(buffer.device, non_blocking=True)
+    for k, values in enumerate(owns):
+        start = _C.NODE_SIZE + k * len(buffer.indices)
+        for slot, index in enumerate(buffer.indices):
+            if isinstance(values[index], Tensor):
+                node[start + slot].copy_(values[index].detach().reshape(()), non_blocking=True)
+    return node
+
+
+def whole(scheduler: Any, steps: int) -> bytes:
+    """The program of a scheduler and of all below it, over all groups, to be run on the host for ``steps`` steps.
+
+    Raises:
+        NotImplementedError: a scheduler is not a function of the step alone.
+        ValueError: a setting is not a plain number.
+    """
+    scheduler._require_function_of_step()
+    below = [whole(child, steps) for child in scheduler._children()]
+    table = scheduler._tabulate(steps)
+    owns = own_values(scheduler, _C.own_params(scheduler._schedule), table)
+    packed = None
+    if owns is not None:
+        owns = [[value.item() if isinstance(value, Tensor) else value for value in values] for values in owns]
+        sizes = Below(len(below), sum(map(len, below)) // 8, sum(map(_C.state_size, below)))
+        packed = pack(scheduler, owns, list(range(len(scheduler.optimizer.param_groups))), table, sizes)
+    if packed is None:
+        raise ValueError(
+            f"{type(scheduler).__name__} has a setting that is no plain number, or not one for each param group"
+        )
+    return b"".join([packed, *below])

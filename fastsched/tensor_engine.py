@@ -1,0 +1,465 @@
+"""The engine for learning rates that are tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _C, lr_buffer, ops
+from .capture import refuse_capture
+from .lr_buffer import LRBuffer
+from .metric import as_plain, operand
+from .momentum import HostMomentum, TensorMomentum, cycle_momentum
+from .program import LAST_LR, Below, Event, own_dict, own_values, pack, upload
+
+
+class Replica:
+    """One schedule over the groups of one :class:`LRBuffer`, laid out as ``csrc/schedule/layout.h`` says."""
+
+    __slots__ = ("buffer", "direct", "program", "state")
+
+    direct: _C.DirectStep | None
+
+    def __init__(self, buffer: LRBuffer, program: Tensor, state: Tensor):
+        self.buffer = buffer
+        self.place(program, state)
+
+    def place(self, program: Tensor, state: Tensor) -> None:
+        """Go on in these tensors: slices of a larger program and state, for a part of a composition."""
+        self.program = program
+        self.state = state
+        buffer = self.buffer
+        self.direct = None
+        if buffer.on_host:
+            self.direct = _C.DirectStep(
+                program.data_ptr(),
+                program.numel(),
+                state.data_ptr(),
+                state.numel(),
+                buffer.masters.data_ptr(),
+                buffer.lrs.data_ptr(),
+                buffer.lrs.numel(),
+                buffer.lrs.dtype is torch.float32,
+            )
+
+    @property
+    def counters(self) -> Tensor:
+        return self.state[: _C.NODE_COUNTERS]
+
+    @property
+    def last_lr(self) -> Tensor:
+        """Float64 learning rates as a leaf last left them, a view of shape ``(groups,)``."""
+        return self.state[_C.NODE_STATE_SIZE :]
+
+
+def _observed() -> bool:
+    """Whether somebody watches which operators run: a dispatch mode (tracing, fake tensors), a profiler."""
+    return bool(torch._C._len_torch_dispatch_stack()) or torch._C._autograd._profiler_enabled()
+
+
+class TensorEngine:
+    """Steps tensor learning rates with one operator call per device and dtype, reading nothing back.
+
+    ``step`` may be captured in a CUDA graph. Counters, learning rates and hyperparameters all live in tensors
+    that keep their storage for as long as the number of param groups stays the same.
+
+    The engine of a composition has the programs and states of its children inside its own, where they go on
+    in slices, so that one call steps all of them.
+    """
+
+    __slots__ = (
+        "_below",
+        "_counters",
+        "_epoch",
+        "_epoch_limit",
+        "_group_count",
+        "_lent",
+        "_momentum",
+        "_replicas",
+        "_schedule",
+        "_watch",
+        "order_unchecked",
+        "reads_metric",
+    )
+
+    def __init__(self, schedule: str):
+        self._schedule = schedule
+        self._counters = _C.counter_names(schedule)
+        self._replicas: list[Replica] = []
+        self._below: list[TensorEngine] = []
+        self._group_count = 0
+        self._lent: dict[str, Any] = {}
+        self.order_unchecked = False
+        self._epoch = 0  # at least; graph replays may have gone on
+        self._epoch_limit: int | None = None  # torch raises beyond
+        self._momentum: HostMomentum | TensorMomentum | None = None
+        self._watch = _C.Watch(schedule)
+        self.reads_metric: bool = _C.reads_metric(schedule)
+
+    @classmethod
+    @torch.inference_mode(False)
+    def attach(cls, scheduler: Any, *, restore: bool) -> TensorEngine | None:
+        """Take the state over from the scheduler's dict; None, with that unchanged, where it does not fit."""
+        attributes = own_dict(scheduler)
+        counters = _C.pack_counters(scheduler._schedule, attributes)
+        below = _engines_below(scheduler) if counters else None
+        buffers = lr_buffer.bind(scheduler.optimizer) if below is not None else None
+        if below is None or buffers is None:
+            return None
+        scheduler._fit_groups()
+        engine = cls(scheduler._schedule)
+        counted = torch.tensor(counters, dtype=torch.float64, device="cpu")
+        if not engine._lay_out(scheduler, buffers, below, counted):
+            return None
+        if attributes.get("cycle_momentum"):
+            engine._momentum = cycle_momentum(scheduler, buffers, counters)
+            if engine._momentum is None:
+                return None
+        engine.order_unchecked = attributes.get("_step_count") == 1 or any(child.order_unchecked for child in below)
+        last_lr = attributes.get(LAST_LR)
+        if not below:
+            if restore and engine.set(LAST_LR, last_lr):
+                engine.resume()
+            elif isinstance(last_lr, list) and len(last_lr) == engine._group_count:
+                engine._take_last_lr(last_lr)
+        engine._epoch_limit = scheduler._epoch_limit()
+        engine._epoch = attributes.get("last_epoch", 0)
+        for name in (*engine._counters, LAST_LR):
+            attributes.pop(name, None)
+        engine._mark(scheduler)
+        return engine
+
+    def step(self, scheduler: Any, metric: Any) -> Any:
+        event = 0
+        if self.reads_metric:
+            if metric is None and self._below:
+                event = int(Event.UNMEASURED)
+            else:
+                metric = as_plain(metric)  # first: reading it may run code of the user's
+        if torch.compiler.is_compiling():
+            # What the host would have to look at stays as it was traced; only tensors may change.
+            if self._momentum is not None:
+                self._momentum.step_compiled(self._replicas[0].state, event, 0.0)
+            self._call(metric.detach() if isinstance(metric, Tensor) else metric, event)
+            return None
+        stale = not self._replicas[0].buffer.live or self._watch.changed(scheduler)
+        if (
+            self.order_unchecked
+            or (stale and not self._follow(scheduler))
+            or (self._epoch_limit is not None and self._epoch >= self._epoch_limit)
+            or (self._momentum is not None and not self._momentum.step(scheduler, event, 0.0))
+        ):
+            return 0.0 if metric is None else metric
+        if self._epoch_limit is not None:
+            self._epoch += 1
+        if self._replicas[0].direct is None or _observed():
+            self._call(metric, event)
+            return None
+        value = 0.0
+        if self.reads_metric and metric is not None:
+            value = metric.item() if isinstance(metric, Tensor) else metric
+            value = float(value)
+        for replica in self._replicas:
+            if replica.direct is not None:
+                replica.direct.step(event, value)
+            else:
+                self._call_one(replica, metric, event)
+        return None
+
+    def _call(self, metric: Any, event: int) -> None:
+        for replica in self._replicas:
+            self._call_one(replica, metric, event)
+
+    def _call_one(self, replica: Replica, metric: Any, event: int) -> None:
+        buffer = replica.buffer
+        tensor, value = operand(metric, buffer) if self.reads_metric and metric is not None else (None, 0.0)
+        call = ops.step_ if torch.compiler.is_compiling() else ops.call_step_
+        call(replica.program, replica.state, buffer.masters, buffer.lrs, tensor, value, event)
+
+    def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
+        """Do what is no ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""
+        if self._watch.changed(scheduler) and not self._follow(scheduler):
+            return False
+        attributes = own_dict(scheduler)
+        for name, where in _C.own_params(self._schedule):
+            if where == "list" and len(attributes[name]) != self._group_count:
+                return False  # torch raises where it needs the base LR of a group that was added later
+        if self._epoch_limit is not None and epoch > self._epoch_limit:
+            return False
+        if self._momentum is not None and not self._momentum.step(scheduler, int(event), float(epoch)):
+            return False
+        if event is Event.INITIAL:
+            self.order_unchecked = "_step_count" in self._counters  # warm restarts do not ask for an order
+        for replica in self._replicas:
+            buffer = replica.buffer
+            ops.step_(replica.program, replica.state, buffer.masters, buffer.lrs, None, float(epoch), int(event))
+        self._epoch = self._epoch + 1 if event is Event.INITIAL else int(epoch)
+        return True
+
+    def check_order(self) -> None:
+        self.order_unchecked = False
+        for engine in self._below:
+            engine.check_order()
+
+    def get(self, name: str) -> Any:
+        if name == LAST_LR:
+            lrs: list[Tensor] = [torch.empty(0)] * self._group_count
+            for place, replica in enumerate(self._replicas):
+                rounded = self._last_lr(place).to(replica.buffer.lrs.dtype, copy=True)
+                for slot, index in enumerate(replica.buffer.indices):
+                    lrs[index] = rounded[slot].view(replica.buffer.tensors[slot].shape)
+            return lrs
+        if name not in self._counters:
+            raise AttributeError(name)
+        return self._read_counters()[name]
+
+    def set(self, name: str, value: Any) -> bool:
+        if name == LAST_LR:
+            lrs = None if self._below else _floats(value, self._group_count)
+            if lrs is None:
+                return False
+            for replica in self._replicas:
+                values = [lrs[index] for index in replica.buffer.indices]
+                replica.last_lr.copy_(torch.tensor(values, dtype=torch.float64, device="cpu"))
+            return True
+        packed = _C.pack_counter(self._schedule, name, value)
+        if packed is None:
+            return False
+        if name == "_step_count":
+            self.order_unchecked = value == 1
+        elif name == "last_epoch":
+            self._epoch = value
+        for replica in self._replicas:
+            replica.state[packed[0]] = packed[1]
+        if self._momentum is not None:
+            self._momentum.set(*packed)
+        return True
+
+    def state(self) -> dict[str, Any]:
+        lrs = [0.0] * self._group_count
+        for place, replica in enumerate(self._replicas):
+            for index, lr in zip(replica.buffer.indices, self._last_lr(place).tolist(), strict=True):
+                lrs[index] = lr
+        return {**self._read_counters(), LAST_LR: lrs}
+
+    def lend(self, attributes: dict[str, Any]) -> None:
+        self.settle(attributes)
+        self._lent = {name: value for name, value in self.state().items() if name not in attributes}
+        attributes.update(self._lent)
+
+    def settle(self, attributes: dict[str, Any]) -> None:
+        # Graph replays may have moved the state on since it was lent: an unchanged value is no news, but old.
+        for name, value in self._lent.items():
+            if attributes.get(name) is value:
+                del attributes[name]
+        self._lent = {}
+
+    def refresh(self, scheduler: Any) -> None:
+        """Upload the hyperparameters, so that compiled code and captured graphs see them at once."""
+        if len(scheduler.optimizer.param_groups) != self._group_count:
+            return  # the next step makes new buffers
+        refuse_capture("a hyperparameter was written; write it before the capture")
+        # Where it does not go in place, the next step finds that and makes new buffers, or leaves the scheduler to
+        # torch's code.
+        buffers = [replica.buffer for replica in self._replicas]
+        if self._write_in_place(_nodes(scheduler, buffers, self._below)):
+            if self._momentum is not None:
+                self._momentum.follow(scheduler, buffers)
+            self._epoch_limit = scheduler._epoch_limit()
+            self._watch.mark_attributes(scheduler)
+
+    def resume(self) -> None:
+        for place, replica in enumerate(self._replicas):
+            replica.buffer.resume(self._last_lr(place))
+
+    def _lay_out(self, scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine], counters: Tensor) -> bool:
+        """Make a program and a state for each buffer, those of the children inside; False where that cannot be.
+
+        A state that fits is kept; all else gets new storage.
+        """
+        nodes = _nodes(scheduler, buffers, below)
+        if nodes is None:
+            return False
+        replicas = []
+        for place, (buffer, node) in enumerate(zip(buffers, nodes, strict=True)):
+            parts = [engine._replicas[place] for engine in below]
+            if not below and place < len(self._replicas) and self._replicas[place].buffer is buffer:
+                state = self._replicas[place].state
+            else:
+                state = _state(counters, buffer, leaf=not below)
+            program = torch.cat([node, *(part.program for part in parts)]) if parts else node
+            state = torch.cat([state, *(part.state for part in parts)]) if parts else state
+            replicas.append(Replica(buffer, program, state))
+        for engine, child in zip(below, scheduler._children(), strict=True):
+            engine.leave()
+            engine._mark(child)
+        self.leave()
+        self._replicas = replicas
+        self._below = below
+        self.reads_metric = any(engine.reads_metric for engine in below) if below else self.reads_metric
+        self._group_count = len(scheduler.optimizer.param_groups)
+        self._place_below()
+        return True
+
+    def _place_below(self) -> None:
+        """Let the children go on in their slices."""
+        for place, replica in enumerate(self._replicas):
+            at = len(replica.program) - sum(len(engine._replicas[place].program) for engine in self._below)
+            state_at = _C.NODE_STATE_SIZE
+            for engine in self._below:
+                own = engine._replicas[place]
+                end, state_end = at + len(own.program), state_at + len(own.state)
+                own.place(replica.program[at:end], replica.state[state_at:state_end])
+                at, state_at = end, state_end
+        for engine in self._below:
+            engine._place_below()
+
+    def leave(self) -> None:
+        self._watch.leave()
+        self._watch = _C.Watch(self._schedule)
+
+    def _write_in_place(self, nodes: list[Tensor] | None) -> bool:
+        """Write new nodes over the old ones; False, with nothing written, if they have another size."""
+        if nodes is None:
+            return False
+        olds = []
+        for place, replica in enumerate(self._replicas):
+            below = sum(len(engine._replicas[place].program) for engine in self._below)
+            olds.append(replica.program[: len(replica.program) - below])
+        if any(old.shape != new.shape for old, new in zip(olds, nodes, strict=True)):
+            return False
+        for old, new in zip(olds, nodes, strict=True):
+            old.copy_(new, non_blocking=True)
+        return True
+
+    def _last_lr(self, place: int) -> Tensor:
+        """Float64 learning rates as the schedule last left them; for a composition, as its last child did."""
+        replica = self._replicas[place]
+        if not self._below:
+            return replica.last_lr
+        if self._schedule == "ChainedScheduler":
+            return self._below[-1]._last_lr(place)
+        # Whose turn it was is known on the device only.
+        groups = len(replica.buffer.indices)
+        milestones = replica.program[_C.NODE_SIZE + groups : _C.NODE_SIZE + groups + len(self._below) - 1]
+        turn = torch.bucketize(replica.counters[:1], milestones, right=True)
+        return torch.stack([engine._last_lr(place) for engine in self._below]).index_select(0, turn)[0]
+
+    def _take_last_lr(self, lrs: list[Any]) -> None:
+        """Keep the last LRs that torch's code left, tensors mostly; in full precision where that is known."""
+        for replica in self._replicas:
+            dtype = replica.buffer.lrs.dtype
+            for slot, index in enumerate(replica.buffer.indices):
+                last = replica.last_lr[slot]
+                lr = lrs[index]
+                if not isinstance(lr, Tensor):
+                    lr = torch.tensor(float(lr), dtype=torch.float64, device="cpu")
+                lr = lr.detach().reshape(()).to(last.device, torch.float64, non_blocking=True)
+                last.copy_(torch.where(last.to(dtype) == lr.to(dtype), last, lr))
+
+    def _read_counters(self) -> dict[str, Any]:
+        # All replicas decide alike, so the first speaks for them.
+        values: dict[str, Any] = _C.unpack_counters(self._schedule, self._replicas[0].counters.tolist())
+        return values
+
+    @torch.inference_mode(False)
+    def _follow(self, scheduler: Any) -> bool:
+        """Catch up with whatever was done to the scheduler's attributes or the optimizer's groups."""
+        refuse_capture("the scheduler's attributes or the optimizer's groups were changed; step once before capturing")
+        buffers = lr_buffer.bind(scheduler.optimizer)
+        below = _engines_below(scheduler) if buffers is not None else None
+        if buffers is None or below is None:
+            return False
+        scheduler._fit_groups()
+        nodes = _nodes(scheduler, buffers, below)
+        if nodes is None or (self._momentum is not None and not self._momentum.follow(scheduler, buffers)):
+            return False
+        attributes = own_dict(scheduler)
+        self.settle(attributes)
+        for name in (*self._counters, LAST_LR):
+            if name in attributes:
+                if not self.set(name, attributes[name]):
+                    return False
+                del attributes[name]
+        kept = (
+            [replica.buffer for replica in self._replicas] == buffers
+            and below == self._below
+            and self._watch.holds([engine._watch for engine in below])
+            and self._write_in_place(nodes)
+        )
+        if not kept:
+            self._lay_out(scheduler, buffers, below, self._replicas[0].counters)
+        self._epoch_limit = scheduler._epoch_limit()
+        self._mark(scheduler)
+        return True
+
+    def _mark(self, scheduler: Any) -> None:
+        self._watch.mark_attributes(scheduler)
+        self._watch.mark_groups(scheduler.optimizer.param_groups)
+        self._watch.mark_children(list(scheduler._children()), [engine._watch for engine in self._below])
+
+
+def _engines_below(scheduler: Any) -> list[TensorEngine] | None:
+    """The engines of the scheduler's children, up to date; None where one cannot be part of one program."""
+    children = scheduler._children()
+    if len({id(child) for child in _all_below(scheduler)}) != len(_all_below(scheduler)):
+        return None  # a scheduler that is in it twice has one state, not two
+    engines = []
+    for child in children:
+        if not hasattr(type(child), "_schedule") or not child._is_native():
+            return None
+        if not isinstance(child._engine, TensorEngine):
+            child._detach()
+            child._attach()
+        engine = child._engine
+        if not isinstance(engine, TensorEngine) or engine._momentum is not None:
+            return None
+        if engine._watch.changed(child) and not engine._follow(child):
+            return None
+        engines.append(engine)
+    return engines
+
+
+def _all_below(scheduler: Any) -> list[Any]:
+    found = []
+    for child in scheduler._children():
+        found.append(child)
+        if hasattr(type(child), "_schedule"):
+            found += _all_below(child)
+    return found
+
+
+def _nodes(scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine]) -> list[Tensor] | None:
+    """The scheduler's own node for each buffer, on its device; None if a hyperparameter is no plain number."""
+    table = scheduler._table()
+    owns = own_values(scheduler, _C.own_params(scheduler._schedule), table)
+    if owns is None:
+        return None
+    nodes = []
+    for place, buffer in enumerate(buffers):
+        parts = [engine._replicas[place] for engine in below]
+        sizes = Below(len(below), sum(len(part.program) for part in parts), sum(len(part.state) for part in parts))
+        packed = pack(scheduler, owns, buffer.indices, table, sizes)
+        if packed is None:
+            return None
+        nodes.append(upload(packed, owns, buffer))
+    return nodes
+
+
+def _state(counters: Tensor, buffer: LRBuffer, *, leaf: bool) -> Tensor:
+    """A state tensor on the buffer's device: counters, room for a step, a leaf's last learning rates."""
+    buffer.follow()
+    size = _C.NODE_STATE_SIZE + (len(buffer.indices) if leaf else 0)
+    state = torch.zeros(size, dtype=torch.float64, device=buffer.device)
+    state[: _C.NODE_COUNTERS].copy_(counters, non_blocking=True)
+    if leaf:
+        state[_C.NODE_STATE_SIZE :].copy_(buffer.masters)
+    return state
+
+
+def _floats(lrs: Any, count: int) -> list[float] | None:
+    if not isinstance(lrs, (list, tuple)) or len(lrs) != count:
+        return None
+    return [float(lr) for lr in lrs]
