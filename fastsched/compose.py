@@ -66,6 +66,15 @@ def _needs_metric(scheduler: Any) -> bool:
     return _is_plateau(scheduler)
 
 
+def _first_steps(scheduler: Any) -> int:
+    """How many schedulers in it make their first step when it makes its own."""
+    if isinstance(scheduler, ChainedScheduler):
+        return sum(map(_first_steps, scheduler._schedulers))
+    if isinstance(scheduler, SequentialLR):
+        return _first_steps(scheduler._schedulers[0])
+    return int(getattr(scheduler._engine, "order_unchecked", False))
+
+
 def _step(scheduler: Any, metrics: Any) -> None:
     if _is_plateau(scheduler) or isinstance(scheduler, Composite):
         scheduler.step(metrics)
@@ -75,17 +84,24 @@ def _step(scheduler: Any, metrics: Any) -> None:
 
 def _begin(scheduler: Any) -> None:
     """The scheduler's initial step, from learning rates that are set back already."""
-    if not _is_plateau(scheduler):
+    if _is_plateau(scheduler):
+        _begin_plateau(scheduler, None)
+    else:
         scheduler._initial_step()
+
+
+def _begin_plateau(scheduler: Any, metrics: Any) -> None:
+    """From learning rates that are set already; without a metric its first step is the next one."""
+    scheduler._last_lr = _lrs(scheduler.optimizer)
+    if metrics is not None:
+        scheduler.step(metrics)
 
 
 def _restart(scheduler: Any, metrics: Any) -> None:
     """Begin the scheduler anew, at its epoch 0, in the middle of a run."""
     if _is_plateau(scheduler):
         _initial_lr(scheduler.optimizer)
-        scheduler._last_lr = _lrs(scheduler.optimizer)
-        if metrics is not None:
-            scheduler.step(metrics)
+        _begin_plateau(scheduler, metrics)
     elif isinstance(scheduler, Composite):
         scheduler._restart(metrics)
     else:
@@ -139,10 +155,12 @@ class Composite(EngineScheduler):
         self._step_children(metrics)
 
     def _check_order(self) -> None:
-        # Once for all children, whose first steps have yet to come: which they are is known on the device only.
-        if isinstance(self._engine, TensorEngine) and self._engine.order_unchecked:
-            warn_about_order(self.optimizer, stacklevel=5)
-            self._engine.check_order()
+        # For all whose first step this is, and for those whose turn is yet to come: that is known on the device only.
+        engine = self._engine
+        if isinstance(engine, TensorEngine) and engine.order_unchecked:
+            for _ in range(_first_steps(self)):
+                warn_about_order(self.optimizer, stacklevel=5)
+            engine.check_order()
 
     def _step_children(self, metrics: Any) -> None:
         raise NotImplementedError
@@ -345,8 +363,7 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
         _initial_lr(self.optimizer)
         for child in self._schedulers:
             if _is_plateau(child):
-                if metrics is not None:
-                    child.step(metrics)
+                _begin_plateau(child, metrics)
             elif isinstance(child, Composite):
                 child._restart(metrics)
             else:

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from functools import partial, wraps
 from typing import Any, ClassVar
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 
@@ -57,8 +58,21 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
     @wraps(torch_lr_scheduler.CyclicLR.__init__)  # type: ignore[misc]
     def __init__(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
         with kept_in_place(optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
+            begins = not any("initial_lr" in group for group in getattr(optimizer, "param_groups", ()))
             super().__init__(optimizer, *args, **kwargs)
         self._attach_again()
+        if begins:
+            self._begin_exactly()
+
+    def _begin_exactly(self) -> None:
+        # torch begins from the bound as an LR tensor's dtype holds it. The schedule goes on from the exact one.
+        groups = self.optimizer.param_groups
+        if not any(isinstance(group["lr"], Tensor) for group in groups):
+            return
+        for group, base in zip(groups, self.base_lrs, strict=True):
+            if not isinstance(base, Tensor):
+                group["initial_lr"] = base
+        self._update_lr(self.last_epoch)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("mode", "gamma", "_scale_fn_ref", "_scale_fn_custom"):
