@@ -14,7 +14,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from . import lr_buffer
 from .capture import in_capture, refuse_capture
-from .engine import DETACHED
 from .epoch import warn_about_order
 from .program import LAST_LR, own_dict
 from .scheduler import EngineScheduler
@@ -75,7 +74,14 @@ def _first_steps(scheduler: Any) -> int:
     return int(getattr(scheduler._engine, "order_unchecked", False))
 
 
-def _step(scheduler: Any, metrics: Any) -> None:
+def step_turn(scheduler: Any, metrics: Any) -> None:
+    """Step the scheduler whose turn it is in a sequence."""
+    refuse_capture("a child of a SequentialLR is stepped by Python, and so its epochs are counted there")
+    step_child(scheduler, metrics)
+
+
+def step_child(scheduler: Any, metrics: Any) -> None:
+    """Step any scheduler, with the metric if it takes one."""
     if _is_plateau(scheduler) or isinstance(scheduler, Composite):
         scheduler.step(metrics)
     else:
@@ -134,23 +140,22 @@ class Composite(EngineScheduler):
                 a ``ReduceLROnPlateau``, and is refused inside graph capture and under torch.compile.
             RuntimeError: inside CUDA graph capture, if Python has to step some child.
         """
-        if metrics is None:
+        engine = self._engine
+        if metrics is None and getattr(engine, "reads_metric", True):
             self._require_metric()
-        declined = self._engine.step(self, metrics)
+        declined = engine.step(self, metrics)
         if declined is not None:
-            self._step_off_path(metrics if metrics is None else declined)
+            self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)
 
     def _step_off_path(self, metrics: Any) -> None:
-        groups = self.optimizer.param_groups
-        engine = self._engine
-        if engine is not DETACHED or (groups and isinstance(groups[0]["lr"], Tensor)):
-            refuse_capture("it is the first step, or its settings changed, or a child is stepped by Python")
-            for attached_before in (True, False):
-                if attached_before or self._attach():
-                    self._check_order()
-                    if self._engine.step(self, metrics) is None:
-                        return
-                self._detach()
+        # Something is not what it was when the engine was chosen: choose again.
+        refuse_capture("it is the first step, or its settings changed, or a child is stepped by Python")
+        for attached_before in (True, False):
+            if attached_before or self._attach():
+                self._check_order()
+                if self._engine.step(self, metrics) is None:
+                    return
+            self._detach()
         own_dict(self).pop(LAST_LR, None)
         self._step_children(metrics)
 
@@ -163,7 +168,18 @@ class Composite(EngineScheduler):
             engine.check_order()
 
     def _step_children(self, metrics: Any) -> None:
+        """What HostComposition does; by Python, whatever the values are."""
         raise NotImplementedError
+
+    def _begin_child(self, child: Any, metrics: Any) -> None:
+        _restart(child, metrics)
+        self._begun()
+
+    def _reads_metric(self) -> bool:
+        """Whether there is a ReduceLROnPlateau in it."""
+        return any(
+            child._reads_metric() if isinstance(child, Composite) else _is_plateau(child) for child in self._schedulers
+        )
 
     def _last_child(self) -> Any:
         raise NotImplementedError
@@ -196,7 +212,7 @@ class Composite(EngineScheduler):
 
     def _begun(self) -> None:
         """The children's LRs were set from outside of their steps."""
-        if self._engine is DETACHED:
+        if not isinstance(self._engine, TensorEngine):
             own_dict(self)[LAST_LR] = _lrs(self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -232,7 +248,7 @@ class Composite(EngineScheduler):
             raise
         last_lr = state.pop(LAST_LR, None)
         self._load(state)
-        if self._engine is DETACHED and last_lr is not None:
+        if not isinstance(self._engine, TensorEngine) and last_lr is not None:
             own_dict(self)[LAST_LR] = last_lr
 
 
@@ -321,10 +337,9 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         child, begins = self._next()
         self.last_epoch += 1
         if begins:
-            _restart(child, metrics)
-            self._begun()
+            self._begin_child(child, metrics)
         else:
-            _step(child, metrics)
+            step_child(child, metrics)
 
 
 class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
@@ -376,4 +391,4 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
 
     def _step_children(self, metrics: Any) -> None:
         for child in self._schedulers:
-            _step(child, metrics)
+            step_child(child, metrics)

@@ -134,17 +134,23 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     """The engine for the scheduler's optimizer as it is now; :data:`DETACHED` if none fits.
 
     Args:
-        scheduler: detached, its state in ``__dict__``. The engine takes the state over. A composition needs none
-            on the host: its children have theirs.
+        scheduler: detached, its state in ``__dict__``. The engine takes the state over.
         restore: ``_last_lr`` holds the float64 learning rates of an earlier run, to go on from.
 
     Raises:
         RuntimeError: a learning rate is on a CUDA device and fastsched has no CUDA operators.
     """
     groups = scheduler.optimizer.param_groups
-    if lr_buffer.is_bound(scheduler.optimizer) or (groups and isinstance(groups[0].get("lr"), Tensor)):
-        return TensorEngine.attach(scheduler, restore=restore) or DETACHED
+    host: _C.HostComposition | _C.HostEngine
+    tensors = lr_buffer.is_bound(scheduler.optimizer) or (groups and isinstance(groups[0].get("lr"), Tensor))
+    engine = TensorEngine.attach(scheduler, restore=restore) if tensors else None
+    if engine is not None:
+        return engine
     if scheduler._children():
+        native = [hasattr(type(child), "_schedule") and child._is_native() for child in scheduler._children()]
+        host = _C.HostComposition(scheduler._schedule, native, scheduler._reads_metric())
+    elif tensors:
         return DETACHED
-    host = _C.HostEngine(scheduler._schedule, Tensor, read_from_gpu)
+    else:
+        host = _C.HostEngine(scheduler._schedule, Tensor, read_from_gpu)
     return host if host.attach(scheduler) else DETACHED

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastsched
+from fastsched import _C
 from fastsched.engine import DETACHED, TensorEngine
 
 from .conftest import sgd
@@ -292,17 +294,32 @@ trees = st.recursive(
 ).filter(lambda tree: len(tree) == 3)
 
 
-def grow(optimizer, tree):
+class PlainSequentialLR(fastsched.SequentialLR):
+    """Conducts in Python, whatever the learning rates are."""
+
+    def _attach(self, **_):
+        return False
+
+
+class PlainChainedScheduler(fastsched.ChainedScheduler):
+    def _attach(self, **_):
+        return False
+
+
+PLAIN = SimpleNamespace(SequentialLR=PlainSequentialLR, ChainedScheduler=PlainChainedScheduler)
+
+
+def grow(optimizer, tree, composites=fastsched):
     if len(tree) == 2:
         name, configuration = tree
         # Momentum in Python numbers is for Python to write, child by child.
         plain = {"cycle_momentum": False} if "cycle_momentum" in configuration else {}
         return getattr(fastsched, name)(optimizer, **{**configuration, **plain}, **tabulated(fastsched, name))
     name, parts, lengths = tree
-    made = [grow(optimizer, part) for part in parts]
+    made = [grow(optimizer, part, composites) for part in parts]
     if name == "ChainedScheduler":
-        return fastsched.ChainedScheduler(made)
-    return fastsched.SequentialLR(optimizer, made, [sum(lengths[: i + 1]) for i in range(len(made) - 1)])
+        return composites.ChainedScheduler(made)
+    return composites.SequentialLR(optimizer, made, [sum(lengths[: i + 1]) for i in range(len(made) - 1)])
 
 
 def everything(scheduler):
@@ -328,15 +345,18 @@ def message_of(scheduler, metric):
     metrics=st.lists(st.none() | st.sampled_from([1.0, 2.0, 3.0, float("nan")]), min_size=12, max_size=12),
 )
 def test_one_program_does_what_python_does_child_by_child(tree, initial, metrics):
-    """The two have nothing in common but the schedules: Python conducts the floats, C++ the tensors."""
-    by_python = grow(stepped_sgd(initial), tree)
+    """They have next to nothing in common but the schedules."""
+    by_python = grow(stepped_sgd(initial), tree, PLAIN)
+    by_host = grow(stepped_sgd(initial), tree)
     by_program = grow(stepped_sgd([torch.tensor(lr, dtype=torch.float64) for lr in initial]), tree)
     for metric in metrics:
         assert isinstance(by_program._engine, TensorEngine)
         assert by_python._engine is DETACHED
+        assert isinstance(by_host._engine, _C.HostComposition)
         assert bits(everything(by_program)) == bits(everything(by_python))
-        failures = [message_of(scheduler, metric) for scheduler in (by_python, by_program)]
-        assert failures[0] == failures[1]
+        assert bits(everything(by_host)) == bits(everything(by_python))
+        failures = [message_of(scheduler, metric) for scheduler in (by_host, by_program, by_python)]
+        assert failures[0] == failures[1] == (failures[2] and failures[2].replace("Plain", ""))
 
 
 class Operators(TorchDispatchMode):

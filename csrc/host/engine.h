@@ -41,14 +41,6 @@ class HostEngine {
     return groups && groups_.refresh(groups.get()) && refresh(dict.get());
   }
 
-  // Puts the state into a scheduler's __dict__, where refresh() finds it again.
-  void lend(PyObject* dict) const {
-    for_each([dict](PyObject* name, Ref value) {
-      if (!value || PyDict_SetDefault(dict, name, value.get()) == nullptr)
-        throw pybind11::error_already_set();
-    });
-  }
-
   // Calls visit(name, value) for every counter and for _last_lr; the value is empty on a Python error.
   template <typename Visit>
   void for_each(Visit visit) const {
@@ -92,6 +84,8 @@ class HostEngine {
   // What the scheduler's functions gave in a step that was declined after they were called, as a list. The
   // counters have gone on then. Empty otherwise.
   Ref take_factors() { return std::move(factor_objects_); }
+
+  bool reads_metric() const { return about_.reads_metric; }
 
   // The caller has looked whether optimizer.step() came first, which torch does at the first step.
   void check_order() { order_checked_ = true; }
@@ -266,12 +260,6 @@ class HostEngine {
       PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(i), lr);
     }
     return list;
-  }
-
-  static void remove(PyObject* dict, PyObject* name) {
-    if (PyDict_GetItemWithError(dict, name) != nullptr && PyDict_DelItem(dict, name) != 0) {
-      throw pybind11::error_already_set();
-    }
   }
 
   struct NewLR {

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "composition.h"
 #include "direct_step.h"
 #include "engine.h"
 #include "momentum.h"
@@ -15,12 +16,6 @@ namespace py = pybind11;
 
 namespace fastsched::host {
 namespace {
-
-// The C++ object behind a Python one. The method descriptors below have already checked the type.
-template <typename T>
-T& unwrap(PyObject* self) {
-  return *static_cast<T*>(reinterpret_cast<py::detail::instance*>(self)->get_value_and_holder().value_ptr());
-}
 
 PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   if (count != 2) {
@@ -35,6 +30,25 @@ PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
         PyObject* factors = unwrap<HostEngine>(self).take_factors().release();
         return factors != nullptr ? factors : PyFloat_FromDouble(value);
       }
+      case Outcome::failed: break;
+    }
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  }
+  return nullptr;
+}
+
+PyObject* composition_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  if (count != 2) {
+    PyErr_Format(PyExc_TypeError, "step() takes a scheduler and a metric or None, got %zd arguments", count);
+    return nullptr;
+  }
+  try {
+    switch (unwrap<HostComposition>(self).step(args[0], args[1])) {
+      case Outcome::stepped: Py_RETURN_NONE;
+      case Outcome::declined: return PyFloat_FromDouble(0.0);
       case Outcome::failed: break;
     }
   } catch (py::error_already_set& error) {
@@ -69,6 +83,9 @@ PyMethodDef step_method = {
     "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(host_engine_step)), METH_FASTCALL,
     "step(scheduler, metric): None; if the engine declines, the metric as a float, or the list of "
     "factors that a LambdaLR's functions gave"};
+PyMethodDef composition_step_method = {
+    "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(composition_step)), METH_FASTCALL,
+    "step(scheduler, metric): None; 0.0 if the engine declines"};
 PyMethodDef direct_step_method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(direct_step)),
                                   METH_FASTCALL, "step(event, value): one step; an Event and its value"};
 PyMethodDef changed_method = {"changed", watch_changed, METH_O,
@@ -79,6 +96,47 @@ void add_method(py::class_<T>& type, PyMethodDef& method) {
   PyObject* descriptor = PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(type.ptr()), &method);
   if (descriptor == nullptr) throw py::error_already_set();
   type.attr(method.ml_name) = py::reinterpret_steal<py::object>(descriptor);
+}
+
+template <typename T>
+py::object get_attribute(const T& engine, py::str name) {
+  Ref value = engine.get(name.ptr());
+  if (PyErr_Occurred()) throw py::error_already_set();
+  if (!value) throw py::attribute_error(std::string(name));
+  return py::reinterpret_steal<py::object>(value.release());
+}
+
+template <typename T>
+py::dict engine_state(const T& engine) {
+  py::dict state;
+  engine.for_each([&state](PyObject* name, Ref value) {
+    if (!value) throw py::error_already_set();
+    state[py::handle(name)] = py::reinterpret_steal<py::object>(value.release());
+  });
+  return state;
+}
+
+// The rest of what fastsched/engine.py calls an Engine.
+template <typename T>
+void add_engine_methods(py::class_<T>& type) {
+  type.def("attach", [](T& self, py::object scheduler) { return self.attach(scheduler.ptr()); })
+      .def("get", &get_attribute<T>)
+      .def("set", [](T& self, py::str name, py::object value) { return self.set(name.ptr(), value.ptr()); })
+      .def("state", &engine_state<T>)
+      // Puts the state into a scheduler's __dict__, where the next step finds it like anything that is there.
+      .def("lend",
+           [](const T& self, py::dict attributes) {
+             self.for_each([&attributes](PyObject* name, Ref value) {
+               if (!value || PyDict_SetDefault(attributes.ptr(), name, value.get()) == nullptr) {
+                 throw py::error_already_set();
+               }
+             });
+           })
+      .def("settle", [](T&, py::object) {})
+      // Hyperparameters are read again at the next step, and the LRs are exact as they are.
+      .def("refresh", [](T&, py::object) {})
+      .def("resume", [](T&) {})
+      .def("leave", [](T&) {});
 }
 
 // Dict versions are trusted only where they are seen to follow the stores Python code makes, which the
@@ -105,22 +163,6 @@ bool probe_dict_versions() {
     if (version(attributes.ptr()) == before[0] || version(group.ptr()) == before[1]) return false;
   }
   return true;
-}
-
-py::object get_attribute(const HostEngine& engine, py::str name) {
-  Ref value = engine.get(name.ptr());
-  if (PyErr_Occurred()) throw py::error_already_set();
-  if (!value) throw py::attribute_error(std::string(name));
-  return py::reinterpret_steal<py::object>(value.release());
-}
-
-py::dict engine_state(const HostEngine& engine) {
-  py::dict state;
-  engine.for_each([&state](PyObject* name, Ref value) {
-    if (!value) throw py::error_already_set();
-    state[py::handle(name)] = py::reinterpret_steal<py::object>(value.release());
-  });
-  return state;
 }
 
 // Empty where a counter is missing, is no plain number, or is one that the schedule cannot go on from.
@@ -199,20 +241,18 @@ PYBIND11_MODULE(_C, module) {
   engine
       .def(py::init<const std::string&, py::type, py::object>(), py::arg("scheduler"), py::arg("tensor"),
            py::arg("read_tensor"))
-      .def("attach", [](HostEngine& self, py::object scheduler) { return self.attach(scheduler.ptr()); })
-      .def("get", get_attribute)
-      .def("set",
-           [](HostEngine& self, py::str name, py::object value) { return self.set(name.ptr(), value.ptr()); })
-      .def("state", &engine_state)
-      .def("lend", [](const HostEngine& self, py::dict attributes) { self.lend(attributes.ptr()); })
-      // What was lent is read back at the next step like anything that is found there.
-      .def("settle", [](HostEngine&, py::object) {})
-      // Hyperparameters are read again at the next step, and the LRs are exact as they are.
-      .def("refresh", [](HostEngine&, py::object) {})
-      .def("resume", [](HostEngine&) {})
-      .def("leave", [](HostEngine&) {})
       .def("check_order", &HostEngine::check_order);
+  add_engine_methods(engine);
   add_method(engine, step_method);
+
+  py::class_<HostComposition> composition(module, "HostComposition");
+  composition
+      .def(py::init<const std::string&, std::vector<bool>, bool>(), py::arg("scheduler"), py::arg("native"),
+           py::arg("reads_metric"))
+      .def_property_readonly("reads_metric", &HostComposition::reads_metric)
+      .def("check_order", [](HostComposition&) {});
+  add_engine_methods(composition);
+  add_method(composition, composition_step_method);
 
   py::class_<Watch> watch(module, "Watch");
   watch.def(py::init<const std::string&>(), py::arg("scheduler"))

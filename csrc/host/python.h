@@ -30,6 +30,19 @@ class Ref {
   PyObject* object_ = nullptr;
 };
 
+// The C++ object behind a Python one of the right type, past pybind11's dispatcher.
+template <typename T>
+T& unwrap(PyObject* self) {
+  return *static_cast<T*>(
+      reinterpret_cast<pybind11::detail::instance*>(self)->get_value_and_holder().value_ptr());
+}
+
+inline void remove(PyObject* dict, PyObject* name) {
+  if (PyDict_GetItemWithError(dict, name) != nullptr && PyDict_DelItem(dict, name) != 0) {
+    throw pybind11::error_already_set();
+  }
+}
+
 // A name that is looked up at every step: interned once, so that dict look-ups compare pointers.
 inline PyObject* intern(const char* name) {
   PyObject* object = PyUnicode_InternFromString(name);

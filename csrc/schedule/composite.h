@@ -21,7 +21,7 @@ struct SequenceState {
 };
 
 // How many milestones are at or before t; Python's bisect_right, whatever the order of the milestones.
-FASTSCHED_HD std::int64_t turn(const Table& milestones, double t) {
+FASTSCHED_HD std::int64_t passed(const Table& milestones, double t) {
   std::int64_t low = 0;
   std::int64_t high = milestones.size;
   while (low < high) {
@@ -33,6 +33,16 @@ FASTSCHED_HD std::int64_t turn(const Table& milestones, double t) {
     }
   }
   return low;
+}
+
+struct Turn {
+  std::int64_t index;
+  bool begins;  // at its milestone
+};
+
+FASTSCHED_HD Turn whose_turn(const Table& milestones, double t) {
+  const std::int64_t index = passed(milestones, t);
+  return {index, index > 0 && milestones.values[index - 1] == t};
 }
 
 // The learning rates as they were initially: a composite's own parameter.
@@ -51,11 +61,12 @@ FASTSCHED_HD Update conduct(const Place& place, const Node& node, std::int64_t g
     const Table milestones = place.table(node, groups);
     if (event == Event::step) {
       state.last_epoch += 1.0;
-      active = turn(milestones, state.last_epoch);
-      if (active > 0 && milestones.values[active - 1] == state.last_epoch) event = Event::restart;
+      const Turn turn = whose_turn(milestones, state.last_epoch);
+      active = turn.index;
+      if (turn.begins) event = Event::restart;
     } else {
       state.reset();
-      active = turn(milestones, 0.0);
+      active = passed(milestones, 0.0);
     }
     memcpy(place.counters(), &state, sizeof(state));
   }

@@ -1,0 +1,196 @@
+// Steps the children of a SequentialLR or ChainedScheduler one by one where there is no one program for them:
+// on Python-number learning rates, where each child has a host engine, and for children that only Python can
+// step.
+#pragma once
+
+#include <vector>
+
+#include "description.h"
+#include "dict_version.h"
+#include "engine.h"
+#include "param_groups.h"
+#include "python.h"
+#include "table.h"
+
+namespace fastsched::host {
+
+class HostComposition {
+ public:
+  // `native`: which children an engine may step without asking their Python. `reads_metric`: whether a
+  // scheduler below reads one.
+  HostComposition(const std::string& scheduler, std::vector<bool> native, bool reads_metric)
+      : kind_(kind_of(scheduler)),
+        about_(description(kind_)),
+        native_(std::move(native)),
+        reads_metric_(reads_metric) {}
+
+  bool reads_metric() const { return reads_metric_; }
+
+  // Takes the epoch over from the scheduler's __dict__. False, with nothing changed, if it is no plain
+  // number.
+  bool attach(PyObject* scheduler) {
+    Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
+    if (!dict) throw pybind11::error_already_set();
+    Ref children = schedulers(dict.get());
+    if (!children || !read_all(about_.counters, dict.get(), counters_.counters)) return false;
+    children_.assign(items(children.get()), items(children.get()) + PySequence_Fast_GET_SIZE(children.get()));
+    return children_.size() == native_.size() && table_.read(about_, dict.get()) && take_over(dict.get());
+  }
+
+  // Declines, with nothing changed, where the scheduler is not what it was when this was attached.
+  Outcome step(PyObject* scheduler, PyObject* metric) {
+    if (look_again_) return Outcome::declined;
+    Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
+    if (!dict) return Outcome::failed;
+    if (!unchanged(dict.get(), dict_version_) && !take_over(dict.get())) return Outcome::declined;
+    Ref children = schedulers(dict.get());
+    if (!children || !same_children(children.get()) || !table_.same(about_, dict.get()))
+      return Outcome::declined;
+    if (kind_ == Kind::chained) {
+      for (std::size_t i = 0; i < children_.size(); ++i) {
+        if (!step_child(i, metric)) return Outcome::failed;
+      }
+      return Outcome::stepped;
+    }
+    double& epoch = counters_.counters[0];
+    epoch += 1.0;
+    const Turn turn =
+        whose_turn({table_.values().data(), static_cast<std::int64_t>(table_.values().size())}, epoch);
+    const auto index = static_cast<std::size_t>(turn.index);
+    if (!turn.begins) return step_child(index, metric) ? Outcome::stepped : Outcome::failed;
+    static PyObject* const begin_child = intern("_begin_child");
+    const Ref done(
+        PyObject_CallMethodObjArgs(scheduler, begin_child, items(children.get())[index], metric, nullptr));
+    return done ? Outcome::stepped : Outcome::failed;
+  }
+
+  // An empty reference for what is no counter.
+  Ref get(PyObject* name) const {
+    for (std::size_t i = 0; i < about_.counters.size(); ++i) {
+      if (PyUnicode_Compare(about_.counters[i].name, name) == 0) {
+        return to_python(about_.counters[i], counters_.counters[i]);
+      }
+    }
+    return Ref();
+  }
+
+  bool set(PyObject* name, PyObject* value) {
+    for (std::size_t i = 0; i < about_.counters.size(); ++i) {
+      if (PyUnicode_Compare(about_.counters[i].name, name) == 0) {
+        return read(about_.counters[i], value, counters_.counters[i]);
+      }
+    }
+    return false;
+  }
+
+  template <typename Visit>
+  void for_each(Visit visit) const {
+    for (std::size_t i = 0; i < about_.counters.size(); ++i) {
+      visit(about_.counters[i].name, to_python(about_.counters[i], counters_.counters[i]));
+    }
+  }
+
+ private:
+  static PyObject** items(PyObject* sequence) { return PySequence_Fast_ITEMS(sequence); }
+
+  static Ref schedulers(PyObject* dict) {
+    static PyObject* const name = intern("_schedulers");
+    PyObject* list = PyDict_GetItemWithError(dict, name);
+    if (list == nullptr || !(PyList_CheckExact(list) || PyTuple_CheckExact(list))) return Ref();
+    return Ref::borrow(list);
+  }
+
+  // Compared by address, and alive because they are in the list.
+  bool same_children(PyObject* list) const {
+    return static_cast<std::size_t>(PySequence_Fast_GET_SIZE(list)) == children_.size() &&
+           memcmp(items(list), children_.data(), children_.size() * sizeof(PyObject*)) == 0;
+  }
+
+  // Takes over counters that somebody wrote into __dict__ directly. A `_last_lr` there is older than the next
+  // step.
+  bool take_over(PyObject* dict) {
+    NodeState taken = counters_;
+    for (std::size_t i = 0; i < about_.counters.size(); ++i) {
+      PyObject* value = PyDict_GetItemWithError(dict, about_.counters[i].name);
+      if (value != nullptr && !read(about_.counters[i], value, taken.counters[i])) return false;
+    }
+    counters_ = taken;
+    for (const Attribute& counter : about_.counters) remove(dict, counter.name);
+    remove(dict, last_lr_name());
+    dict_version_ = version(dict);
+    return true;
+  }
+
+  // False on a Python error. A child is asked by its own step() where its engine declines.
+  bool step_child(std::size_t i, PyObject* metric) {
+    static PyObject* const step_name = intern("step");
+    static PyObject* const engine_name = intern("_engine");
+    static PyObject* const off_path_name = intern("_step_off_path");
+    const Ref child = Ref::borrow(children_[i]);
+    if (native_[i]) {
+      Ref dict(PyObject_GenericGetDict(child.get(), nullptr));
+      Ref engine(PyObject_GetAttr(child.get(), engine_name));
+      if (!dict || !engine) return false;
+      const bool patched = PyDict_GetItemWithError(dict.get(), step_name) != nullptr;
+      if (HostEngine* host = patched ? nullptr : cast<HostEngine>(engine.get())) {
+        double value = 0.0;
+        switch (host->step(child.get(), metric, value)) {
+          case Outcome::stepped: return true;
+          case Outcome::failed: return false;
+          case Outcome::declined: break;
+        }
+        look_again_ = true;
+        if (Ref factors = host->take_factors()) {
+          return static_cast<bool>(
+              Ref(PyObject_CallMethodObjArgs(child.get(), off_path_name, factors.get(), nullptr)));
+        }
+        if (!host->reads_metric()) return call(child.get(), step_name, nullptr);
+        const Ref number(PyFloat_FromDouble(value));
+        return number && call(child.get(), step_name, number.get());
+      }
+      if (HostComposition* composition = patched ? nullptr : cast<HostComposition>(engine.get())) {
+        const Outcome outcome = composition->step(child.get(), metric);
+        if (outcome != Outcome::declined) return outcome == Outcome::stepped;
+        look_again_ = true;
+      }
+    }
+    return step_in_python(child.get(), metric);
+  }
+
+  static bool call(PyObject* object, PyObject* method, PyObject* argument) {
+    return static_cast<bool>(Ref(PyObject_CallMethodObjArgs(object, method, argument, nullptr)));
+  }
+
+  // By the module that knows which schedulers take a metric.
+  bool step_in_python(PyObject* child, PyObject* metric) {
+    static PyObject* const module_name = intern("fastsched.compose");
+    static PyObject* const turn_name = intern("step_turn");
+    static PyObject* const child_name = intern("step_child");
+    const Ref module(PyImport_Import(module_name));
+    const Ref function(
+        module ? PyObject_GetAttr(module.get(), kind_ == Kind::sequential ? turn_name : child_name)
+               : nullptr);
+    return function &&
+           static_cast<bool>(Ref(PyObject_CallFunctionObjArgs(function.get(), child, metric, nullptr)));
+  }
+
+  // The C++ object, if the Python object is exactly of its type.
+  template <typename T>
+  static T* cast(PyObject* object) {
+    static PyTypeObject* const type =
+        reinterpret_cast<PyTypeObject*>(pybind11::type::of<T>().release().ptr());
+    return Py_TYPE(object) == type ? &unwrap<T>(object) : nullptr;
+  }
+
+  const Kind kind_;
+  const Description& about_;
+  std::vector<bool> native_;
+  const bool reads_metric_;
+  NodeState counters_ = {};
+  DictVersion dict_version_ = kUnknownVersion;
+  TableReader table_;
+  std::vector<PyObject*> children_;  // borrowed
+  bool look_again_ = false;          // an engine below declined: another may fit the whole
+};
+
+}  // namespace fastsched::host
