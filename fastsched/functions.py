@@ -87,23 +87,19 @@ class FunctionScheduler(EpochScheduler):
         return self._tabulated[1]  # type: ignore[index]
 
     def _finish(self, declined: Any) -> bool:
-        # The factors of this epoch, where they are no plain numbers: multiplied as torch would.
+        # The learning rates, where they are no plain numbers any more.
         if not isinstance(declined, list):
             return False
         self._detach()
         groups = self.optimizer.param_groups
-        for group, factor, lr in zip(groups, declined, self._scaled(), strict=True):
+        for group, lr in zip(groups, declined, strict=True):
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr * factor)
+                group["lr"].fill_(lr)
             else:
-                group["lr"] = lr * factor
+                group["lr"] = lr
         self._last_lr = [lr.clone() if isinstance(lr, Tensor) else lr for lr in (group["lr"] for group in groups)]
         self._attach()
         return True
-
-    def _scaled(self) -> list[Any]:
-        """What the factors multiply."""
-        raise NotImplementedError
 
 
 class LambdaLR(FunctionScheduler, torch_lr_scheduler.LambdaLR):
@@ -125,9 +121,6 @@ class LambdaLR(FunctionScheduler, torch_lr_scheduler.LambdaLR):
 
     _schedule: ClassVar[str] = "LambdaLR"
 
-    def _scaled(self) -> list[Any]:
-        return list(self.base_lrs)
-
 
 class MultiplicativeLR(FunctionScheduler, torch_lr_scheduler.MultiplicativeLR):
     r"""Multiply each learning rate by a function of the epoch, at every step.
@@ -146,6 +139,3 @@ class MultiplicativeLR(FunctionScheduler, torch_lr_scheduler.MultiplicativeLR):
     """
 
     _schedule: ClassVar[str] = "MultiplicativeLR"
-
-    def _scaled(self) -> list[Any]:
-        return [group["lr"] for group in self.optimizer.param_groups]

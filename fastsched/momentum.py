@@ -129,14 +129,17 @@ class TensorMomentum:
         """Write every group's momentum for this step; False, with nothing changed, if that cannot be done."""
         if not all(part.fits(scheduler.optimizer.param_groups) for part in self._parts):
             return False
-        self.step_compiled(self._parts[0].state, event, epoch)
+        for part in self._parts:
+            ops.step_(part.program, part.state, part.masters, part.values, None, epoch, event)
+            torch._foreach_copy_(part.targets, list(part.values.unbind()))
         return True
 
     def step_compiled(self, state: Tensor, event: int, epoch: float) -> None:
-        """The same without looking at the groups."""
+        """The same from within a compiled graph."""
         for part in self._parts:
             ops.step_(part.program, part.state, part.masters, part.values, None, epoch, event)
-            torch._foreach_copy_(part.targets, part.slots)
+            for target, value in zip(part.targets, part.values.unbind(), strict=True):
+                target.copy_(value)
 
     def set(self, index: int, counter: float) -> None:
         """Follow a counter that was written to."""
@@ -178,7 +181,7 @@ class TensorMomentum:
 class _Part:
     """The momentum of the groups whose learning rates share a buffer."""
 
-    __slots__ = ("indices", "masters", "program", "slots", "state", "targets", "values")
+    __slots__ = ("indices", "masters", "program", "state", "targets", "values")
 
     def __init__(self, indices: list[int], targets: list[Tensor], program: Tensor, counters: Tensor):
         self.indices = indices
@@ -188,7 +191,6 @@ class _Part:
         self.state[: _C.NODE_COUNTERS].copy_(counters)
         self.masters = program.new_zeros(len(indices))
         self.values = program.new_zeros(len(indices))
-        self.slots = [slot.view(target.shape) for slot, target in zip(self.values, targets, strict=True)]
 
     def fits(self, groups: list[dict[str, Any]]) -> bool:
         return all(_momentum(groups[index]) is target for index, target in zip(self.indices, self.targets, strict=True))

@@ -118,7 +118,8 @@ class EngineScheduler(LRScheduler):
 
         With the settings as they are now, from the initial learning rates; of what was written to learning rates in
         between nothing is known. Agrees with stepping to the last bit: it runs the same steps on the host, in a few
-        nanoseconds each for every group.
+        nanoseconds each for every group. (One exception: a CyclicLR that is made after other schedulers of the
+        optimizer begins, in torch, with one step at their initial learning rate.)
 
         Args:
             step: how many calls of ``step()``; 0 gives the learning rates that construction leaves.

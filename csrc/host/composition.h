@@ -140,9 +140,9 @@ class HostComposition {
           case Outcome::declined: break;
         }
         look_again_ = true;
-        if (Ref factors = host->take_factors()) {
+        if (Ref values = host->take_values()) {
           return static_cast<bool>(
-              Ref(PyObject_CallMethodObjArgs(child.get(), off_path_name, factors.get(), nullptr)));
+              Ref(PyObject_CallMethodObjArgs(child.get(), off_path_name, values.get(), nullptr)));
         }
         if (!host->reads_metric()) return call(child.get(), step_name, nullptr);
         const Ref number(PyFloat_FromDouble(value));

@@ -68,7 +68,7 @@ class HostEngine {
     if (!valid_counters(kind_, next.counters)) return Outcome::declined;
     Update update = decide(kind_, params_, next.counters, Moment::make(Event::step, value), table());
     if (update.kind() == Law::idle) return Outcome::declined;
-    if (about_.calls_functions()) return step_by_functions(dict.get(), groups.get(), next);
+    if (about_.calls_functions()) return step_by_functions(dict.get(), groups, next);
     if (!about_.reads_metric && !(std::isfinite(update.a) && std::isfinite(update.b))) {
       return Outcome::declined;  // where Python raises: an overflow, a division by zero
     }
@@ -81,9 +81,9 @@ class HostEngine {
     return Outcome::stepped;
   }
 
-  // What the scheduler's functions gave in a step that was declined after they were called, as a list. The
-  // counters have gone on then. Empty otherwise.
-  Ref take_factors() { return std::move(factor_objects_); }
+  // The learning rates of a step that was declined after the scheduler's functions were called, as a list.
+  // The counters have gone on then. Empty otherwise.
+  Ref take_values() { return std::exchange(values_, Ref()); }
 
   bool reads_metric() const { return about_.reads_metric; }
 
@@ -181,7 +181,7 @@ class HostEngine {
     const Law law = update.kind();
     const bool always_float = law == Law::cycle || law == Law::anneal_cosine || law == Law::anneal_linear;
     if (law != Law::reduce && !always_float && own_.has_integers()) return Outcome::declined;
-    Own own = own_.of(count, factors_.data());
+    Own own = own_.of(count, nullptr);
     new_lrs_.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
       own.index = static_cast<std::int64_t>(i);
@@ -206,39 +206,71 @@ class HostEngine {
   }
 
   // LambdaLR and MultiplicativeLR. As in torch the counters have gone on when the functions are called, and
-  // stay so if one raises. The functions are called once for each group, in order, and never again for this
-  // step.
-  Outcome step_by_functions(PyObject* dict, PyObject* groups, const NodeState& next) {
-    PyObject* functions = PyDict_GetItemWithError(dict, about_.table);
+  // stay so if one raises; each group's operand is taken before its function is called, which may do
+  // anything.
+  Outcome step_by_functions(PyObject* dict, const Ref& groups, const NodeState& next) {
     const std::size_t count = groups_.groups();
-    PyObject* bases = PyDict_GetItemWithError(dict, about_.owns[0].name);
-    if (functions == nullptr || bases == nullptr || !PyList_CheckExact(functions) ||
-        !PyList_CheckExact(bases) || length(functions) != count ||
-        (kind_ == Kind::lambda && length(bases) != count)) {
+    const Ref functions = Ref::borrow(PyDict_GetItemWithError(dict, about_.table));
+    const Ref bases = Ref::borrow(PyDict_GetItemWithError(dict, about_.owns[0].name));
+    const bool scales_bases = kind_ == Kind::lambda;
+    if (!functions || !bases || !PyList_CheckExact(functions.get()) || !PyList_CheckExact(bases.get()) ||
+        length(functions.get()) != count || (scales_bases && length(bases.get()) != count)) {
       return Outcome::declined;
     }
     counters_ = next;
-    Ref epoch(to_python(about_.counters[0], next.counters[0]));
-    Ref called(epoch ? PySequence_Tuple(functions) : nullptr);  // they may change the list
-    Ref factors(called ? PyList_New(static_cast<Py_ssize_t>(count)) : nullptr);
-    if (!factors) return Outcome::failed;
+    const Ref epoch(to_python(about_.counters[0], next.counters[0]));
+    if (!epoch) return Outcome::failed;
+    operands_.resize(count);
     factors_.resize(count);
-    bool numbers = true;
+    Ref values;  // empty while operands and factors are plain numbers
     for (std::size_t i = 0; i < count; ++i) {
-      PyObject* factor =
-          PyObject_CallOneArg(PyTuple_GET_ITEM(called.get(), static_cast<Py_ssize_t>(i)), epoch.get());
-      if (factor == nullptr) return Outcome::failed;
-      PyList_SET_ITEM(factors.get(), static_cast<Py_ssize_t>(i), factor);
-      numbers = numbers && read_number(factor, factors_[i]);
+      if (length(functions.get()) <= i || length(groups.get()) <= i ||
+          length(bases.get()) <= i * scales_bases) {
+        PyErr_SetString(PyExc_ValueError, "lr_lambdas changed their number while they were called");
+        return Outcome::failed;
+      }
+      const Ref operand = Ref::borrow(
+          scales_bases ? item(bases.get(), i) : PyDict_GetItemWithError(item(groups.get(), i), lr_name()));
+      const Ref function = Ref::borrow(item(functions.get(), i));
+      const Ref factor(operand ? PyObject_CallOneArg(function.get(), epoch.get()) : nullptr);
+      if (!factor) return Outcome::failed;
+      if (!values && PyFloat_CheckExact(operand.get()) && read_number(factor.get(), factors_[i])) {
+        operands_[i] = PyFloat_AS_DOUBLE(operand.get());
+        continue;
+      }
+      if (!values) values = products(i);
+      const Ref product(values ? PyNumber_Multiply(operand.get(), factor.get()) : nullptr);
+      if (!product || PyList_Append(values.get(), product.get()) != 0) return Outcome::failed;
     }
-    const Law law = kind_ == Kind::lambda ? Law::scale_base_each : Law::scale_each;
-    if (numbers && groups_.refresh(groups) && groups_.groups() == count) {
-      const Outcome outcome = update_groups(Update::make(law), dict, groups);
-      if (outcome == Outcome::stepped) groups_.copy_changed(last_lr_);
-      if (outcome != Outcome::declined) return outcome;
+    const Ref now = param_groups(optimizer_of(dict));
+    if (!values && now && length(now.get()) == count && groups_.refresh(now.get())) {
+      for (std::size_t i = 0; i < count; ++i) {
+        const Ref lr(PyFloat_FromDouble(product(i)));
+        if (!lr || !groups_.write(now.get(), i, 0, lr.get())) return Outcome::failed;
+      }
+      groups_.copy_changed(last_lr_);
+      return Outcome::stepped;
     }
-    factor_objects_ = std::move(factors);
+    if (!values) values = products(count);
+    if (!values) return Outcome::failed;
+    values_ = std::move(values);
     return Outcome::declined;
+  }
+
+  double product(std::size_t i) const {
+    const Law law = kind_ == Kind::lambda ? Law::scale_base_each : Law::scale_each;
+    static constexpr double kOnlyColumn = 0.0;
+    const double own[] = {operands_[i], kOnlyColumn};
+    return apply(Update::make(law), operands_[i], {own, 1, 0, &factors_[i]}).lr;
+  }
+
+  Ref products(std::size_t count) const {
+    Ref list(PyList_New(0));
+    for (std::size_t i = 0; list && i < count; ++i) {
+      const Ref value(PyFloat_FromDouble(product(i)));
+      if (!value || PyList_Append(list.get(), value.get()) != 0) return Ref();
+    }
+    return list;
   }
 
   bool set_last_lr(PyObject* object) {
@@ -282,8 +314,9 @@ class HostEngine {
   GroupEntries groups_;
   OwnValues own_;
   Momentum momentum_;
+  std::vector<double> operands_;
   std::vector<double> factors_;
-  Ref factor_objects_;
+  Ref values_;
   std::vector<Number> last_lr_;
   std::vector<NewLR> new_lrs_;
 };

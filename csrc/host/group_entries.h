@@ -119,9 +119,7 @@ class OwnValues {
         }
         break;
       }
-      case OwnParam::functions:  // one column of the factors per group
-        for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<double>(i);
-        break;
+      case OwnParam::functions: return false;
     }
     return true;
   }

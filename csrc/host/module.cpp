@@ -27,8 +27,8 @@ PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
     switch (unwrap<HostEngine>(self).step(args[0], args[1], value)) {
       case Outcome::stepped: Py_RETURN_NONE;
       case Outcome::declined: {
-        PyObject* factors = unwrap<HostEngine>(self).take_factors().release();
-        return factors != nullptr ? factors : PyFloat_FromDouble(value);
+        PyObject* values = unwrap<HostEngine>(self).take_values().release();
+        return values != nullptr ? values : PyFloat_FromDouble(value);
       }
       case Outcome::failed: break;
     }
@@ -82,7 +82,7 @@ PyObject* watch_changed(PyObject* self, PyObject* scheduler) {
 PyMethodDef step_method = {
     "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(host_engine_step)), METH_FASTCALL,
     "step(scheduler, metric): None; if the engine declines, the metric as a float, or the list of "
-    "factors that a LambdaLR's functions gave"};
+    "values that a LambdaLR's functions gave"};
 PyMethodDef composition_step_method = {
     "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(composition_step)), METH_FASTCALL,
     "step(scheduler, metric): None; 0.0 if the engine declines"};

@@ -75,7 +75,7 @@ inline std::vector<double> run_program(const std::string& bytes, std::vector<dou
                            static_cast<std::int64_t>(state.size()),
                            static_cast<std::int64_t>(lrs.size())};
   if (!well_formed(buffers)) throw pybind11::value_error("not a program");
-  step_on_host(buffers, lrs.data(), Moment::make(Event::begin, 0.0));
+  step_on_host(buffers, lrs.data(), Moment::make(Event::construct, 0.0));
   for (std::size_t i = 0; i < steps; ++i) {
     step_on_host(buffers, lrs.data(), Moment::make(Event::unmeasured, 0.0));
   }

@@ -70,14 +70,16 @@ FASTSCHED_HD Update conduct(const Place& place, const Node& node, std::int64_t g
     }
     memcpy(place.counters(), &state, sizeof(state));
   }
-  bool set_back = !sequential && event == Event::restart;
+  // Constructing a sequence undoes what constructing its children did; so does a chain that begins anew.
+  bool set_back = event == (sequential ? Event::construct : Event::restart);
+  if (sequential && event == Event::construct) event = Event::begin;
   Place child = place.next(node, groups);
   for (std::int64_t i = 0; i < static_cast<std::int64_t>(node.children); ++i) {
     Event told = event;
     if (sequential && i != active) {
       told = Event::idle;
     } else if (sequential) {
-      set_back = event == Event::restart && child.kind() == Kind::plateau;
+      set_back = set_back || (event == Event::restart && child.kind() == Kind::plateau);
     } else if (event == Event::restart && !is_composite(child.kind()) && child.kind() != Kind::plateau) {
       told = Event::begin;  // in a chain each goes on from the one before, so the closed form will not do
     }

@@ -58,7 +58,7 @@ struct Decide {
     if (moment.event == Event::idle) return Update::idle();
     auto state = load<typename S::State>(counters);
     Moment now = moment;
-    if (moment.event == Event::begin) {
+    if (moment.event == Event::construct || moment.event == Event::begin) {
       state.reset();
       now = {Event::initial, 0.0, false};
     }

@@ -10,10 +10,11 @@ enum class Event : int {
   initial = 1,     // the step that constructing a scheduler makes
   at_epoch = 2,    // to the epoch Moment::value by the closed form, without counting a step
   unmeasured = 3,  // a step without a metric
+  construct = 4,   // as new, and the initial step: where a schedule begins
   // What a composite makes of these for its children:
-  begin = 4,    // as constructed, and the initial step
-  restart = 5,  // to epoch 0 in the middle of a run
-  idle = 6,     // not its turn
+  begin = 5,    // the same within a composite that begins
+  restart = 6,  // to epoch 0 in the middle of a run
+  idle = 7,     // not its turn
 };
 
 inline constexpr int kEvents = 5;  // those that an operator may be called with

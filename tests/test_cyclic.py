@@ -1,0 +1,193 @@
+"""Momentum that cycles along: as torch's where it is a number, in place where it is a tensor."""
+
+import copy
+
+import pytest
+import torch
+import torch._dynamo.testing
+from torch.optim import lr_scheduler as torch_lr_scheduler
+
+import fastsched
+from fastsched import _C
+from fastsched.engine import DETACHED, TensorEngine
+
+from .test_compose import Operators
+
+CYCLES = {
+    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 4, "step_size_down": 3, "mode": "triangular2"},
+    "OneCycleLR": {"max_lr": 0.5, "total_steps": 60, "three_phase": True},
+}
+names = pytest.mark.parametrize("name", CYCLES)
+optimizers = pytest.mark.parametrize("adam", [False, True], ids=["momentum", "betas"])
+
+
+def first(group):
+    return group["betas"][0] if "betas" in group else group["momentum"]
+
+
+def make(module, name, lr, momentum, adam, groups=2, **changes):
+    device = lr.device if isinstance(lr, torch.Tensor) else "cpu"
+    parts = [
+        {
+            "params": [torch.nn.Parameter(torch.zeros(1, device=device))],
+            "lr": copy.copy(lr) if not isinstance(lr, torch.Tensor) else lr.clone(),
+            **({"betas": (copy.deepcopy(momentum), 0.99)} if adam else {"momentum": copy.deepcopy(momentum)}),
+        }
+        for _ in range(groups)
+    ]
+    # torch looks at the defaults for the kind of momentum; with tensors Adam's own step wants capturable.
+    optimizer = torch.optim.Adam(parts, lr=0.1, foreach=False) if adam else torch.optim.SGD(parts, lr=0.1)
+    optimizer._opt_called = True
+    return getattr(module, name)(optimizer, **{**CYCLES[name], **changes})
+
+
+def values(scheduler):
+    return [(float(group["lr"]), float(first(group))) for group in scheduler.optimizer.param_groups]
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=str)
+def momentum_dtype(request):
+    return request.param
+
+
+@names
+@optimizers
+def test_numbers_are_bit_identical_to_torch(name, adam):
+    theirs, ours = (make(module, name, 0.1, 0.9, adam) for module in (torch_lr_scheduler, fastsched))
+    for _ in range(50):
+        assert values(ours) == values(theirs)
+        assert isinstance(ours._engine, _C.HostEngine)
+        theirs.step()
+        ours.step()
+    group = ours.optimizer.param_groups[0]
+    assert type(first(group)) is float
+    assert not adam or type(group["betas"]) is tuple
+
+
+@names
+@optimizers
+def test_numbers_along_with_tensor_lrs(name, adam):
+    oracle = make(torch_lr_scheduler, name, 0.1, 0.9, adam)
+    scheduler = make(fastsched, name, torch.tensor(0.1, dtype=torch.float64), 0.9, adam)
+    for _ in range(50):
+        assert isinstance(scheduler._engine, TensorEngine)
+        assert values(scheduler) == values(oracle)
+        oracle.step()
+        scheduler.step()
+
+
+@names
+@optimizers
+@pytest.mark.parametrize("tensor_lr", [False, True])
+def test_tensors_are_written_in_place(name, adam, tensor_lr, momentum_dtype, device):
+    if not tensor_lr and device.type == "cuda":
+        pytest.skip("number LRs are stepped by Python")
+    lr = torch.tensor(0.1, dtype=torch.float64, device=device) if tensor_lr else 0.1
+    momentum = torch.tensor(0.9, dtype=momentum_dtype, device=device)
+    oracle = make(torch_lr_scheduler, name, 0.1, 0.9, adam)
+    scheduler = make(fastsched, name, torch.tensor(0.1), momentum, adam)
+    scheduler = make(fastsched, name, lr, momentum, adam)
+    kept = [first(group) for group in scheduler.optimizer.param_groups]
+    for _ in range(50):
+        for group, reference in zip(scheduler.optimizer.param_groups, oracle.optimizer.param_groups, strict=True):
+            torch.testing.assert_close(
+                first(group).cpu(), torch.tensor(first(reference), dtype=momentum_dtype), rtol=1e-7, atol=0
+            )
+            assert float(group["lr"]) == pytest.approx(reference["lr"], rel=1e-12)
+        oracle.step()
+        scheduler.step()
+    assert all(first(group) is tensor for group, tensor in zip(scheduler.optimizer.param_groups, kept, strict=True))
+    assert scheduler._engine is not DETACHED or not tensor_lr
+
+
+@names
+def test_tensor_momentum_does_not_call_python(name):
+    scheduler = make(fastsched, name, torch.tensor(0.1), torch.tensor(0.9), adam=True)
+    scheduler.step()
+    with Operators() as seen:
+        scheduler.step()
+    assert seen.calls == [
+        torch.ops.fastsched.step_.default,
+        torch.ops.aten.unbind.int,
+        torch.ops.aten._foreach_copy_.default,
+        torch.ops.fastsched.step_.default,
+    ]
+
+
+@names
+@optimizers
+def test_interference_with_momentum(name, adam):
+    """A checkpoint, another tensor, a number in its place: the next step writes what is there then."""
+    oracle = make(torch_lr_scheduler, name, 0.1, 0.9, adam)
+    scheduler = make(fastsched, name, torch.tensor(0.1, dtype=torch.float64), torch.tensor(0.9), adam)
+
+    def put(value):
+        for group in scheduler.optimizer.param_groups:
+            if adam:
+                group["betas"] = (value(), 0.99)
+            else:
+                group["momentum"] = value()
+
+    def reload():
+        scheduler.optimizer.load_state_dict(copy.deepcopy(scheduler.optimizer.state_dict()))
+        scheduler.load_state_dict(copy.deepcopy(scheduler.state_dict()))
+
+    acts = [
+        lambda: put(lambda: torch.tensor(0.5)),
+        reload,
+        lambda: put(lambda: 0.5),
+        reload,
+        lambda: put(lambda: torch.tensor(0.25)),
+    ]
+    for act in acts:
+        act()
+        for _ in range(3):
+            oracle.step()
+            scheduler.step()
+            assert sum(values(scheduler), ()) == pytest.approx(sum(values(oracle), ()), rel=1e-6)
+
+
+@names
+@pytest.mark.parametrize("tensor_momentum", [False, True])
+def test_compiled_steps_make_one_graph(name, tensor_momentum):
+    torch._dynamo.reset()
+    oracle = make(torch_lr_scheduler, name, 0.1, 0.9, adam=True)
+    momentum = torch.tensor(0.9, dtype=torch.float64) if tensor_momentum else 0.9
+    scheduler = make(fastsched, name, torch.tensor(0.1, dtype=torch.float64), momentum, adam=True)
+    for either in (oracle, scheduler):
+        either.step()
+    frames = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(scheduler.step, fullgraph=True, backend=frames)
+    for _ in range(20):
+        oracle.step()
+        compiled()
+        assert values(scheduler) == values(oracle)
+    assert frames.frame_count == 1
+    torch._dynamo.reset()
+
+
+@names
+@pytest.mark.parametrize("tensor", [False, True])
+def test_stepping_past_the_end_raises_as_in_torch(name, tensor):
+    lr = torch.tensor(0.1, dtype=torch.float64) if tensor else 0.1
+    changes = {"total_steps": 5, "three_phase": False} if name == "OneCycleLR" else {}
+    made = [make(module, name, lr, 0.9, adam=False, **changes) for module in (torch_lr_scheduler, fastsched)]
+    outcomes = []
+    for scheduler in made:
+        outcome = []
+        for _ in range(8):
+            try:
+                scheduler.step()
+            except ValueError as error:
+                outcome.append(str(error))
+            outcome.append((values(scheduler), scheduler.last_epoch, scheduler._step_count))
+        outcomes.append(outcome)
+    assert outcomes[0] == outcomes[1]
+
+
+def test_the_signature_is_torchs():
+    import inspect
+
+    for name in CYCLES:
+        ours, theirs = (inspect.signature(getattr(module, name)) for module in (fastsched, torch_lr_scheduler))
+        assert ours == theirs

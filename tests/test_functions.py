@@ -1,0 +1,198 @@
+"""LambdaLR and MultiplicativeLR: functions are called when and as torch calls them, or once, for a table."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch.optim import lr_scheduler as torch_lr_scheduler
+
+import fastsched
+from fastsched import _C
+from fastsched.engine import DETACHED, TensorEngine
+
+from .test_compose import lrs, stepped_sgd
+from .test_epoch import Ramp, double, geometric, stepwise
+
+NAMES = ("LambdaLR", "MultiplicativeLR")
+names = pytest.mark.parametrize("name", NAMES)
+modules = (torch_lr_scheduler, fastsched)
+
+
+@names
+def test_functions_are_called_once_per_group_and_step_in_order(name):
+    def run(module):
+        calls = []
+        functions = [lambda epoch, i=i: calls.append((i, epoch, scheduler_epoch())) or 0.5 for i in range(3)]
+        made = []
+
+        def scheduler_epoch():
+            return made[0].last_epoch if made else None
+
+        made.append(getattr(module, name)(stepped_sgd([1.0, 2.0, 3.0]), functions))
+        for _ in range(4):
+            made[0].step()
+        return calls, lrs(made[0])
+
+    assert run(fastsched) == run(torch_lr_scheduler)
+
+
+@names
+@pytest.mark.parametrize(
+    "result", [1, True, np.float64(0.5), np.float32(0.5), torch.tensor(0.5), torch.tensor([0.5]), 10**400, 0, -0.0]
+)
+def test_whatever_functions_return_is_multiplied_as_in_torch(name, result):
+    def run(module):
+        calls = []
+
+        def function(epoch):
+            calls.append(epoch)
+            return result if epoch in (2, 3) else 0.5
+
+        scheduler = getattr(module, name)(stepped_sgd([1.0, 3.0]), function)
+        seen = []
+        for _ in range(6):
+            try:
+                scheduler.step()
+            except OverflowError as error:
+                seen.append(str(error))
+            seen.append([(type(group["lr"]), group["lr"]) for group in scheduler.optimizer.param_groups])
+            seen.append((scheduler.last_epoch, scheduler._step_count, [float(lr) for lr in scheduler.get_last_lr()]))
+        return calls, seen
+
+    assert run(fastsched) == run(torch_lr_scheduler)
+
+
+@names
+def test_a_function_that_raises_leaves_what_torch_leaves(name):
+    def run(module):
+        def function(epoch):
+            if epoch == 2:
+                raise KeyError("schedule")
+            return 0.5
+
+        scheduler = getattr(module, name)(stepped_sgd([1.0]), function)
+        seen = []
+        for _ in range(4):
+            try:
+                scheduler.step()
+            except KeyError:
+                seen.append("raised")
+            seen.append((lrs(scheduler), scheduler.last_epoch, scheduler._step_count, scheduler.get_last_lr()))
+        return seen
+
+    assert run(fastsched) == run(torch_lr_scheduler)
+
+
+@names
+def test_functions_may_do_what_they_like(name):
+    """Write learning rates and counters, replace functions, step again: as torch, whose code they would meet."""
+
+    def run(module):
+        def function(epoch):
+            scheduler = made[0] if made else None
+            if scheduler is not None and epoch == 1:
+                scheduler.optimizer.param_groups[0]["lr"] = 7.0
+            if scheduler is not None and epoch == 2:
+                scheduler.last_epoch = 10
+            if scheduler is not None and epoch == 11:
+                scheduler.lr_lambdas = [lambda epoch: 0.25] * 2
+                scheduler.base_lrs = [5.0, 6.0]
+            return 0.5
+
+        made = []
+        made.append(getattr(module, name)(stepped_sgd([1.0, 2.0]), function))
+        seen = []
+        for _ in range(6):
+            made[0].step()
+            seen.append((lrs(made[0]), made[0].last_epoch, made[0]._step_count))
+        return seen
+
+    assert run(fastsched) == run(torch_lr_scheduler)
+
+
+@names
+@pytest.mark.parametrize("kind", [double, torch.tensor], ids=["float64", "float32"])
+@pytest.mark.parametrize("functions", [geometric, [geometric, stepwise, Ramp(4), geometric]], ids=["one", "several"])
+def test_a_table_takes_the_place_of_the_functions(name, kind, functions):
+    initial = [kind(lr) for lr in (0.5, 0.25, 0.125, 1.0)]
+    calls = []
+
+    def counted(function):
+        return lambda epoch: calls.append(epoch) or function(epoch)
+
+    of_ours = [counted(function) for function in functions] if isinstance(functions, list) else counted(functions)
+    oracle = getattr(torch_lr_scheduler, name)(stepped_sgd([float(lr) for lr in initial]), functions)
+    scheduler = getattr(fastsched, name)(stepped_sgd(initial), of_ours, total_steps=20)
+    distinct = len(functions) if isinstance(functions, list) else 1
+    assert len(calls) == 21 * distinct
+    for _ in range(20):
+        oracle.step()
+        scheduler.step()
+        assert lrs(scheduler) == [kind(lr).item() for lr in lrs(oracle)]
+    assert isinstance(scheduler._engine, TensorEngine)
+    assert len(calls) == 21 * distinct
+    last = lrs(scheduler)
+    scheduler.step()
+    assert lrs(scheduler) == last  # the table ends
+
+
+@names
+def test_without_a_table_tensors_are_stepped_by_torch(name):
+    oracle = getattr(torch_lr_scheduler, name)(stepped_sgd([double(0.5)]), geometric)
+    scheduler = getattr(fastsched, name)(stepped_sgd([double(0.5)]), geometric)
+    for _ in range(10):
+        oracle.step()
+        scheduler.step()
+        assert lrs(scheduler) == lrs(oracle)
+    assert scheduler._engine is DETACHED
+
+
+@names
+@pytest.mark.parametrize("total_steps", [0, -1, 1.5, True, "10"])
+def test_a_bad_total_is_refused(name, total_steps):
+    with pytest.raises(ValueError, match="total_steps must be a positive int"):
+        getattr(fastsched, name)(stepped_sgd([0.5]), geometric, total_steps=total_steps)
+
+
+@names
+def test_there_is_no_total_steps_attribute(name):
+    """accelerate takes a scheduler that has one for a OneCycleLR."""
+    assert not hasattr(getattr(fastsched, name)(stepped_sgd([0.5]), geometric, total_steps=5), "total_steps")
+
+
+@names
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+@pytest.mark.parametrize("kind", [float, double])
+def test_copies_keep_functions_and_table(name, duplicate, kind):
+    scheduler = getattr(fastsched, name)(stepped_sgd([kind(0.5)]), [geometric], total_steps=9)
+    scheduler.step()
+    twin = duplicate(scheduler)
+    for either in (scheduler, twin):
+        for _ in range(5):
+            either.step()
+    assert lrs(twin) == lrs(scheduler)
+    assert isinstance(twin._engine, _C.HostEngine if kind is float else TensorEngine)
+
+
+@names
+def test_state_dicts_are_torchs(name):
+    theirs, ours = (getattr(module, name)(stepped_sgd([0.5, 0.5]), [Ramp(3), geometric]) for module in modules)
+    for scheduler in (theirs, ours):
+        scheduler.step()
+    assert ours.state_dict() == theirs.state_dict()
+    state = theirs.state_dict()
+    state["lr_lambdas"][0]["width"] = 7
+    before = copy.deepcopy(state)
+    for scheduler in (theirs, ours):
+        scheduler.load_state_dict(state)
+        assert state == before
+        assert scheduler.lr_lambdas[0].width == 7
+        scheduler.step()
+    assert lrs(ours) == lrs(theirs)
+    with pytest.raises(KeyError, match="no 'lr_lambdas'"):
+        ours.load_state_dict({})
+    with pytest.raises(ValueError, match="3 entries for 2 functions"):
+        ours.load_state_dict({**state, "lr_lambdas": [None] * 3, "last_epoch": 99})
+    assert ours.last_epoch == 2
