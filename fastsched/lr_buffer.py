@@ -112,7 +112,7 @@ def bind(optimizer: Optimizer) -> list[LRBuffer] | None:
         for slot, index in enumerate(buffer.indices)
         if groups[index].get("lr") is not buffer.tensors[slot]
     ]
-    if not all(_is_number(entry.lr) or _is_supported(entry.lr) for entry in replaced):
+    if not all(_is_number(entry.lr) or is_supported(entry.lr) for entry in replaced):
         return None
     if replaced:
         _adopt(known, replaced)
@@ -202,7 +202,7 @@ def _bind_anew(optimizer: Optimizer, known: list[LRBuffer]) -> list[LRBuffer] | 
     owners: list[LRBuffer | None] = []
     for group in optimizer.param_groups:
         lr = group.get("lr")
-        if _is_supported(lr):
+        if is_supported(lr):
             placement.append((lr.device, lr.dtype))
             owners.append(_owner(lr))
         elif known and _is_number(lr):
@@ -304,7 +304,8 @@ def _is_number(lr: object) -> TypeGuard[float]:
     return isinstance(lr, (int, float)) and not isinstance(lr, bool)
 
 
-def _is_supported(lr: object) -> TypeGuard[Tensor]:
+def is_supported(lr: object) -> TypeGuard[Tensor]:
+    """Whether this is a tensor that operators can update in place, as one element of many."""
     return (
         type(lr) is Tensor
         and lr.numel() == 1

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from . import _C, ops
 from .capture import refuse_capture
-from .lr_buffer import LRBuffer
+from .lr_buffer import is_supported
 from .program import own_values, pack, upload
 
 
@@ -22,6 +22,13 @@ def _momentum(group: dict[str, Any]) -> Any:
     if "betas" in group:
         return group["betas"][0]
     return group.get("momentum")
+
+
+def _put(group: dict[str, Any], momentum: Tensor) -> None:
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    else:
+        group["momentum"] = momentum
 
 
 @contextmanager
@@ -39,22 +46,15 @@ def kept_in_place(optimizer: Optimizer) -> Iterator[None]:
                 tensor.copy_(value)
             else:
                 tensor.fill_(value)
-            if "betas" in group:
-                group["betas"] = (tensor, *group["betas"][1:])
-            else:
-                group["momentum"] = tensor
+            _put(group, tensor)
 
 
-def cycle_momentum(
-    scheduler: Any, buffers: list[LRBuffer], counters: list[float]
-) -> HostMomentum | TensorMomentum | None:
+def cycle_momentum(scheduler: Any, counters: list[float]) -> HostMomentum | TensorMomentum | None:
     """What cycles the momentum of the scheduler's optimizer; None where some groups have tensors, some numbers."""
-    values = [_momentum(group) for group in scheduler.optimizer.param_groups]
-    if all(isinstance(value, Tensor) for value in values):
-        momentum = TensorMomentum(scheduler._schedule, counters)
-        return momentum if momentum.follow(scheduler, buffers) else None
-    on_host = HostMomentum(scheduler._schedule, counters)
-    return on_host if on_host.follow(scheduler, buffers) else None
+    tensors = any(isinstance(_momentum(group), Tensor) for group in scheduler.optimizer.param_groups)
+    kind = TensorMomentum if tensors else HostMomentum
+    momentum: HostMomentum | TensorMomentum = kind(scheduler._schedule, counters)
+    return momentum if momentum.follow(scheduler) else None
 
 
 # Of the cycles whose steps were compiled; the place is a constant in the graph.
@@ -109,14 +109,17 @@ class HostMomentum:
         """Follow a counter that was written to."""
         self._native.set(index, counter)
 
-    def follow(self, scheduler: Any, buffers: list[LRBuffer]) -> bool:
+    def follow(self, scheduler: Any) -> bool:
         """Follow the scheduler's attributes, which each step reads anyway."""
         self.scheduler = ref(scheduler)
         return not any(isinstance(_momentum(group), Tensor) for group in scheduler.optimizer.param_groups)
 
 
 class TensorMomentum:
-    """Momentum in tensors: the same schedule with bounds of its own, whose values are copied into them."""
+    """Momentum in tensors: the same schedule with bounds of its own, over tensors laid side by side.
+
+    Each momentum tensor becomes a view of one element, as :mod:`fastsched.lr_buffer` does it with learning rates.
+    """
 
     __slots__ = ("_counters", "_parts", "_schedule")
 
@@ -129,68 +132,76 @@ class TensorMomentum:
         """Write every group's momentum for this step; False, with nothing changed, if that cannot be done."""
         if not all(part.fits(scheduler.optimizer.param_groups) for part in self._parts):
             return False
-        for part in self._parts:
-            ops.step_(part.program, part.state, part.masters, part.values, None, epoch, event)
-            torch._foreach_copy_(part.targets, list(part.values.unbind()))
+        self.step_compiled(self._parts[0].state, event, epoch)
         return True
 
     def step_compiled(self, state: Tensor, event: int, epoch: float) -> None:
-        """The same from within a compiled graph."""
+        """The same without looking at the groups."""
         for part in self._parts:
             ops.step_(part.program, part.state, part.masters, part.values, None, epoch, event)
-            for target, value in zip(part.targets, part.values.unbind(), strict=True):
-                target.copy_(value)
 
     def set(self, index: int, counter: float) -> None:
         """Follow a counter that was written to."""
         for part in self._parts:
             part.state[index] = counter
 
-    def follow(self, scheduler: Any, buffers: list[LRBuffer]) -> bool:
-        """Take over the bounds and tensors as they are now, in place where they fit; False if they are no numbers."""
-        table = scheduler._table()
-        owns = own_values(scheduler, _C.momentum_params(self._schedule), table)
+    @torch.inference_mode(False)
+    def follow(self, scheduler: Any) -> bool:
+        """Take over the bounds and tensors as they are now, in place where they fit; False if that cannot be done."""
         groups = scheduler.optimizer.param_groups
-        if owns is None or not all(isinstance(_momentum(group), Tensor) for group in groups):
+        owns = own_values(scheduler, _C.momentum_params(self._schedule), scheduler._table())
+        if owns is None or not all(is_supported(_momentum(group)) for group in groups):
             return False
+        places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+        for index, group in enumerate(groups):
+            places.setdefault((_momentum(group).device, _momentum(group).dtype), []).append(index)
         programs = []
-        for buffer in buffers:
-            packed = pack(scheduler, owns, buffer.indices, table)
+        for (device, _), indices in places.items():
+            packed = pack(scheduler, owns, indices, scheduler._table())
             if packed is None:
                 return False
-            programs.append(upload(packed, owns, buffer))
-        if len(self._parts) == len(buffers) and all(
+            programs.append(upload(packed, owns, indices, device))
+        if [part.indices for part in self._parts] == list(places.values()) and all(
             part.fits(groups) and part.program.shape == program.shape
             for part, program in zip(self._parts, programs, strict=True)
         ):
             for part, program in zip(self._parts, programs, strict=True):
                 part.program.copy_(program)
             return True
-        counters = (
-            self._parts[0].state[: _C.NODE_COUNTERS].clone()
-            if self._parts
-            else torch.tensor(self._counters, dtype=torch.float64, device="cpu")
-        )
+        if self._parts:
+            self._counters = self._parts[0].state[: _C.NODE_COUNTERS].tolist()
         self._parts = [
-            _Part(buffer.indices, [_momentum(groups[index]) for index in buffer.indices], program, counters)
-            for buffer, program in zip(buffers, programs, strict=True)
+            _Part(indices, groups, program, self._counters)
+            for indices, program in zip(places.values(), programs, strict=True)
         ]
         return True
 
 
 class _Part:
-    """The momentum of the groups whose learning rates share a buffer."""
+    """The momentum tensors that agree in device and dtype."""
 
     __slots__ = ("indices", "masters", "program", "state", "targets", "values")
 
-    def __init__(self, indices: list[int], targets: list[Tensor], program: Tensor, counters: Tensor):
+    def __init__(self, indices: list[int], groups: list[dict[str, Any]], program: Tensor, counters: list[float]):
         self.indices = indices
-        self.targets = targets
         self.program = program
         self.state = program.new_zeros(_C.NODE_STATE_SIZE + len(indices))
-        self.state[: _C.NODE_COUNTERS].copy_(counters)
-        self.masters = program.new_zeros(len(indices))
-        self.values = program.new_zeros(len(indices))
+        self.state[: _C.NODE_COUNTERS] = torch.tensor(counters, dtype=torch.float64, device="cpu")
+        self.values = torch.stack([_momentum(groups[index]).detach().reshape(()) for index in indices])
+        self.masters = self.values.double()
+        self.targets: list[Tensor] = []
+        for slot, index in enumerate(indices):
+            tensor = _momentum(groups[index])
+            if any(tensor is other for other in self.targets):  # groups that share one part here, as with LRs
+                tensor = torch.empty_like(tensor)
+                _put(groups[index], tensor)
+            tensor.data = self.values[slot].view(tensor.shape)
+            self.targets.append(tensor)
 
     def fits(self, groups: list[dict[str, Any]]) -> bool:
-        return all(_momentum(groups[index]) is target for index, target in zip(self.indices, self.targets, strict=True))
+        """Whether the groups still have these tensors, and these their place."""
+        address, size = self.values.data_ptr(), self.values.element_size()
+        return all(
+            _momentum(groups[index]) is target and target.data_ptr() == address + slot * size
+            for slot, (index, target) in enumerate(zip(self.indices, self.targets, strict=True))
+        )

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from . import _C
-from .lr_buffer import LRBuffer
 
 LAST_LR = "_last_lr"
 
@@ -88,12 +87,12 @@ def pack(
     return _C.pack_node(scheduler._schedule, own_dict(scheduler), numbers, indices, factors, columns, *below)
 
 
-def upload(packed: bytes, owns: list[list[Any]], buffer: LRBuffer) -> Tensor:
-    """A packed node on the buffer's device; tensors among the own parameters are copied there, unread."""
-    node = torch.frombuffer(bytearray(packed), dtype=torch.float64).to(buffer.device, non_blocking=True)
+def upload(packed: bytes, owns: list[list[Any]], indices: list[int], device: torch.device) -> Tensor:
+    """A packed node on its device; tensors among the own parameters are copied there, unread."""
+    node = torch.frombuffer(bytearray(packed), dtype=torch.float64).to(device, non_blocking=True)
     for k, values in enumerate(owns):
-        start = _C.NODE_SIZE + k * len(buffer.indices)
-        for slot, index in enumerate(buffer.indices):
+        start = _C.NODE_SIZE + k * len(indices)
+        for slot, index in enumerate(indices):
             if isinstance(values[index], Tensor):
                 node[start + slot].copy_(values[index].detach().reshape(()), non_blocking=True)
     return node

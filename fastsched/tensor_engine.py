@@ -114,7 +114,7 @@ class TensorEngine:
         if not engine._lay_out(scheduler, buffers, below, counted):
             return None
         if attributes.get("cycle_momentum"):
-            engine._momentum = cycle_momentum(scheduler, buffers, counters)
+            engine._momentum = cycle_momentum(scheduler, counters)
             if engine._momentum is None:
                 return None
         engine.order_unchecked = attributes.get("_step_count") == 1 or any(child.order_unchecked for child in below)
@@ -266,7 +266,7 @@ class TensorEngine:
         buffers = [replica.buffer for replica in self._replicas]
         if self._write_in_place(_nodes(scheduler, buffers, self._below)):
             if self._momentum is not None:
-                self._momentum.follow(scheduler, buffers)
+                self._momentum.follow(scheduler)
             self._epoch_limit = scheduler._epoch_limit()
             self._watch.mark_attributes(scheduler)
 
@@ -374,7 +374,7 @@ class TensorEngine:
             return False
         scheduler._fit_groups()
         nodes = _nodes(scheduler, buffers, below)
-        if nodes is None or (self._momentum is not None and not self._momentum.follow(scheduler, buffers)):
+        if nodes is None or (self._momentum is not None and not self._momentum.follow(scheduler)):
             return False
         attributes = own_dict(scheduler)
         self.settle(attributes)
@@ -444,7 +444,7 @@ def _nodes(scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine]) -
         packed = pack(scheduler, owns, buffer.indices, table, sizes)
         if packed is None:
             return None
-        nodes.append(upload(packed, owns, buffer))
+        nodes.append(upload(packed, owns, buffer.indices, buffer.device))
     return nodes
 
 
