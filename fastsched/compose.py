@@ -124,15 +124,18 @@ class Composite(EngineScheduler):
     """
 
     _replaces: ClassVar[tuple[str, ...]] = ()
+    _takes_metrics: ClassVar[bool] = True
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "_schedulers")
 
     _schedulers: Any
 
-    def step(self, metrics: Any = None) -> None:
+    def step(self, metrics: Any = None, *, found_inf: Tensor | float | None = None) -> None:
         """Step the children whose turn it is.
 
         Args:
             metrics: what a ``ReduceLROnPlateau`` among them takes note of; not needed without one.
+            found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
+                tensor with one element, which is read on the device if the learning rates are there.
 
         Raises:
             ValueError: there is no metric and a ``ReduceLROnPlateau`` needs one; nothing is changed then. Whose turn it
@@ -143,6 +146,9 @@ class Composite(EngineScheduler):
         engine = self._engine
         if metrics is None and getattr(engine, "reads_metric", True):
             self._require_metric()
+        if found_inf is not None:
+            self._step_unless(found_inf, metrics)
+            return
         declined = engine.step(self, metrics)
         if declined is not None:
             self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)

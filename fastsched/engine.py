@@ -20,7 +20,7 @@ from .tensor_engine import TensorEngine
 class Engine(Protocol):
     """What a scheduler asks of whatever steps it."""
 
-    def step(self, scheduler: Any, metric: Any) -> Any:
+    def step(self, scheduler: Any, metric: Any, /) -> Any:
         """Step once. None if that was done; else the metric, converted if it was, for another engine to step with.
 
         Schedules that read no metric ignore it.

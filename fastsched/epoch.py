@@ -27,16 +27,21 @@ class EpochScheduler(EngineScheduler):
 
     _replaces: ClassVar[tuple[str, ...]] = ("get_lr", "_get_closed_form_lr", "_update_lr")
 
-    def step(self, epoch: int | None = None) -> None:
+    def step(self, epoch: int | None = None, *, found_inf: Tensor | float | None = None) -> None:
         """Go on to the next epoch.
 
         Args:
             epoch: deprecated, as in torch: go to this epoch, by the closed form where there is one.
+            found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
+                tensor with one element, which is read on the device if the learning rates are there.
 
         Warns, as torch does, if the first call comes before ``optimizer.step()``.
         """
         if epoch is not None:
             self._step_to(epoch)
+            return
+        if found_inf is not None:
+            self._step_unless(found_inf, None)
             return
         declined = self._engine.step(self, None)
         if declined is not None:
@@ -201,11 +206,16 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
     _schedule: ClassVar[str] = "CosineAnnealingWarmRestarts"
     _replaces: ClassVar[tuple[str, ...]] = ("get_lr",)  # torch's step calls nothing else
 
-    def step(self, epoch: float | None = None) -> None:
+    def step(self, epoch: float | None = None, *, found_inf: Tensor | float | None = None) -> None:
         """Go on to the next epoch, or to ``epoch``, which may be a fraction: between batches, for instance.
+
+        ``found_inf`` as in the other schedulers: whether to skip this step.
 
         Raises ValueError if ``epoch`` is negative.
         """
+        if found_inf is not None and epoch is None:
+            self._step_unless(found_inf, None)
+            return
         if epoch is None and not self._is_initial:
             if self._engine.step(self, None) is None:
                 return

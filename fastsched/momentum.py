@@ -63,10 +63,12 @@ _places = itertools.count()
 # Python that writes momentum has no tensor to show for it. The state that it says it changes keeps the call in the
 # graph, once per step and in order.
 _operators = torch.library.Library("fastsched", "FRAGMENT")
-_operators.define("cycle_momentum_(Tensor(a!) state, int place, int event, float epoch) -> ()")
+_operators.define("cycle_momentum_(Tensor(a!) state, int place, int event, float epoch, Tensor? found_inf) -> ()")
 
 
-def _cycle_compiled(state: Tensor, place: int, event: int, epoch: float) -> None:
+def _cycle_compiled(state: Tensor, place: int, event: int, epoch: float, found_inf: Tensor | None) -> None:
+    if found_inf is not None and found_inf.item():
+        return
     momentum = _compiled[place]
     scheduler = momentum.scheduler() if momentum.scheduler is not None else None
     if scheduler is None or not momentum.step(scheduler, event, epoch):
@@ -77,7 +79,7 @@ def _cycle_compiled(state: Tensor, place: int, event: int, epoch: float) -> None
 
 
 _operators.impl("cycle_momentum_", _cycle_compiled, "CompositeExplicitAutograd")
-_operators._register_fake("cycle_momentum_", lambda state, place, event, epoch: None)
+_operators._register_fake("cycle_momentum_", lambda *_: None)
 
 
 class HostMomentum:
@@ -93,7 +95,7 @@ class HostMomentum:
         for index, value in enumerate(counters):
             self.set(index, value)
 
-    def step(self, scheduler: Any, event: int, epoch: float) -> bool:
+    def step(self, scheduler: Any, event: int, epoch: float, found_inf: Tensor | None = None) -> bool:
         """Write every group's momentum for this step; False, with nothing changed, if that cannot be done."""
         refuse_capture(
             "it cycles momentum that is a Python number; give the optimizer tensors for it, or pass "
@@ -101,9 +103,9 @@ class HostMomentum:
         )
         return self._native.step(scheduler, event, epoch)
 
-    def step_compiled(self, state: Tensor, event: int, epoch: float) -> None:
+    def step_compiled(self, state: Tensor, event: int, epoch: float, found_inf: Tensor | None) -> None:
         """The same from within a compiled graph."""
-        torch.ops.fastsched.cycle_momentum_(state, self.place, event, epoch)
+        torch.ops.fastsched.cycle_momentum_(state, self.place, event, epoch, found_inf)
 
     def set(self, index: int, counter: float) -> None:
         """Follow a counter that was written to."""
@@ -128,17 +130,18 @@ class TensorMomentum:
         self._counters = counters
         self._parts: list[_Part] = []
 
-    def step(self, scheduler: Any, event: int, epoch: float) -> bool:
+    def step(self, scheduler: Any, event: int, epoch: float, found_inf: Tensor | None = None) -> bool:
         """Write every group's momentum for this step; False, with nothing changed, if that cannot be done."""
         if not all(part.fits(scheduler.optimizer.param_groups) for part in self._parts):
             return False
-        self.step_compiled(self._parts[0].state, event, epoch)
+        self.step_compiled(self._parts[0].state, event, epoch, found_inf)
         return True
 
-    def step_compiled(self, state: Tensor, event: int, epoch: float) -> None:
+    def step_compiled(self, state: Tensor, event: int, epoch: float, found_inf: Tensor | None) -> None:
         """The same without looking at the groups."""
         for part in self._parts:
-            ops.step_(part.program, part.state, part.masters, part.values, None, epoch, event)
+            skip = None if found_inf is None else found_inf.to(part.values.device, non_blocking=True)
+            ops.step_(part.program, part.state, part.masters, part.values, None, epoch, event, skip)
 
     def set(self, index: int, counter: float) -> None:
         """Follow a counter that was written to."""

@@ -59,6 +59,7 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
     """
 
     _schedule: ClassVar[str] = "ReduceLROnPlateau"
+    _takes_metrics: ClassVar[bool] = True
     _replaces: ClassVar[tuple[str, ...]] = ("_is_better", "_reduce_lr", "in_cooldown")
 
     last_epoch: int
@@ -81,12 +82,16 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)
         self._attach()
 
-    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, metrics: SupportsFloat, epoch: int | None = None, *, found_inf: Tensor | float | None = None
+    ) -> None:
         """Take note of a metric and reduce the learning rates if it has stopped improving.
 
         Args:
             metrics: a number, a numpy scalar, or a tensor with one element of any real dtype on any device.
             epoch: deprecated, as in torch: the epoch to note down in ``last_epoch``.
+            found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
+                tensor with one element, which is read on the device if the learning rates are there.
 
         Raises:
             TypeError, ValueError, RuntimeError: as ``float(metrics)`` does where that is no number.
@@ -106,6 +111,9 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         """
         if epoch is not None:
             self._step_noting(metrics, epoch)
+            return
+        if found_inf is not None:
+            self._step_unless(found_inf, metrics)
             return
         declined = self._engine.step(self, metrics)
         if declined is not None:

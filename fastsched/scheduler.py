@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from . import _C
+from .capture import refuse_capture
 from .engine import DETACHED, Engine, StateAttribute, attach
 from .program import LAST_LR, Table, own_dict, whole
+from .tensor_engine import TensorEngine
 
 
 class EngineScheduler(LRScheduler):
@@ -32,6 +34,7 @@ class EngineScheduler(LRScheduler):
     _hyperparameters: ClassVar[frozenset[str]] = frozenset()  # the attributes that engines read
     _native: ClassVar[dict[str, Any]] = {}  # what the attributes that engines replace or hold are by default
     _native_step: ClassVar[Any] = None
+    _takes_metrics: ClassVar[bool] = False
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer",)  # what a state_dict leaves out
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Any:
@@ -148,6 +151,38 @@ class EngineScheduler(LRScheduler):
             torch.tensor(lr, dtype=group["lr"].dtype, device="cpu").item() if isinstance(group["lr"], Tensor) else lr
             for lr, group in zip(lrs, groups, strict=True)
         ]
+
+    def peek(self) -> dict[str, Any]:
+        """The newest learning rates and counters that have reached the host, without waiting for a device.
+
+        Returns:
+            ``"lrs"``, one Python number per param group, and the counters by name: ``"last_epoch"``, and of a plateau
+            ``"best"``, ``"num_bad_epochs"``, ``"cooldown_counter"``.
+
+        With tensor learning rates on a CUDA device the first call waits, and has every later step, graph replays
+        included, write its results to pinned memory as well; what a later call returns may be a step or two old. It
+        cannot be called first inside graph capture. Otherwise it returns what there is now.
+        """
+        engine = self._engine
+        if isinstance(engine, TensorEngine):
+            return engine.peek()
+        state = self._state()
+        counters = {name: state[name] for name in _C.counter_names(self._schedule) if name in state}
+        return {"lrs": [float(group["lr"]) for group in self.optimizer.param_groups], **counters}
+
+    def _step_unless(self, found_inf: Any, metrics: Any) -> None:
+        """Step, unless ``found_inf`` is not 0: that is decided on the device, where the learning rates are."""
+        if not isinstance(found_inf, Tensor):
+            if not found_inf:
+                self.step(metrics) if self._takes_metrics else self.step()
+            return
+        if found_inf.numel() != 1:
+            raise ValueError(f"found_inf must hold exactly one element, got {found_inf.numel()}")
+        engine = self._engine
+        if isinstance(engine, TensorEngine) and engine.step(self, metrics, found_inf) is None:
+            return
+        refuse_capture("found_inf is read by Python; step once before capturing")
+        self._step_unless(bool(found_inf.item()), metrics)
 
     def _children(self) -> Sequence[Any]:
         """The schedulers that a composition is made of."""

@@ -18,12 +18,14 @@ from .program import LAST_LR, Below, Event, own_dict, own_values, pack, upload
 class Replica:
     """One schedule over the groups of one :class:`LRBuffer`, laid out as ``csrc/schedule/layout.h`` says."""
 
-    __slots__ = ("buffer", "direct", "program", "state")
+    __slots__ = ("buffer", "direct", "mirror", "program", "reflection", "state")
 
     direct: _C.DirectStep | None
 
     def __init__(self, buffer: LRBuffer, program: Tensor, state: Tensor):
         self.buffer = buffer
+        self.mirror: Tensor | None = None
+        self.reflection: list[float] = []
         self.place(program, state)
 
     def place(self, program: Tensor, state: Tensor) -> None:
@@ -31,6 +33,10 @@ class Replica:
         self.program = program
         self.state = state
         buffer = self.buffer
+        for tensor in (program, state, buffer.masters, buffer.lrs):
+            # What torch._dynamo.mark_static_address does, without importing dynamo: CUDA-graph trees may then have
+            # these changed in place.
+            tensor._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]
         self.direct = None
         if buffer.on_host:
             self.direct = _C.DirectStep(
@@ -48,10 +54,37 @@ class Replica:
     def counters(self) -> Tensor:
         return self.state[: _C.NODE_COUNTERS]
 
+    def peek(self) -> list[float]:
+        """The counters and then the learning rates that the steps have left on the host so far.
+
+        The first call waits for the device, and has steps leave them from then on.
+        """
+        groups = len(self.buffer.indices)
+        if self.mirror is None:
+            refuse_capture("call peek() once before capturing")
+            pinned = not self.buffer.on_host
+            mirror = torch.zeros(_C.mirror_size(groups), dtype=torch.float64, device="cpu", pin_memory=pinned)
+            mirror[1:-1] = torch.cat([self.counters, self.buffer.masters]).cpu()
+            address = mirror.data_ptr()
+            bits = torch.tensor([address, ~address, 0], dtype=torch.int64, device="cpu").view(torch.float64)
+            self.state[_C.MIRROR_OFFSET : _C.MIRROR_OFFSET + 3].copy_(bits)
+            self.mirror = mirror
+            self.reflection = mirror[1:-1].tolist()
+        for _ in range(_ATTEMPTS):
+            done = self.mirror[-1].item()
+            numbers = self.mirror.tolist()
+            if self.mirror[0].item() == done:  # no step has begun to write since that one was done
+                self.reflection = numbers[1:-1]
+                break
+        return self.reflection
+
     @property
     def last_lr(self) -> Tensor:
         """Float64 learning rates as a leaf last left them, a view of shape ``(groups,)``."""
         return self.state[_C.NODE_STATE_SIZE :]
+
+
+_ATTEMPTS = 8  # at reading what a step may be writing at that moment; then what was read before will do
 
 
 def _observed() -> bool:
@@ -131,7 +164,7 @@ class TensorEngine:
         engine._mark(scheduler)
         return engine
 
-    def step(self, scheduler: Any, metric: Any) -> Any:
+    def step(self, scheduler: Any, metric: Any, found_inf: Tensor | None = None) -> Any:
         event = 0
         if self.reads_metric:
             if metric is None and self._below:
@@ -141,21 +174,29 @@ class TensorEngine:
         if torch.compiler.is_compiling():
             # What the host would have to look at stays as it was traced; only tensors may change.
             if self._momentum is not None:
-                self._momentum.step_compiled(self._replicas[0].state, event, 0.0)
-            self._call(metric.detach() if isinstance(metric, Tensor) else metric, event)
+                self._momentum.step_compiled(self._replicas[0].state, event, 0.0, found_inf)
+            if isinstance(metric, Tensor):
+                metric = metric.detach()
+            elif metric is not None:  # a number for an operator is a constant of the graph; added to a tensor it is not
+                metric = torch.zeros((), dtype=torch.float64, device=self._replicas[0].buffer.device) + metric
+            self._call(metric, event, found_inf)
             return None
+        if found_inf is not None and (self._replicas[0].buffer.on_host or isinstance(self._momentum, HostMomentum)):
+            if found_inf.item():
+                return None
+            found_inf = None
         stale = not self._replicas[0].buffer.live or self._watch.changed(scheduler)
         if (
             self.order_unchecked
             or (stale and not self._follow(scheduler))
             or (self._epoch_limit is not None and self._epoch >= self._epoch_limit)
-            or (self._momentum is not None and not self._momentum.step(scheduler, event, 0.0))
+            or (self._momentum is not None and not self._momentum.step(scheduler, event, 0.0, found_inf))
         ):
             return 0.0 if metric is None else metric
-        if self._epoch_limit is not None:
+        if self._epoch_limit is not None and found_inf is None:
             self._epoch += 1
         if self._replicas[0].direct is None or _observed():
-            self._call(metric, event)
+            self._call(metric, event, found_inf)
             return None
         value = 0.0
         if self.reads_metric and metric is not None:
@@ -165,18 +206,22 @@ class TensorEngine:
             if replica.direct is not None:
                 replica.direct.step(event, value)
             else:
-                self._call_one(replica, metric, event)
+                self._call_one(replica, metric, event, found_inf)
         return None
 
-    def _call(self, metric: Any, event: int) -> None:
+    def _call(self, metric: Any, event: int, found_inf: Tensor | None) -> None:
         for replica in self._replicas:
-            self._call_one(replica, metric, event)
+            self._call_one(replica, metric, event, found_inf)
 
-    def _call_one(self, replica: Replica, metric: Any, event: int) -> None:
+    def _call_one(self, replica: Replica, metric: Any, event: int, found_inf: Tensor | None) -> None:
         buffer = replica.buffer
         tensor, value = operand(metric, buffer) if self.reads_metric and metric is not None else (None, 0.0)
         call = ops.step_ if torch.compiler.is_compiling() else ops.call_step_
-        call(replica.program, replica.state, buffer.masters, buffer.lrs, tensor, value, event)
+        arguments = (replica.program, replica.state, buffer.masters, buffer.lrs, tensor, value, event)
+        if found_inf is None:
+            call(*arguments)
+        else:
+            call(*arguments, found_inf.to(buffer.device, non_blocking=True))
 
     def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
         """Do what is no ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""
@@ -236,6 +281,18 @@ class TensorEngine:
         if self._momentum is not None:
             self._momentum.set(*packed)
         return True
+
+    def peek(self) -> dict[str, Any]:
+        """What :meth:`Replica.peek` reads, by name; ``"lrs"`` as the optimizer has them."""
+        lrs = [0.0] * self._group_count
+        counters: list[float] = []
+        for replica in self._replicas:
+            numbers = replica.peek()
+            counters = counters or numbers[: _C.NODE_COUNTERS]
+            masters = torch.tensor(numbers[_C.NODE_COUNTERS :], dtype=torch.float64, device="cpu")
+            for index, lr in zip(replica.buffer.indices, masters.to(replica.buffer.lrs.dtype).tolist(), strict=True):
+                lrs[index] = lr
+        return {"lrs": lrs, **_C.unpack_counters(self._schedule, counters)}
 
     def state(self) -> dict[str, Any]:
         lrs = [0.0] * self._group_count

@@ -236,6 +236,7 @@ PYBIND11_MODULE(_C, module) {
   module.attr("NODE_COUNTERS") = fastsched::kNodeCounters;
   module.attr("NODE_SIZE") = fastsched::kNodeSize;
   module.attr("NODE_STATE_SIZE") = fastsched::kNodeStateSize;
+  module.attr("MIRROR_OFFSET") = fastsched::kMirrorOffset;
 
   py::class_<HostEngine> engine(module, "HostEngine");
   engine
@@ -294,6 +295,7 @@ PYBIND11_MODULE(_C, module) {
         return static_cast<std::size_t>(fastsched::load<fastsched::Node>(program.data()).state_size);
       },
       py::arg("program"));
+  module.def("mirror_size", &fastsched::mirror_size, py::arg("groups"));
   module.def("run_program", &run_program, py::arg("program"), py::arg("lrs"), py::arg("steps"));
   module.def("pack_counters", &pack_counters, py::arg("scheduler"), py::arg("attributes"));
   module.def("pack_counter", &pack_counter, py::arg("scheduler"), py::arg("name"), py::arg("value"));

@@ -11,6 +11,13 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr int kWarp = 32;
 
+struct Barrier {
+  __device__ void operator()() const {
+    __threadfence_system();
+    __syncthreads();
+  }
+};
+
 // A single block: the decision is serial, and one block needs no grid-wide barrier between it and the
 // groups. `masters`, `lrs` and `state` are disjoint, and each thread writes only its own groups.
 template <typename LR>
@@ -37,6 +44,7 @@ __global__ void __launch_bounds__(kMaxThreads) step_kernel(Buffers buffers, LR* 
     buffers.masters[group] = lr;
     lrs[group] = static_cast<LR>(lr);
   }
+  reflect(buffers, threadIdx.x, blockDim.x, Barrier{});
 }
 
 void check_cuda(cudaError_t error) {

@@ -1,6 +1,7 @@
 // One step over buffers in host memory.
 #pragma once
 
+#include "mirror.h"
 #include "step.h"
 
 namespace fastsched {
@@ -34,6 +35,7 @@ template <typename LR>
 void step_on_host(const Buffers& buffers, LR* lrs, const Moment& moment) {
   decide_all(buffers, moment);
   update_groups(buffers, lrs);
+  reflect(buffers, 0, 1, [] {});
 }
 
 }  // namespace fastsched

@@ -1,0 +1,52 @@
+// What a step leaves in memory that the host can read while the device works on: a node's counters and the
+// learning rates after the step. Whoever wants it puts the memory's address into the node's state, so that
+// captured graphs follow.
+//
+//   mirror  begun | counters | learning rates | done      begun and done count steps; equal, nothing is half
+//                                                         written between them
+#pragma once
+
+#include <cstdint>
+
+#include "host_device.h"
+#include "layout.h"
+#include "step.h"
+
+namespace fastsched {
+
+FASTSCHED_HD constexpr std::int64_t mirror_size(std::int64_t groups) { return kNodeCounters + groups + 2; }
+
+// Null where there is none, or where the address is not one that somebody put there on purpose.
+FASTSCHED_HD volatile double* mirror_of(const Place& place) {
+  const auto address = load<std::uint64_t>(place.mirror());
+  const auto complement = load<std::uint64_t>(place.mirror() + 1);
+  if (address == 0 || complement != ~address) return nullptr;
+  return reinterpret_cast<volatile double*>(address);
+}
+
+// `first` and `stride` are the calling thread's share of the groups; `barrier` makes all threads' writes so
+// far visible to each other and to the host.
+template <typename Barrier>
+FASTSCHED_HD void reflect(const Buffers& buffers, std::int64_t first, std::int64_t stride, Barrier barrier) {
+  for (Walk walk(buffers); walk.more(); walk.next()) {
+    const Place& place = walk.place();
+    volatile double* mirror = mirror_of(place);
+    if (mirror == nullptr) continue;
+    double& steps = place.mirror()[2];
+    const double step = steps + 1.0;
+    if (first == 0) mirror[0] = step;
+    barrier();
+    volatile double* lrs = mirror + 1 + kNodeCounters;
+    for (std::int64_t i = first; i < buffers.groups; i += stride) lrs[i] = buffers.masters[i];
+    if (first == 0) {
+      for (int i = 0; i < kNodeCounters; ++i) mirror[1 + i] = place.counters()[i];
+    }
+    barrier();
+    if (first == 0) {
+      lrs[buffers.groups] = step;
+      steps = step;
+    }
+  }
+}
+
+}  // namespace fastsched
