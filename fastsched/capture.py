@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from . import _C
+
+if torch.version.cuda is not None:
+    _C.use_capture_probe(vars(torch.cuda), torch._C._cuda_isCurrentStreamCapturing)
+
 
 def in_capture() -> bool:
     """Whether the current stream is being captured in a CUDA graph."""

@@ -67,6 +67,7 @@ def _fake_step(
     metric: torch.Tensor | None,
     value: float,
     event: int = 0,
+    found_inf: torch.Tensor | None = None,
 ) -> None:
     return None
 

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "capture.h"
 #include "description.h"
 #include "dict_version.h"
 #include "group_entries.h"
@@ -54,6 +55,7 @@ class HostEngine {
   // Declines, with nothing changed, whatever it cannot do exactly as torch does. `value` is the metric as a
   // number, read just once: a stateful __float__ or a metric on a GPU must not be asked again.
   Outcome step(PyObject* scheduler, PyObject* metric, double& value) {
+    if (CaptureProbe::refuses()) return Outcome::failed;
     if (about_.reads_metric && !read_metric(metric, value)) return Outcome::failed;
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) return Outcome::failed;

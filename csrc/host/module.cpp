@@ -295,6 +295,7 @@ PYBIND11_MODULE(_C, module) {
         return static_cast<std::size_t>(fastsched::load<fastsched::Node>(program.data()).state_size);
       },
       py::arg("program"));
+  module.def("use_capture_probe", &CaptureProbe::use, py::arg("cuda"), py::arg("capturing"));
   module.def("mirror_size", &fastsched::mirror_size, py::arg("groups"));
   module.def("run_program", &run_program, py::arg("program"), py::arg("lrs"), py::arg("steps"));
   module.def("pack_counters", &pack_counters, py::arg("scheduler"), py::arg("attributes"));

@@ -1,0 +1,39 @@
+// Telling, at the cost of a dict look-up, whether a CUDA graph is being captured: what the host engines do
+// now would not happen at a replay.
+#pragma once
+
+#include "python.h"
+
+namespace fastsched::host {
+
+class CaptureProbe {
+ public:
+  // torch.cuda's own dict and a function that says whether the current stream is being captured. Without
+  // them, in a torch without CUDA, nothing ever is.
+  static void use(pybind11::object cuda, pybind11::object capturing) {
+    cuda_ = cuda.release().ptr();  // for as long as the process lives
+    capturing_ = capturing.release().ptr();
+  }
+
+  // True, with a Python error set, inside capture.
+  static bool refuses() {
+    if (cuda_ == nullptr) return false;
+    static PyObject* const initialized = intern("_initialized");
+    if (PyDict_GetItemWithError(cuda_, initialized) != Py_True)
+      return false;  // asking would create a context
+    const Ref answer(PyObject_CallNoArgs(capturing_));
+    if (!answer) return true;
+    if (answer.get() != Py_True) return false;
+    PyErr_SetString(
+        PyExc_RuntimeError,
+        "this scheduler step cannot be captured in a CUDA graph: the learning rates are Python numbers, "
+        "which a replay would not change; call fastsched.use_tensor_lr(optimizer) before the capture");
+    return true;
+  }
+
+ private:
+  static inline PyObject* cuda_ = nullptr;
+  static inline PyObject* capturing_ = nullptr;
+};
+
+}  // namespace fastsched::host

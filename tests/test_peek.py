@@ -1,0 +1,92 @@
+"""What has reached the host, without waiting for the device."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastsched
+from fastsched import _C
+
+from .test_compose import deep, grow, stepped_sgd, trees
+from .test_epoch import double
+
+
+def expected(scheduler):
+    lrs = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
+    return {"lrs": lrs, **{name: getattr(scheduler, name) for name in _C.counter_names(scheduler._schedule)}}
+
+
+def tree_of(scheduler):
+    yield scheduler
+    for child in getattr(scheduler, "_schedulers", []):
+        yield from tree_of(child)
+
+
+@pytest.mark.parametrize("kind", [float, double, torch.tensor], ids=["float", "float64", "float32"])
+@given(tree=trees, data=st.data())
+def test_on_the_host_it_is_what_there_is(kind, tree, data):
+    scheduler = grow(stepped_sgd([kind(0.5), kind(0.25)]), tree)
+    watched = [part for part in tree_of(scheduler) if data.draw(st.booleans())]
+    for _ in range(6):
+        for part in watched:
+            assert part.peek() == expected(part)
+        scheduler.step(1.0)
+
+
+def test_it_does_not_call_the_device_again(device):
+    scheduler = deep(stepped_sgd([torch.tensor(0.5, device=device) for _ in range(40)]), 1)
+    scheduler.step(torch.tensor(1.0, device=device))
+    first = scheduler.peek()
+    [replica] = scheduler._engine._replicas
+    assert replica.mirror.is_pinned() == (device.type == "cuda")
+    scheduler.step(torch.tensor(1.0, device=device))
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    second = scheduler.peek()
+    assert first["lrs"] != second["lrs"]
+    assert second == expected(scheduler)
+
+
+def test_half_written_numbers_are_not_returned():
+    scheduler = fastsched.ExponentialLR(stepped_sgd([double(1.0)]), 0.5)
+    before = scheduler.peek()
+    [replica] = scheduler._engine._replicas
+    scheduler.step()
+    replica.mirror[0] += 1  # as a step that has begun to write leaves it
+    replica.mirror[1:-1] = 77.0
+    assert scheduler.peek() == before
+    replica.mirror[-1] += 1
+    assert scheduler.peek()["lrs"] == [77.0]
+
+
+def test_copies_have_mirrors_of_their_own():
+    scheduler = fastsched.ExponentialLR(stepped_sgd([double(1.0)]), 0.5)
+    scheduler.peek()
+    scheduler.step()
+    twin = copy.deepcopy(scheduler)
+    twin.step()
+    assert scheduler.peek()["lrs"] == [0.5]
+    assert twin.peek()["lrs"] == [0.25]
+
+
+def test_an_address_that_nobody_put_there_is_not_written_to():
+    scheduler = fastsched.ExponentialLR(stepped_sgd([double(1.0)]), 0.5)
+    [replica] = scheduler._engine._replicas
+    replica.state[_C.MIRROR_OFFSET] = 1e300
+    scheduler.step()
+    assert scheduler.peek()["lrs"] == [0.5]
+
+
+def test_it_survives_being_made_part_of_a_composition():
+    optimizer = stepped_sgd([double(1.0)])
+    decay = fastsched.ExponentialLR(optimizer, 0.5)
+    decay.peek()
+    chain = fastsched.ChainedScheduler([decay])
+    chain.step()
+    assert decay.peek()["lrs"] == chain.peek()["lrs"] == [0.5]
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": double(4.0)})
+    chain.step()
+    assert decay.peek()["lrs"] == chain.peek()["lrs"] == [0.25, 2.0]
