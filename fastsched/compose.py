@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from . import lr_buffer
 from .capture import in_capture, refuse_capture
 from .epoch import warn_about_order
+from .metric import as_number
 from .program import LAST_LR, own_dict
 from .scheduler import EngineScheduler
 from .tensor_engine import TensorEngine
@@ -82,7 +83,7 @@ def step_turn(scheduler: Any, metrics: Any) -> None:
 
 def step_child(scheduler: Any, metrics: Any) -> None:
     """Step any scheduler, with the metric if it takes one."""
-    if _is_plateau(scheduler) or isinstance(scheduler, Composite):
+    if _is_plateau(scheduler) or (isinstance(scheduler, Composite) and scheduler._reads_metric()):
         scheduler.step(metrics)
     else:
         scheduler.step()
@@ -144,7 +145,13 @@ class Composite(EngineScheduler):
             RuntimeError: inside CUDA graph capture, if Python has to step some child.
         """
         engine = self._engine
-        if metrics is None and getattr(engine, "reads_metric", True):
+        if not isinstance(engine, TensorEngine):
+            if metrics is None:
+                if getattr(engine, "reads_metric", True):
+                    self._require_metric()
+            elif type(metrics) is not float and self._reads_metric():
+                metrics = as_number(metrics)  # before any child steps, and once for all of them
+        elif metrics is None and engine.reads_metric:
             self._require_metric()
         if found_inf is not None:
             self._step_unless(found_inf, metrics)
@@ -158,6 +165,8 @@ class Composite(EngineScheduler):
         refuse_capture("it is the first step, or its settings changed, or a child is stepped by Python")
         for attached_before in (True, False):
             if attached_before or self._attach():
+                if metrics is None and getattr(self._engine, "reads_metric", True):
+                    self._require_metric()
                 self._check_order()
                 if self._engine.step(self, metrics) is None:
                     return
@@ -302,6 +311,8 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         self.recursive_undo()
         self._initial_step()
         self._attach()
+        if last_epoch == -1:
+            self._note_first_lrs()
 
     def recursive_undo(self, sched: Any = None) -> None:
         """Take the initial steps of all children back, as deep as they are nested; their LRs are reset by then."""
@@ -309,7 +320,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         if hasattr(scheduler, "_schedulers"):
             for child in scheduler._schedulers:
                 self.recursive_undo(child)
-        elif not _is_plateau(scheduler):
+        elif not _is_plateau(scheduler) and hasattr(scheduler, "last_epoch"):
             scheduler.last_epoch -= 1
 
     def _fit_groups(self) -> None:
@@ -340,9 +351,10 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         return not begins and _needs_metric(child)
 
     def _step_children(self, metrics: Any) -> None:
-        child, begins = self._next()
         self.last_epoch += 1
-        if begins:
+        index = bisect_right(self._milestones, self.last_epoch)
+        child = self._schedulers[index]
+        if index > 0 and self._milestones[index - 1] == self.last_epoch:
             self._begin_child(child, metrics)
         else:
             step_child(child, metrics)
@@ -371,6 +383,7 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
         self.optimizer = optimizer or schedulers[0].optimizer
         self._begun()
         self._attach()
+        self._note_first_lrs()
 
     def _last_child(self) -> Any:
         return self._schedulers[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from contextlib import nullcontext
 from functools import partial, wraps
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -102,8 +102,13 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
         self._load(state)
         if saved is not None:
             vars(self._scale_fn_custom).update(saved)
-        if own_dict(self).get("_scale_fn_custom") is None and not self._expressible():
+        if own_dict(self).get("_scale_fn_custom") is not None:
+            return
+        if not self._expressible():
             self._init_scale_fn()
+        scale_mode: Literal["cycle", "iterations"] = "iterations" if self.mode == "exp_range" else "cycle"
+        if self.scale_mode != scale_mode:
+            self.scale_mode = scale_mode  # as torch does when it chooses the function anew
 
     def _expressible(self) -> bool:
         attributes = own_dict(self)

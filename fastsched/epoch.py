@@ -87,11 +87,18 @@ class EpochScheduler(EngineScheduler):
             self._attach()
 
     def _initial_step(self) -> None:
+        begins = self.last_epoch == -1
+        self._begin_stepping()
+        if begins:
+            self._note_first_lrs()
+
+    def _begin_stepping(self) -> None:
         self._detach()
         groups = self.optimizer.param_groups
         if groups and isinstance(groups[0]["lr"], Tensor):
             self._step_count = 0
             if self._attach() and isinstance(self._engine, TensorEngine) and self._engine.move(self, Event.INITIAL):
+                own_dict(self).update(_is_initial=False, _get_lr_called_within_step=False)  # torch leaves these behind
                 return
             self._detach()
         super()._initial_step()
@@ -232,6 +239,11 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
         if not self._is_initial:
             self._attach()
 
+    def _update_lr(self, epoch: int | None = None) -> None:
+        # There is no closed form: torch only notes the epoch.
+        self._detach()
+        torch_lr_scheduler.CosineAnnealingWarmRestarts._update_lr(self, epoch)
+
 
 class SWALR(EpochScheduler, swa_utils.SWALR):
     r"""Anneal each learning rate from wherever it is to ``swa_lr``, for stochastic weight averaging.
@@ -251,8 +263,8 @@ class SWALR(EpochScheduler, swa_utils.SWALR):
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "anneal_func")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "anneal_func":
-            self._detach()
+        if name in ("anneal_func", "_anneal_strategy"):
+            self._detach()  # torch goes on with the function that it chose by these
         super().__setattr__(name, value)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -71,11 +71,14 @@ class FunctionScheduler(EpochScheduler):
             if attributes is not None:
                 vars(function).update(attributes)
         object.__setattr__(self, "_tabulated", None)
+        self._engine.refresh(self)
 
     def _tabulate(self, steps: int) -> Table:
-        distinct = list({id(function): function for function in self.lr_lambdas}.values())
-        column = {id(function): float(index) for index, function in enumerate(distinct)}
-        factors = [float(function(epoch)) for epoch in range(steps + 1) for function in distinct]
+        return self._tabulated_by({id(function): function for function in self.lr_lambdas}, steps)
+
+    def _tabulated_by(self, distinct: dict[int, Callable[[int], float]], steps: int) -> Table:
+        column = {key: float(index) for index, key in enumerate(distinct)}
+        factors = [float(function(epoch)) for epoch in range(steps + 1) for function in distinct.values()]
         return Table(factors, len(distinct), [column[id(function)] for function in self.lr_lambdas])
 
     def _table(self) -> Table | None:
@@ -139,3 +142,18 @@ class MultiplicativeLR(FunctionScheduler, torch_lr_scheduler.MultiplicativeLR):
     """
 
     _schedule: ClassVar[str] = "MultiplicativeLR"
+
+    def _tabulate(self, steps: int) -> Table:
+        # torch does not ask for epoch 0, unless a sequence comes to it: a function may not know it.
+        def known(function: Callable[[int], float]) -> Callable[[int], float]:
+            def factor(epoch: int) -> float:
+                try:
+                    return function(epoch)
+                except Exception:
+                    if epoch != 0:
+                        raise
+                    return 1.0
+
+            return factor
+
+        return self._tabulated_by({id(function): known(function) for function in self.lr_lambdas}, steps)

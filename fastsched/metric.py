@@ -45,6 +45,11 @@ def read_from_gpu(metric: Tensor) -> float:
     return float(metric)
 
 
+def as_number(metric: Any) -> float:
+    """``float(metric)``, with a word of advice where that waits for a GPU."""
+    return read_from_gpu(metric) if isinstance(metric, Tensor) and metric.is_cuda else float(metric)
+
+
 def as_plain(metric: Any) -> Tensor | float:
     """A metric that an operator can read where it lies, as it is; anything else as ``float(metric)``.
 

@@ -20,7 +20,7 @@ from .program import own_values, pack, upload
 
 def _momentum(group: dict[str, Any]) -> Any:
     if "betas" in group:
-        return group["betas"][0]
+        return next(iter(group["betas"]), None)
     return group.get("momentum")
 
 

@@ -26,9 +26,10 @@ class EngineScheduler(LRScheduler):
     replaced it on the object, torch's own code steps and calls it.
     """
 
-    __slots__ = ("_engine",)
+    __slots__ = ("_engine", "_first_lrs")
 
     _engine: Engine
+    _first_lrs: list[Any] | None  # the learning rates that construction left; None where it did not begin at epoch 0
     _schedule: ClassVar[str]
     _replaces: ClassVar[tuple[str, ...]]
     _hyperparameters: ClassVar[frozenset[str]] = frozenset()  # the attributes that engines read
@@ -40,6 +41,7 @@ class EngineScheduler(LRScheduler):
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Any:
         scheduler = super().__new__(cls)
         object.__setattr__(scheduler, "_engine", DETACHED)
+        object.__setattr__(scheduler, "_first_lrs", None)
         return scheduler
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -82,13 +84,14 @@ class EngineScheduler(LRScheduler):
         slots = {
             name: getattr(self, name)
             for name in copyreg._slotnames(type(self))  # type: ignore[attr-defined]
-            if name != "_engine" and hasattr(self, name)
+            if name not in ("_engine", "_first_lrs") and hasattr(self, name)
         }
         return (self._state(), slots) if slots else self._state()
 
     def __setstate__(self, state: Any) -> None:
         state, slots = state if isinstance(state, tuple) else (state, {})
         object.__setattr__(self, "_engine", DETACHED)
+        object.__setattr__(self, "_first_lrs", None)
         own_dict(self).update(state)
         for name, value in slots.items():
             object.__setattr__(self, name, value)
@@ -119,10 +122,9 @@ class EngineScheduler(LRScheduler):
     def lr_at(self, step: int) -> list[float]:
         """The learning rates after ``step`` steps from the beginning, one per param group, without stepping.
 
-        With the settings as they are now, from the initial learning rates; of what was written to learning rates in
-        between nothing is known. Agrees with stepping to the last bit: it runs the same steps on the host, in a few
-        nanoseconds each for every group. (One exception: a CyclicLR that is made after other schedulers of the
-        optimizer begins, in torch, with one step at their initial learning rate.)
+        With the settings as they are now, from the learning rates that construction left, or after loading a state
+        from the initial ones; of what was written to learning rates in between nothing is known. Agrees with stepping
+        to the last bit: it runs the same steps on the host, in a few nanoseconds each for every group.
 
         Args:
             step: how many calls of ``step()``; 0 gives the learning rates that construction leaves.
@@ -146,7 +148,8 @@ class EngineScheduler(LRScheduler):
             raise ValueError(f"step must be at most {limit}, the schedule's total_steps; got {step}")
         groups = self.optimizer.param_groups
         initial = [float(group.get("initial_lr", group["lr"])) for group in groups]
-        lrs = _C.run_program(whole(self, step), initial, step)
+        first = self._first_lrs if self._first_lrs is not None and len(self._first_lrs) == len(groups) else []
+        lrs = _C.run_program(whole(self, step), initial, [float(lr) for lr in first], step)
         return [
             torch.tensor(lr, dtype=group["lr"].dtype, device="cpu").item() if isinstance(group["lr"], Tensor) else lr
             for lr, group in zip(lrs, groups, strict=True)
@@ -183,6 +186,17 @@ class EngineScheduler(LRScheduler):
             return
         refuse_capture("found_inf is read by Python; step once before capturing")
         self._step_unless(bool(found_inf.item()), metrics)
+
+    def _note_first_lrs(self) -> None:
+        """Construction is over, and began at epoch 0."""
+        engine = self._engine
+        lrs: list[Any]
+        if isinstance(engine, TensorEngine):
+            lrs = list(engine.newest_lrs())
+        else:
+            lrs = [group["lr"] for group in self.optimizer.param_groups]
+            lrs = [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
+        object.__setattr__(self, "_first_lrs", lrs)
 
     def _children(self) -> Sequence[Any]:
         """The schedulers that a composition is made of."""
@@ -253,6 +267,7 @@ class EngineScheduler(LRScheduler):
         """Write these values, what an engine holds into the storage it already has."""
         held = {name for name in state if isinstance(self._native.get(name), StateAttribute)}
         own_dict(self).update({name: value for name, value in state.items() if name not in held})
+        object.__setattr__(self, "_first_lrs", None)  # those of the run that the state is from are not known
         self._engine.refresh(self)
         for name in held:
             setattr(self, name, state[name])

@@ -18,7 +18,7 @@ from .program import LAST_LR, Below, Event, own_dict, own_values, pack, upload
 class Replica:
     """One schedule over the groups of one :class:`LRBuffer`, laid out as ``csrc/schedule/layout.h`` says."""
 
-    __slots__ = ("buffer", "direct", "mirror", "program", "reflection", "state")
+    __slots__ = ("address", "buffer", "direct", "mirror", "program", "reflection", "state")
 
     direct: _C.DirectStep | None
 
@@ -38,6 +38,7 @@ class Replica:
             # these changed in place.
             tensor._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]
         self.direct = None
+        self.address = buffer.lrs.data_ptr()
         if buffer.on_host:
             self.direct = _C.DirectStep(
                 program.data_ptr(),
@@ -45,7 +46,7 @@ class Replica:
                 state.data_ptr(),
                 state.numel(),
                 buffer.masters.data_ptr(),
-                buffer.lrs.data_ptr(),
+                self.address,
                 buffer.lrs.numel(),
                 buffer.lrs.dtype is torch.float32,
             )
@@ -204,6 +205,8 @@ class TensorEngine:
             value = float(value)
         for replica in self._replicas:
             if replica.direct is not None:
+                if replica.buffer.lrs.data_ptr() != replica.address:  # share_memory_() on an LR moves them all
+                    replica.place(replica.program, replica.state)
                 replica.direct.step(event, value)
             else:
                 self._call_one(replica, metric, event, found_inf)
@@ -327,6 +330,14 @@ class TensorEngine:
             self._epoch_limit = scheduler._epoch_limit()
             self._watch.mark_attributes(scheduler)
 
+    def newest_lrs(self) -> list[Tensor]:
+        """Each group's learning rate in float64, a copy on its device."""
+        lrs = [torch.empty(0)] * self._group_count
+        for replica in self._replicas:
+            for index, lr in zip(replica.buffer.indices, replica.buffer.masters.clone().unbind(), strict=True):
+                lrs[index] = lr
+        return lrs
+
     def resume(self) -> None:
         for place, replica in enumerate(self._replicas):
             replica.buffer.resume(self._last_lr(place))
@@ -434,6 +445,12 @@ class TensorEngine:
         if nodes is None or (self._momentum is not None and not self._momentum.follow(scheduler)):
             return False
         attributes = own_dict(scheduler)
+        if bool(attributes.get("cycle_momentum")) != (self._momentum is not None):
+            self._momentum = None
+            if attributes.get("cycle_momentum"):
+                self._momentum = cycle_momentum(scheduler, self._replicas[0].counters.tolist())
+                if self._momentum is None:
+                    return False
         self.settle(attributes)
         for name in (*self._counters, LAST_LR):
             if name in attributes:

@@ -40,7 +40,17 @@ def lr_dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
 
 
-OptimizerFactory = Callable[..., torch.optim.SGD]
+def capture(function: Callable[[], object]) -> torch.cuda.CUDAGraph:
+    """As torch.cuda.graphs asks for it: a warm-up on a side stream, then the capture."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        function()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph
 
 
 def sgd(lrs: Sequence[object], device: torch.device | str = "cpu") -> torch.optim.SGD:

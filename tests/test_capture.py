@@ -6,8 +6,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
 import fastsched
 
-from .conftest import sgd
-from .test_epoch import LONG
+from .conftest import capture, sgd
+from .test_compose import deep, stepped_sgd
+from .test_launch_modes import METRIC, SCHEDULERS
 
 pytestmark = pytest.mark.gpu
 
@@ -15,19 +16,6 @@ pytestmark = pytest.mark.gpu
 def make(groups=3, **configuration):
     lrs = [torch.tensor(0.5, device="cuda") for _ in range(groups)]
     return fastsched.ReduceLROnPlateau(sgd(lrs, "cuda"), **{"patience": 0, "factor": 0.9, **configuration})
-
-
-def capture(function):
-    """As torch.cuda.graphs asks for it: a warm-up on a side stream, then the capture."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        function()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    return graph
 
 
 def test_every_replay_advances_the_schedule():
@@ -45,27 +33,6 @@ def test_every_replay_advances_the_schedule():
     expected = torch.tensor(oracle.optimizer.param_groups[0]["lr"]).item()
     assert {group["lr"].item() for group in scheduler.optimizer.param_groups} == {expected}
     assert {lr.item() for lr in scheduler.get_last_lr()} == {expected}
-
-
-@pytest.mark.parametrize("name", LONG)
-def test_every_replay_advances_a_schedule_of_the_epoch(name):
-    def build(module, lr, device):
-        optimizer = sgd([lr], device)
-        scheduler = getattr(module, name)(optimizer, **LONG[name])
-        optimizer._opt_called = True  # the order of the first calls is not what is tested
-        scheduler.step()
-        return scheduler
-
-    scheduler = build(fastsched, torch.tensor(0.5, device="cuda"), "cuda")
-    oracle = build(torch.optim.lr_scheduler, 0.5, "cpu")
-    graph = capture(scheduler.step)
-    oracle.step()
-    for _ in range(60):
-        graph.replay()
-        oracle.step()
-        lr = scheduler.optimizer.param_groups[0]["lr"].item()
-        assert lr == pytest.approx(oracle.optimizer.param_groups[0]["lr"], rel=1e-7)
-    assert scheduler.last_epoch == oracle.last_epoch
 
 
 def test_a_whole_iteration_in_one_graph_trains_as_the_eager_one():
@@ -137,9 +104,60 @@ def test_what_needs_python_is_refused_in_a_capture():
     changed.optimizer.param_groups[0]["lr"] = 0.25
     with pytest.raises(RuntimeError, match="were changed; step once before"), torch.cuda.graph(torch.cuda.CUDAGraph()):
         changed.step(metric)
-    with pytest.raises(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph()):
+    with pytest.raises(RuntimeError, match="are Python numbers"), torch.cuda.graph(torch.cuda.CUDAGraph()):
         floats.step(metric)
     torch.cuda.synchronize()
+
+
+def momentum_in_numbers():
+    optimizer = stepped_sgd([torch.tensor(0.5, device="cuda")])
+    return fastsched.OneCycleLR(optimizer, max_lr=0.5, total_steps=50)
+
+
+def a_users_get_lr():
+    class Own(fastsched.StepLR):
+        def get_lr(self):
+            return [0.5]
+
+    return Own(stepped_sgd([torch.tensor(0.5, device="cuda")]), 1)
+
+
+def functions_without_a_table():
+    return fastsched.LambdaLR(stepped_sgd([torch.tensor(0.5, device="cuda")]), lambda epoch: 0.5)
+
+
+def a_sequence_of_torchs():
+    optimizer = stepped_sgd([torch.tensor(0.5, device="cuda")])
+    return fastsched.SequentialLR(optimizer, [torch.optim.lr_scheduler.ConstantLR(optimizer)], [])
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (momentum_in_numbers, "cycles momentum that is a Python number"),
+        (a_users_get_lr, "cannot be captured"),
+        (functions_without_a_table, "cannot be captured"),
+        (a_sequence_of_torchs, "cannot be captured"),
+    ],
+)
+def test_what_would_freeze_is_refused_with_a_reason(make, reason):
+    scheduler = make()
+    scheduler.step()
+    scheduler.step()
+    with pytest.raises(RuntimeError, match=reason), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        scheduler.step()
+    torch.cuda.synchronize()
+
+
+class NoSyncs:
+    """Any wait for the device raises."""
+
+    def __enter__(self):
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+
+    def __exit__(self, *_):
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_thousand_eager_steps_never_wait_for_the_device(lr_dtype):
@@ -147,16 +165,89 @@ def test_a_thousand_eager_steps_never_wait_for_the_device(lr_dtype):
     scheduler = fastsched.ReduceLROnPlateau(sgd(lrs, "cuda"), patience=1, factor=0.99)
     metrics = [torch.tensor(1.0, dtype=dtype, device="cuda") for dtype in (torch.float32, torch.bfloat16)]
     metrics += [torch.ones(1, 1, device="cuda", dtype=torch.float16), torch.tensor(1.0)]
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with NoSyncs():
         for i in range(1000):
             scheduler.step(metrics[i % len(metrics)])
         scheduler.step(1.0)
         scheduler.get_last_lr()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert scheduler.last_epoch == 1001
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_thousand_steps_of_every_scheduler_never_wait(name):
+    optimizer = stepped_sgd([torch.tensor(0.5, device="cuda") for _ in range(3)])
+    scheduler = SCHEDULERS[name](fastsched, optimizer)
+    metric = [torch.tensor(1.0, device="cuda")] if name in METRIC else []
+    found_inf = torch.zeros((), device="cuda")
+    scheduler.step(*metric)
+    scheduler.peek()
+    with NoSyncs():
+        for i in range(1000):
+            scheduler.step(*metric, found_inf=found_inf if i % 3 else None)
+            scheduler.peek()
+        scheduler.get_last_lr()
+
+
+def test_peek_follows_graph_replays():
+    scheduler = make(groups=1500, patience=0, factor=0.5)
+    metric = torch.tensor(1.0, device="cuda")
+    graph = capture(lambda: scheduler.step(metric))
+    before = scheduler.peek()  # after the capture: the graph finds the address in device memory
+    for i in range(3):
+        graph.replay()
+        torch.cuda.synchronize()
+        now = scheduler.peek()
+        assert now["last_epoch"] == before["last_epoch"] + i + 1
+        assert now["lrs"] == [group["lr"].item() for group in scheduler.optimizer.param_groups]
+
+
+def test_found_inf_decides_at_every_replay():
+    scheduler = make(factor=0.5)
+    metric, found_inf = torch.tensor(1.0, device="cuda"), torch.zeros(1, device="cuda")
+    scheduler.step(metric)
+    graph = capture(lambda: scheduler.step(metric, found_inf=found_inf))
+    epoch = scheduler.last_epoch
+    for skip, expected in ((0.0, 1), (1.0, 1), (0.0, 2)):
+        found_inf.fill_(skip)
+        graph.replay()
+        assert scheduler.last_epoch == epoch + expected
+
+
+def test_reduce_overhead_takes_the_mutation(monkeypatch):
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.triton, "cudagraph_or_error", True)
+    torch._dynamo.reset()
+    scheduler = deep(stepped_sgd([torch.tensor(0.5, device="cuda")]), 1)
+    oracle = deep(stepped_sgd([0.5]), 1)
+    metric = torch.tensor(1.0, device="cuda")
+    for either in (scheduler, oracle):
+        either.step(1.0)
+    step = torch.compile(lambda m: scheduler.step(m), mode="reduce-overhead", fullgraph=True)
+    for _ in range(12):
+        torch.compiler.cudagraph_mark_step_begin()
+        step(metric)
+        oracle.step(1.0)
+        lr = scheduler.optimizer.param_groups[0]["lr"].item()
+        assert lr == pytest.approx(oracle.optimizer.param_groups[0]["lr"], rel=2e-7)
+    torch._dynamo.reset()
+
+
+if torch.cuda.device_count() > 1:
+
+    def test_groups_on_several_gpus_are_decided_alike():
+        devices = [torch.device("cuda", i % torch.cuda.device_count()) for i in range(5)]
+        parts = [
+            {"params": [torch.nn.Parameter(torch.zeros(1, device=device))], "lr": torch.tensor(0.5, device=device)}
+            for device in devices
+        ]
+        scheduler = fastsched.ReduceLROnPlateau(torch.optim.SGD(parts, lr=0.1), patience=0, factor=0.5)
+        metric = torch.tensor(1.0, device="cuda:0")
+        scheduler.step(metric)
+        with NoSyncs():
+            for _ in range(5):
+                scheduler.step(metric)
+        assert {group["lr"].item() for group in parts} == {0.5**6}
 
 
 def test_a_step_runs_on_the_current_stream():

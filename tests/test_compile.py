@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 import fastsched
 
 from .conftest import sgd
+from .test_compose import deep, stepped_sgd
 
 # Inductor itself uses what torch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -98,3 +99,65 @@ def test_a_loss_that_requires_grad_may_be_the_metric():
     train().backward()
     assert weight.grad.item() == 4.0
     assert scheduler.best == 4.0
+
+
+def test_inductor_adds_no_copies_around_the_operator():
+    from torch._inductor.utils import run_and_get_code
+
+    scheduler = deep(stepped_sgd([torch.tensor(0.5), torch.tensor(0.25, dtype=torch.float64)]), 2)
+    scheduler.step(torch.tensor(1.0))
+    _, [code] = run_and_get_code(torch.compile(scheduler.step, fullgraph=True), torch.tensor(1.0))
+    body = code[code.index("def call(") :]
+    assert body.count("torch.ops.fastsched.step_.default(") == 2  # one per dtype
+    for copying in ("copy_", "clone", "empty_strided", "auto_functionalized", "as_strided"):
+        assert copying not in body
+
+
+def test_everything_that_steps_write_has_a_static_address():
+    """So that CUDA-graph trees take the mutation."""
+    scheduler = deep(stepped_sgd([torch.tensor(0.5)]), 1)
+    [replica] = scheduler._engine._replicas
+    for tensor in (replica.program, replica.state, replica.buffer.masters, replica.buffer.lrs):
+        assert tensor._dynamo_static_input_type == "unguarded"
+
+
+def test_a_python_number_recompiles_once():
+    scheduler = fastsched.ReduceLROnPlateau(sgd([torch.tensor(1.0)]), patience=0, factor=0.5)
+    frames = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    step = torch.compile(lambda metric: scheduler.step(metric), fullgraph=True, backend=frames)
+    for i in range(10):
+        step(1.0 + i / 7)
+    assert frames.frame_count == 2  # as a constant, then as a number
+    assert scheduler.best == 1.0
+    assert scheduler.optimizer.param_groups[0]["lr"].item() == 0.5**9
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize("make", [deep, lambda optimizer, _: fastsched.CosineAnnealingLR(optimizer, T_max=7)])
+def test_a_whole_training_step_does_not_recompile_after_warm_up(make):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    fastsched.use_tensor_lr(optimizer)
+    scheduler = make(optimizer, 1)
+    takes_metric = isinstance(scheduler, fastsched.ChainedScheduler)
+    inputs, targets = torch.randn(16, 4), torch.randn(16, 1)
+
+    @torch.compile
+    def train():
+        optimizer.zero_grad()
+        loss = torch.nn.functional.mse_loss(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        scheduler.step(*([loss] if takes_metric else []))
+        return loss
+
+    seen = []
+    with torch._dynamo.config.patch(error_on_recompile=False):
+        for _ in range(3):
+            train()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(20):
+            train()
+            seen.append(optimizer.param_groups[0]["lr"].item())
+    assert len(set(seen)) > 5

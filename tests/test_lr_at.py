@@ -18,10 +18,8 @@ FUNCTIONS_OF_THE_STEP = sorted(set(CONFIGURATIONS) - {"SWALR"})
 names = pytest.mark.parametrize("name", FUNCTIONS_OF_THE_STEP)
 kinds = pytest.mark.parametrize("kind", [float, double, torch.tensor], ids=["float", "float64", "float32"])
 leaves = st.sampled_from(FUNCTIONS_OF_THE_STEP).flatmap(lambda name: st.tuples(st.just(name), CONFIGURATIONS[name]))
-# torch begins a CyclicLR one step with what schedulers made before it have noted as the initial learning rate.
-parts_of_trees = leaves.filter(lambda leaf: leaf[0] != "CyclicLR")
-trees = leaves | st.recursive(
-    parts_of_trees,
+trees = st.recursive(
+    leaves,
     lambda parts: st.tuples(
         st.sampled_from(["SequentialLR", "ChainedScheduler"]),
         st.lists(parts, min_size=1, max_size=3),

@@ -47,20 +47,27 @@ class HostComposition {
     if (!children || !same_children(children.get()) || !table_.same(about_, dict.get()))
       return Outcome::declined;
     if (kind_ == Kind::chained) {
-      for (std::size_t i = 0; i < children_.size(); ++i) {
-        if (!step_child(i, metric)) return Outcome::failed;
+      // Over the list as it is: a child's step may run code that changes it.
+      bool by_python = false;
+      for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(children.get()); ++i) {
+        if (!step_child(Ref::borrow(items(children.get())[i]), static_cast<std::size_t>(i), metric,
+                        by_python)) {
+          return Outcome::failed;
+        }
       }
-      return Outcome::stepped;
+      static PyObject* const begun = intern("_begun");
+      return !by_python || call(scheduler, begun) ? Outcome::stepped : Outcome::failed;
     }
-    double& epoch = counters_.counters[0];
-    epoch += 1.0;
-    const Turn turn =
-        whose_turn({table_.values().data(), static_cast<std::int64_t>(table_.values().size())}, epoch);
+    const Turn turn = whose_turn({table_.values().data(), static_cast<std::int64_t>(table_.values().size())},
+                                 counters_.counters[0] + 1.0);
     const auto index = static_cast<std::size_t>(turn.index);
-    if (!turn.begins) return step_child(index, metric) ? Outcome::stepped : Outcome::failed;
+    if (index >= children_.size()) return Outcome::declined;  // where torch raises
+    counters_.counters[0] += 1.0;
+    const Ref child = Ref::borrow(items(children.get())[index]);
+    bool by_python = false;
+    if (!turn.begins) return step_child(child, index, metric, by_python) ? Outcome::stepped : Outcome::failed;
     static PyObject* const begin_child = intern("_begin_child");
-    const Ref done(
-        PyObject_CallMethodObjArgs(scheduler, begin_child, items(children.get())[index], metric, nullptr));
+    const Ref done(PyObject_CallMethodObjArgs(scheduler, begin_child, child.get(), metric, nullptr));
     return done ? Outcome::stepped : Outcome::failed;
   }
 
@@ -121,13 +128,13 @@ class HostComposition {
     return true;
   }
 
-  // False on a Python error. A child is asked by its own step() where its engine declines.
-  bool step_child(std::size_t i, PyObject* metric) {
+  // False on a Python error. A child is asked by its own step() where its engine declines, or where it is
+  // another than the one that stood there.
+  bool step_child(const Ref& child, std::size_t place, PyObject* metric, bool& by_python) {
     static PyObject* const step_name = intern("step");
     static PyObject* const engine_name = intern("_engine");
     static PyObject* const off_path_name = intern("_step_off_path");
-    const Ref child = Ref::borrow(children_[i]);
-    if (native_[i]) {
+    if (place < children_.size() && children_[place] == child.get() && native_[place]) {
       Ref dict(PyObject_GenericGetDict(child.get(), nullptr));
       Ref engine(PyObject_GetAttr(child.get(), engine_name));
       if (!dict || !engine) return false;
@@ -140,11 +147,8 @@ class HostComposition {
           case Outcome::declined: break;
         }
         look_again_ = true;
-        if (Ref values = host->take_values()) {
-          return static_cast<bool>(
-              Ref(PyObject_CallMethodObjArgs(child.get(), off_path_name, values.get(), nullptr)));
-        }
-        if (!host->reads_metric()) return call(child.get(), step_name, nullptr);
+        if (const Ref values = host->take_values()) return call(child.get(), off_path_name, values.get());
+        if (!host->reads_metric()) return call(child.get(), step_name);
         const Ref number(PyFloat_FromDouble(value));
         return number && call(child.get(), step_name, number.get());
       }
@@ -154,10 +158,11 @@ class HostComposition {
         look_again_ = true;
       }
     }
+    by_python = true;
     return step_in_python(child.get(), metric);
   }
 
-  static bool call(PyObject* object, PyObject* method, PyObject* argument) {
+  static bool call(PyObject* object, PyObject* method, PyObject* argument = nullptr) {
     return static_cast<bool>(Ref(PyObject_CallMethodObjArgs(object, method, argument, nullptr)));
   }
 

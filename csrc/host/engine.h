@@ -70,7 +70,7 @@ class HostEngine {
     if (!valid_counters(kind_, next.counters)) return Outcome::declined;
     Update update = decide(kind_, params_, next.counters, Moment::make(Event::step, value), table());
     if (update.kind() == Law::idle) return Outcome::declined;
-    if (about_.calls_functions()) return step_by_functions(dict.get(), groups, next);
+    if (about_.calls_functions()) return step_by_functions(scheduler, dict.get(), groups, next);
     if (!about_.reads_metric && !(std::isfinite(update.a) && std::isfinite(update.b))) {
       return Outcome::declined;  // where Python raises: an overflow, a division by zero
     }
@@ -210,7 +210,7 @@ class HostEngine {
   // LambdaLR and MultiplicativeLR. As in torch the counters have gone on when the functions are called, and
   // stay so if one raises; each group's operand is taken before its function is called, which may do
   // anything.
-  Outcome step_by_functions(PyObject* dict, const Ref& groups, const NodeState& next) {
+  Outcome step_by_functions(PyObject* scheduler, PyObject* dict, const Ref& groups, const NodeState& next) {
     const std::size_t count = groups_.groups();
     const Ref functions = Ref::borrow(PyDict_GetItemWithError(dict, about_.table));
     const Ref bases = Ref::borrow(PyDict_GetItemWithError(dict, about_.owns[0].name));
@@ -222,8 +222,11 @@ class HostEngine {
     counters_ = next;
     const Ref epoch(to_python(about_.counters[0], next.counters[0]));
     if (!epoch) return Outcome::failed;
-    operands_.resize(count);
-    factors_.resize(count);
+    // Taken from the engine, because a function may step the scheduler once more.
+    std::vector<double> operands = std::exchange(operands_, {});
+    std::vector<double> factors = std::exchange(factors_, {});
+    operands.resize(count);
+    factors.resize(count);
     Ref values;  // empty while operands and factors are plain numbers
     for (std::size_t i = 0; i < count; ++i) {
       if (length(functions.get()) <= i || length(groups.get()) <= i ||
@@ -236,40 +239,59 @@ class HostEngine {
       const Ref function = Ref::borrow(item(functions.get(), i));
       const Ref factor(operand ? PyObject_CallOneArg(function.get(), epoch.get()) : nullptr);
       if (!factor) return Outcome::failed;
-      if (!values && PyFloat_CheckExact(operand.get()) && read_number(factor.get(), factors_[i])) {
-        operands_[i] = PyFloat_AS_DOUBLE(operand.get());
+      if (!values && PyFloat_CheckExact(operand.get()) && read_number(factor.get(), factors[i])) {
+        operands[i] = PyFloat_AS_DOUBLE(operand.get());
         continue;
       }
-      if (!values) values = products(i);
+      if (!values) values = products(operands, factors, i);
       const Ref product(values ? PyNumber_Multiply(operand.get(), factor.get()) : nullptr);
       if (!product || PyList_Append(values.get(), product.get()) != 0) return Outcome::failed;
     }
     const Ref now = param_groups(optimizer_of(dict));
-    if (!values && now && length(now.get()) == count && groups_.refresh(now.get())) {
+    const bool still_engine = is_engine_of(scheduler);
+    if (PyErr_Occurred()) return Outcome::failed;
+    if (!values && still_engine && now && length(now.get()) == count && groups_.refresh(now.get())) {
       for (std::size_t i = 0; i < count; ++i) {
-        const Ref lr(PyFloat_FromDouble(product(i)));
+        const Ref lr(PyFloat_FromDouble(product(operands[i], factors[i])));
         if (!lr || !groups_.write(now.get(), i, 0, lr.get())) return Outcome::failed;
       }
       groups_.copy_changed(last_lr_);
+      remove(dict, last_lr_name());  // somebody looked at __dict__ meanwhile
+      operands_ = std::move(operands);
+      factors_ = std::move(factors);
       return Outcome::stepped;
     }
-    if (!values) values = products(count);
+    if (!values) values = products(operands, factors, count);
     if (!values) return Outcome::failed;
     values_ = std::move(values);
     return Outcome::declined;
   }
 
-  double product(std::size_t i) const {
-    const Law law = kind_ == Kind::lambda ? Law::scale_base_each : Law::scale_each;
-    static constexpr double kOnlyColumn = 0.0;
-    const double own[] = {operands_[i], kOnlyColumn};
-    return apply(Update::make(law), operands_[i], {own, 1, 0, &factors_[i]}).lr;
+  // Whether the scheduler has not been given to another engine, or to none, meanwhile.
+  bool is_engine_of(PyObject* scheduler) const {
+    static PyObject* const engine_name = intern("_engine");
+    const Ref engine(PyObject_GetAttr(scheduler, engine_name));
+    return engine && Py_TYPE(engine.get()) == reinterpret_cast<PyTypeObject*>(type_of_engines()) &&
+           &unwrap<HostEngine>(engine.get()) == this;
   }
 
-  Ref products(std::size_t count) const {
+  static PyObject* type_of_engines() {
+    static PyObject* const type = pybind11::type::of<HostEngine>().release().ptr();
+    return type;
+  }
+
+  double product(double operand, double factor) const {
+    const Law law = kind_ == Kind::lambda ? Law::scale_base_each : Law::scale_each;
+    static constexpr double kOnlyColumn = 0.0;
+    const double own[] = {operand, kOnlyColumn};
+    return apply(Update::make(law), operand, {own, 1, 0, &factor}).lr;
+  }
+
+  Ref products(const std::vector<double>& operands, const std::vector<double>& factors,
+               std::size_t count) const {
     Ref list(PyList_New(0));
     for (std::size_t i = 0; list && i < count; ++i) {
-      const Ref value(PyFloat_FromDouble(product(i)));
+      const Ref value(PyFloat_FromDouble(product(operands[i], factors[i])));
       if (!value || PyList_Append(list.get(), value.get()) != 0) return Ref();
     }
     return list;

@@ -214,6 +214,10 @@ py::list param_names(const std::string& scheduler) {
   for (const OwnParam& own : about.owns) {
     if (own.where != OwnParam::in_group) names.append(py::handle(own.name));
   }
+  for (const OwnParam& own : about.momentum) {
+    if (own.where != OwnParam::in_group) names.append(py::handle(own.name));
+  }
+  if (!about.momentum.empty()) names.append("cycle_momentum");
   if (about.table != nullptr) names.append(py::handle(about.table));
   return names;
 }
@@ -297,7 +301,8 @@ PYBIND11_MODULE(_C, module) {
       py::arg("program"));
   module.def("use_capture_probe", &CaptureProbe::use, py::arg("cuda"), py::arg("capturing"));
   module.def("mirror_size", &fastsched::mirror_size, py::arg("groups"));
-  module.def("run_program", &run_program, py::arg("program"), py::arg("lrs"), py::arg("steps"));
+  module.def("run_program", &run_program, py::arg("program"), py::arg("lrs"), py::arg("first"),
+             py::arg("steps"));
   module.def("pack_counters", &pack_counters, py::arg("scheduler"), py::arg("attributes"));
   module.def("pack_counter", &pack_counter, py::arg("scheduler"), py::arg("name"), py::arg("value"));
   module.def("unpack_counters", &unpack_counters, py::arg("scheduler"), py::arg("counters"));

@@ -36,6 +36,7 @@ inline pybind11::object pack_node(const std::string& scheduler, const pybind11::
   }
   if (about.calls_functions()) node.params[0] = static_cast<double>(columns);
   if (!valid_params(kind, node.params)) return pybind11::none();
+  if (kind == Kind::sequential && table.values().size() + 1 > children.count) return pybind11::none();
   if (owns.size() != static_cast<std::size_t>(own_params(kind))) {
     throw pybind11::value_error("not the schedule's number of own parameters");
   }
@@ -60,9 +61,10 @@ inline pybind11::object pack_node(const std::string& scheduler, const pybind11::
   return pybind11::bytes(reinterpret_cast<const char*>(program.data()), program.size() * sizeof(double));
 }
 
-// The learning rates after `steps` steps of a whole program from its beginning, without metrics. A stretch of
-// buffers of its own: nothing outside is touched.
-inline std::vector<double> run_program(const std::string& bytes, std::vector<double> lrs, std::size_t steps) {
+// The learning rates after `steps` steps of a whole program from its beginning, without metrics, in buffers
+// of its own. `lrs` are the initial ones; `first`, if not empty, those that the beginning has left.
+inline std::vector<double> run_program(const std::string& bytes, std::vector<double> lrs,
+                                       const std::vector<double>& first, std::size_t steps) {
   std::vector<double> program(bytes.size() / sizeof(double));
   memcpy(program.data(), bytes.data(), program.size() * sizeof(double));
   if (program.size() < static_cast<std::size_t>(kNodeSize)) throw pybind11::value_error("not a program");
@@ -76,6 +78,7 @@ inline std::vector<double> run_program(const std::string& bytes, std::vector<dou
                            static_cast<std::int64_t>(lrs.size())};
   if (!well_formed(buffers)) throw pybind11::value_error("not a program");
   step_on_host(buffers, lrs.data(), Moment::make(Event::construct, 0.0));
+  if (first.size() == lrs.size()) lrs = first;
   for (std::size_t i = 0; i < steps; ++i) {
     step_on_host(buffers, lrs.data(), Moment::make(Event::unmeasured, 0.0));
   }

@@ -14,16 +14,21 @@
 namespace fastsched::host {
 
 // Remembers what a scheduler's buffers were built from. All references it keeps are to leaves (floats, LR
-// tensors) and to the watches of the schedulers below it, so it cannot close a reference cycle.
+// tensors) and to the watches of the schedulers below it, so it cannot close a reference cycle. Functions,
+// which may refer to anything, are remembered by address: the scheduler keeps those alive that its table was
+// made from.
 class Watch {
  public:
   explicit Watch(const std::string& scheduler) : about_(description(kind_of(scheduler))) {
-    for (const OwnParam& own : about_.owns) {
-      if (own.where != OwnParam::in_group) lists_.emplace_back(own.name, pybind11::tuple());
-    }
     keys_.push_back(lr_name());
-    for (const OwnParam& own : about_.owns) {
-      if (own.where == OwnParam::in_group) keys_.push_back(own.name);
+    for (const auto& owns : {about_.owns, about_.momentum}) {
+      for (const OwnParam& own : owns) {
+        if (own.where == OwnParam::in_group) {
+          keys_.push_back(own.name);
+        } else {
+          lists_.push_back({own.name, own.where == OwnParam::in_list, {}, {}});
+        }
+      }
     }
   }
 
@@ -31,12 +36,18 @@ class Watch {
   void mark_attributes(PyObject* scheduler) {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) throw pybind11::error_already_set();
-    for (auto& [name, objects] : lists_) {
-      PyObject* values = PyDict_GetItemWithError(dict.get(), name);
-      objects = pybind11::tuple(pybind11::reinterpret_borrow<pybind11::object>(values));
+    for (List& list : lists_) {
+      PyObject* values = PyDict_GetItemWithError(dict.get(), list.name);
+      list.items.clear();
+      list.kept.clear();
+      for (std::size_t i = 0; values != nullptr && PyList_CheckExact(values) && i < length(values); ++i) {
+        list.items.push_back(item(values, i));
+        if (list.keep) list.kept.push_back(Ref::borrow(item(values, i)));
+      }
     }
     read_all(about_.params, dict.get(), params_);
     table_.read(about_, dict.get());
+    cycles_momentum_ = PyDict_GetItemWithError(dict.get(), cycle_momentum_name());
     dict_version_ = kUnknownVersion;  // counters may have been written there, too
   }
 
@@ -84,7 +95,7 @@ class Watch {
       return true;
     }
     if (!unchanged(dict.get(), dict_version_)) {
-      if (!same_params(dict.get())) return true;
+      if (!same_params(dict.get()) || (!groups_too && stepped_by_python(dict.get()))) return true;
       dict_version_ = version(dict.get());
     }
     if (!table_.same(about_, dict.get()) || !same_lists(dict.get())) return true;
@@ -102,16 +113,29 @@ class Watch {
     for (const Attribute& counter : about_.counters) {
       if (PyDict_GetItemWithError(dict, counter.name) != nullptr) return false;
     }
-    return PyDict_GetItemWithError(dict, last_lr_name()) == nullptr;
+    return PyDict_GetItemWithError(dict, last_lr_name()) == nullptr &&
+           PyDict_GetItemWithError(dict, cycle_momentum_name()) == cycles_momentum_;
+  }
+
+  // Somebody has put a step() of their own on a scheduler that is part of a composition.
+  static bool stepped_by_python(PyObject* dict) {
+    static PyObject* const step_name = intern("step");
+    return PyDict_GetItemWithError(dict, step_name) != nullptr;
+  }
+
+  static PyObject* cycle_momentum_name() {
+    static PyObject* const name = intern("cycle_momentum");
+    return name;
   }
 
   // Lists change without their owner's dict noticing. The same objects in the same order are the same list.
   bool same_lists(PyObject* dict) const {
-    for (const auto& [name, objects] : lists_) {
-      PyObject* values = PyDict_GetItemWithError(dict, name);
-      if (values == nullptr || !PyList_CheckExact(values) || length(values) != objects.size()) return false;
-      if (memcmp(PySequence_Fast_ITEMS(values), PySequence_Fast_ITEMS(objects.ptr()),
-                 objects.size() * sizeof(PyObject*)) != 0) {
+    for (const List& list : lists_) {
+      PyObject* values = PyDict_GetItemWithError(dict, list.name);
+      const bool is_list = values != nullptr && PyList_CheckExact(values);
+      if ((is_list ? length(values) : 0) != list.items.size()) return false;
+      if (is_list && memcmp(PySequence_Fast_ITEMS(values), list.items.data(),
+                            list.items.size() * sizeof(PyObject*)) != 0) {
         return false;
       }
     }
@@ -154,9 +178,16 @@ class Watch {
   double params_[kNodeParams] = {};
   DictVersion dict_version_ = kUnknownVersion;
   TableReader table_;
-  std::vector<std::pair<PyObject*, pybind11::tuple>> lists_;
-  std::vector<PyObject*> keys_;  // the entries of a group that the buffers were built from
-  std::vector<Ref> entries_;     // and what was there, group by group
+  struct List {
+    PyObject* name;
+    bool keep;
+    std::vector<PyObject*> items;
+    std::vector<Ref> kept;
+  };
+  std::vector<List> lists_;
+  PyObject* cycles_momentum_ = nullptr;  // True, False or nothing, none of which dies
+  std::vector<PyObject*> keys_;          // the entries of a group that the buffers were built from
+  std::vector<Ref> entries_;             // and what was there, group by group
   std::vector<DictVersion> versions_;
   pybind11::tuple children_;
   std::vector<Watch*> child_watches_;        // kept alive by children_

@@ -194,7 +194,10 @@ FASTSCHED_HD void jump(const WarmRestarts& p, WarmRestartsState& state, double e
 
 FASTSCHED_HD Update decide(const WarmRestarts& p, WarmRestartsState& state, const Moment& moment,
                            const Table&) {
-  if (moment.closed_form()) {
+  const bool has_begun = state.t_i > 0.0;
+  if (moment.event == Event::restart && has_begun) {
+    state.last_epoch = 0.0;  // there is no closed form, and torch leaves the cycle where it is
+  } else if (moment.closed_form()) {
     jump(p, state, moment.epoch());
   } else if (state.last_epoch < 0.0) {
     jump(p, state, 0.0);
