@@ -347,6 +347,8 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         return self._schedulers[index], index > 0 and self._milestones[index - 1] == epoch
 
     def _needs_metric(self) -> bool:
+        if bisect_right(self._milestones, self.last_epoch + 1) >= len(self._schedulers):
+            return False  # the step raises
         child, begins = self._next()
         return not begins and _needs_metric(child)
 

@@ -167,7 +167,8 @@ class TensorEngine:
 
     def step(self, scheduler: Any, metric: Any, found_inf: Tensor | None = None) -> Any:
         event = 0
-        if self.reads_metric:
+        reads_metric = self.reads_metric
+        if reads_metric:
             if metric is None and self._below:
                 event = int(Event.UNMEASURED)
             else:
@@ -189,7 +190,7 @@ class TensorEngine:
         stale = not self._replicas[0].buffer.live or self._watch.changed(scheduler)
         if (
             self.order_unchecked
-            or (stale and not self._follow(scheduler))
+            or (stale and not (self._follow(scheduler) and self.reads_metric == reads_metric))
             or (self._epoch_limit is not None and self._epoch >= self._epoch_limit)
             or (self._momentum is not None and not self._momentum.step(scheduler, event, 0.0, found_inf))
         ):
@@ -325,8 +326,8 @@ class TensorEngine:
         # torch's code.
         buffers = [replica.buffer for replica in self._replicas]
         if self._write_in_place(_nodes(scheduler, buffers, self._below)):
-            if self._momentum is not None:
-                self._momentum.follow(scheduler)
+            if not self._fit_momentum(scheduler):
+                return  # the next step leaves the scheduler to torch's code
             self._epoch_limit = scheduler._epoch_limit()
             self._watch.mark_attributes(scheduler)
 
@@ -415,6 +416,17 @@ class TensorEngine:
         turn = torch.bucketize(replica.counters[:1], milestones, right=True)
         return torch.stack([engine._last_lr(place) for engine in self._below]).index_select(0, turn)[0]
 
+    def _fit_momentum(self, scheduler: Any) -> bool:
+        """Cycle momentum or not, as the scheduler says now; False if it cannot be done."""
+        if not own_dict(scheduler).get("cycle_momentum"):
+            self._momentum = None
+        elif self._momentum is None:
+            self._momentum = cycle_momentum(scheduler, self._replicas[0].counters.tolist())
+            return self._momentum is not None
+        else:
+            return self._momentum.follow(scheduler)
+        return True
+
     def _take_last_lr(self, lrs: list[Any]) -> None:
         """Keep the last LRs that torch's code left, tensors mostly; in full precision where that is known."""
         for replica in self._replicas:
@@ -442,15 +454,11 @@ class TensorEngine:
             return False
         scheduler._fit_groups()
         nodes = _nodes(scheduler, buffers, below)
-        if nodes is None or (self._momentum is not None and not self._momentum.follow(scheduler)):
+        if nodes is None:
             return False
         attributes = own_dict(scheduler)
-        if bool(attributes.get("cycle_momentum")) != (self._momentum is not None):
-            self._momentum = None
-            if attributes.get("cycle_momentum"):
-                self._momentum = cycle_momentum(scheduler, self._replicas[0].counters.tolist())
-                if self._momentum is None:
-                    return False
+        if not self._fit_momentum(scheduler):
+            return False
         self.settle(attributes)
         for name in (*self._counters, LAST_LR):
             if name in attributes:

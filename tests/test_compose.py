@@ -17,7 +17,7 @@ from fastsched import _C
 from fastsched.engine import DETACHED, TensorEngine
 
 from .conftest import sgd
-from .test_epoch import CONFIGURATIONS, TORCH, tabulated
+from .test_epoch import CONFIGURATIONS, TORCH, double, tabulated
 from .test_plateau_host import bits
 
 
@@ -502,3 +502,168 @@ def test_a_refused_state_leaves_every_child_as_it_was():
     with pytest.raises(ValueError, match="1 states for 2 schedulers"):
         scheduler.load_state_dict({**before, "_schedulers": before["_schedulers"][:1]})
     assert scheduler.state_dict() == before
+
+
+def replace_the_next(scheduler):
+    scheduler._schedulers[1] = fastsched.ExponentialLR(scheduler.optimizer, 0.1)
+
+
+def clear(scheduler):
+    scheduler._schedulers.clear()
+
+
+def append(scheduler):
+    scheduler._schedulers.append(type(scheduler._schedulers[1])(scheduler.optimizer, 0.1))
+
+
+@pytest.mark.parametrize("act", [replace_the_next, clear, append])
+def test_children_may_be_exchanged_while_they_are_stepped(act):
+    def run(module):
+        made = []
+
+        def function(epoch):
+            if made and epoch == 2:
+                act(made[0])
+            return 0.5
+
+        optimizer = stepped_sgd([0.1])
+        made.append(
+            module.ChainedScheduler([module.LambdaLR(optimizer, function), module.ExponentialLR(optimizer, 0.9)])
+        )
+        made[0].step()
+        try:
+            made[0].step()
+        except IndexError:  # torch's, which looks at the last child afterwards
+            return None
+        return lrs(made[0])
+
+    ours = run(fastsched)
+    assert ours == run(TORCH) or act is clear
+
+
+@either_kind
+@pytest.mark.parametrize("milestones", [[1, 2, 3, 4], [4, 5, 6, 100]])
+def test_more_milestones_than_children_are_torchs_error(kind, milestones):
+    def run(module, of):
+        optimizer = stepped_sgd([of(0.5)])
+        parts = [module.ConstantLR(optimizer, 0.5), module.ExponentialLR(optimizer, 0.5)]
+        scheduler = module.SequentialLR(optimizer, parts, milestones=[2])
+        state = scheduler.state_dict()
+        scheduler.load_state_dict({**state, "_milestones": milestones})
+        seen = []
+        for _ in range(8):
+            try:
+                scheduler.step()
+            except IndexError:
+                seen.append("IndexError")
+            seen.append((lrs(scheduler), scheduler.last_epoch))
+        return seen
+
+    assert run(fastsched, kind) == run(TORCH, float)
+
+
+@either_kind
+def test_a_patched_step_of_a_child_is_called(kind):
+    optimizer = stepped_sgd([kind(1.0)])
+    first = fastsched.ExponentialLR(optimizer, 0.5)
+    scheduler = fastsched.ChainedScheduler([first, fastsched.ConstantLR(optimizer)])
+    scheduler.step()
+    called = []
+    first.step = lambda: called.append(1)
+    scheduler.step()
+    scheduler.step()
+    assert called == [1, 1]
+    assert lrs(scheduler) == pytest.approx([0.5 / 3])
+
+
+@either_kind
+def test_warm_restarts_keep_their_place_when_a_sequence_comes_to_them(kind):
+    def run(module, of):
+        optimizer = stepped_sgd([of(0.5)])
+        restarts = module.CosineAnnealingWarmRestarts(optimizer, 5)
+        restarts.step()
+        restarts.step()
+        scheduler = module.SequentialLR(optimizer, [module.ExponentialLR(optimizer, 0.9), restarts], milestones=[2])
+        seen = []
+        for _ in range(5):
+            scheduler.step()
+            seen.append(lrs(scheduler))
+        return seen
+
+    assert run(fastsched, kind) == run(TORCH, float)
+
+
+@either_kind
+def test_a_metric_that_is_none_of_a_number_changes_nothing(kind):
+    optimizer = stepped_sgd([kind(1.0)])
+    parts = [fastsched.ExponentialLR(optimizer, 0.5), fastsched.ReduceLROnPlateau(optimizer)]
+    scheduler = fastsched.ChainedScheduler(parts)
+    with pytest.raises(ValueError, match="could not convert"):
+        scheduler.step("loss")
+    assert lrs(scheduler) == [1.0]
+    assert parts[0].last_epoch == 0
+
+
+@either_kind
+def test_a_metric_is_read_once_for_all_children(kind):
+    class Metric:
+        reads = 0
+
+        def __float__(self):
+            self.reads += 1
+            return float(self.reads)
+
+    optimizer = stepped_sgd([kind(1.0)])
+    parts = [fastsched.ReduceLROnPlateau(optimizer) for _ in range(2)]
+    metric = Metric()
+    fastsched.ChainedScheduler(parts).step(metric)
+    assert metric.reads == parts[0].best == parts[1].best == 1.0
+
+
+@either_kind
+def test_a_plateau_put_in_later_wants_its_metric_too(kind):
+    optimizer = stepped_sgd([kind(1.0)])
+    scheduler = fastsched.ChainedScheduler([fastsched.ExponentialLR(optimizer, 0.5), fastsched.ConstantLR(optimizer)])
+    scheduler.step()
+    before = lrs(scheduler)
+    scheduler._schedulers[1] = fastsched.ReduceLROnPlateau(optimizer)
+    with pytest.raises(ValueError, match="needs its metric"):
+        scheduler.step()
+    assert lrs(scheduler) == before
+
+
+@either_kind
+def test_a_child_with_torchs_signature_is_not_given_a_metric(kind):
+    class Own(fastsched.ChainedScheduler):
+        def step(self):
+            super().step()
+
+    optimizer = stepped_sgd([kind(1.0)])
+    scheduler = fastsched.ChainedScheduler([Own([fastsched.ExponentialLR(optimizer, 0.5)])])
+    scheduler.step()
+    scheduler.step(3.0)
+    assert lrs(scheduler) == [0.25]
+
+
+def test_lrs_that_a_users_child_writes_are_the_chains_last():
+    class Own(torch_lr_scheduler.LRScheduler):
+        def step(self, epoch=None):
+            self._last_lr = [None]
+            for group in self.optimizer.param_groups:
+                group["lr"] = 0.125
+
+    scheduler = fastsched.ChainedScheduler([Own(stepped_sgd([1.0]))])
+    scheduler.step()
+    assert scheduler.get_last_lr() == [0.125]
+
+
+def test_a_storage_that_moved_is_followed():
+    """Sending a learning rate to another process moves what it lies in."""
+    scheduler = fastsched.ExponentialLR(stepped_sgd([double(1.0), double(2.0)]), 0.5)
+    scheduler.step()
+    scheduler.optimizer.param_groups[0]["lr"].share_memory_()
+    scheduler.step()
+    assert lrs(scheduler) == [0.25, 0.5]
+    scheduler.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": double(8.0)})
+    scheduler.step()
+    assert lrs(scheduler) == [0.125, 0.25, 4.0]

@@ -186,3 +186,72 @@ def test_the_signature_is_torchs():
     for name in CYCLES:
         ours, theirs = (inspect.signature(getattr(module, name)) for module in (fastsched, torch_lr_scheduler))
         assert ours == theirs
+
+
+def bound_of_the_group(scheduler):
+    scheduler.optimizer.param_groups[0]["base_momentum"] = 0.2
+
+
+def bounds_of_the_scheduler(scheduler):
+    if hasattr(scheduler, "base_momentums"):
+        scheduler.base_momentums = [0.3, 0.4]
+
+
+def item_of_the_bounds(scheduler):
+    if hasattr(scheduler, "base_momentums"):
+        scheduler.base_momentums[1] = 0.3
+
+
+def off(scheduler):
+    scheduler.cycle_momentum = False
+
+
+def off_and_on(scheduler):
+    scheduler.cycle_momentum = False
+    scheduler.step()
+    scheduler.cycle_momentum = True
+
+
+@names
+@pytest.mark.parametrize("act", [bound_of_the_group, bounds_of_the_scheduler, item_of_the_bounds, off, off_and_on])
+@pytest.mark.parametrize("tensor_momentum", [False, True])
+def test_settings_of_momentum_are_followed(name, act, tensor_momentum):
+    oracle = make(torch_lr_scheduler, name, 0.1, 0.9, adam=True)
+    momentum = torch.tensor(0.9, dtype=torch.float64) if tensor_momentum else 0.9
+    scheduler = make(fastsched, name, torch.tensor(0.1, dtype=torch.float64), momentum, adam=True)
+    for either in (oracle, scheduler):
+        either.step()
+        either.step()
+        act(either)
+    for _ in range(6):
+        oracle.step()
+        scheduler.step()
+        assert values(scheduler) == values(oracle)
+
+
+@names
+def test_groups_that_shared_one_momentum_tensor_get_one_each(name):
+    shared = torch.tensor(0.9, dtype=torch.float64)
+    parts = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": torch.tensor(0.1)} for _ in range(2)]
+    optimizer = torch.optim.SGD(parts, lr=0.1)
+    for group in optimizer.param_groups:
+        group["momentum"] = shared
+    optimizer._opt_called = True
+    scheduler = getattr(fastsched, name)(optimizer, **CYCLES[name], max_momentum=[0.9, 0.95])
+    oracle = make(torch_lr_scheduler, name, 0.1, 0.9, adam=False, max_momentum=[0.9, 0.95])
+    for _ in range(3):
+        scheduler.step()
+        oracle.step()
+    assert [momentum for _, momentum in values(scheduler)] == [momentum for _, momentum in values(oracle)]
+    assert first(optimizer.param_groups[0]) is shared
+
+
+def test_no_betas_at_all_are_left_to_torch():
+    def run(module):
+        scheduler = make(module, "CyclicLR", 0.1, 0.9, adam=True)
+        for group in scheduler.optimizer.param_groups:
+            group["betas"] = ()
+        scheduler.step()
+        return [group["betas"] for group in scheduler.optimizer.param_groups]
+
+    assert run(fastsched) == run(torch_lr_scheduler)

@@ -791,3 +791,22 @@ def test_a_missing_attribute_is_named_as_python_names_it():
             scheduler.step()
         messages.append(str(raised.value))
     assert messages[0] == messages[1]
+
+
+def test_swalr_goes_on_with_the_function_it_chose():
+    def run(module):
+        scheduler = make(module, "SWALR", [0.1], {"swa_lr": 0.5, "anneal_epochs": 5})
+        scheduler.optimizer.step()
+        scheduler.step()
+        scheduler._anneal_strategy = "linear"
+        scheduler.step()
+        return scheduler.optimizer.param_groups[0]["lr"]
+
+    assert run(fastsched) == run(TORCH)
+
+
+@names
+def test_state_dicts_have_torchs_keys(name):
+    for kind in (float, double):
+        theirs, ours = scheduler_pair(name, LONG[name], kind)
+        assert ours.state_dict().keys() == theirs.state_dict().keys()

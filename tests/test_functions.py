@@ -1,7 +1,9 @@
 """LambdaLR and MultiplicativeLR: functions are called when and as torch calls them, or once, for a table."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -196,3 +198,142 @@ def test_state_dicts_are_torchs(name):
     with pytest.raises(ValueError, match="3 entries for 2 functions"):
         ours.load_state_dict({**state, "lr_lambdas": [None] * 3, "last_epoch": 99})
     assert ours.last_epoch == 2
+
+
+def reenter(scheduler, epoch):
+    if epoch == 2 and not hasattr(scheduler, "reentered"):
+        scheduler.reentered = True
+        scheduler.step()
+
+
+def write_base_items(scheduler, epoch):
+    scheduler.base_lrs[0], scheduler.base_lrs[1] = 0.7, 0.6
+
+
+def write_bases(scheduler, epoch):
+    scheduler.base_lrs = [0.7, 0.6]
+
+
+def write_lrs(scheduler, epoch):
+    for group in scheduler.optimizer.param_groups:
+        group["lr"] = 1.0
+
+
+def write_function(scheduler, epoch):
+    scheduler.lr_lambdas[1] = lambda epoch: 0.1
+
+
+def reverse_groups(scheduler, epoch):
+    if epoch == 2:
+        scheduler.optimizer.param_groups.reverse()
+
+
+def look_at_dict(scheduler, epoch):
+    assert vars(scheduler)["last_epoch"] == epoch
+
+
+def write_last_lr(scheduler, epoch):
+    scheduler._last_lr = [torch.tensor(1.0)]
+
+
+def write_a_fraction(scheduler, epoch):
+    if epoch == 2:
+        scheduler.last_epoch = 2.5
+
+
+def ask_for_last_lr(scheduler, epoch):
+    scheduler.get_last_lr()
+
+
+@names
+@pytest.mark.parametrize(
+    "act",
+    [
+        reenter,
+        write_base_items,
+        write_bases,
+        write_lrs,
+        write_function,
+        reverse_groups,
+        look_at_dict,
+        write_last_lr,
+        write_a_fraction,
+        ask_for_last_lr,
+    ],
+)
+def test_what_a_function_does_takes_effect_when_it_does_in_torch(name, act):
+    def run(module):
+        made = []
+
+        def function(epoch):
+            if made:
+                act(made[0], epoch)
+            return 0.9**epoch
+
+        made.append(getattr(module, name)(stepped_sgd([0.5, 0.25]), function))
+        scheduler = made[0]
+        seen = []
+        for _ in range(4):
+            scheduler.step()
+            seen.append((lrs(scheduler), list(scheduler.get_last_lr()), float(scheduler.last_epoch)))
+        return seen
+
+    assert run(fastsched) == run(torch_lr_scheduler)
+
+
+@names
+def test_a_product_that_fails_changes_nothing(name):
+    def run(module):
+        functions = [lambda epoch: 0.9**epoch, lambda epoch: None if epoch == 2 else 0.5]
+        scheduler = getattr(module, name)(stepped_sgd([1.0, 1.0]), functions)
+        scheduler.step()
+        with pytest.raises(TypeError):
+            scheduler.step()
+        return lrs(scheduler), scheduler.last_epoch
+
+    assert run(fastsched) == run(torch_lr_scheduler)
+
+
+def test_loading_the_state_of_a_callable_makes_a_new_table():
+    class Geometric:
+        def __init__(self, gamma):
+            self.gamma = gamma
+
+        def __call__(self, epoch):
+            return self.gamma**epoch
+
+    saved = fastsched.LambdaLR(stepped_sgd([double(1.0)]), Geometric(0.5), total_steps=9).state_dict()
+    scheduler = fastsched.LambdaLR(stepped_sgd([double(1.0)]), Geometric(0.9), total_steps=9)
+    scheduler.step()
+    scheduler.load_state_dict(saved)
+    scheduler.step()
+    assert lrs(scheduler) == [0.5]
+
+
+@pytest.mark.parametrize("kind", [float, double])
+def test_a_function_that_refers_back_keeps_nothing_alive(kind):
+    class Trainer:
+        def __init__(self):
+            self.model = torch.nn.Linear(2, 2)
+            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=kind(0.1))
+            self.scheduler = fastsched.LambdaLR(self.optimizer, self.factor, total_steps=9)
+
+        def factor(self, epoch):
+            return 0.9**epoch
+
+    trainer = Trainer()
+    trainer.optimizer.step()
+    trainer.scheduler.step()
+    model = weakref.ref(trainer.model)
+    del trainer
+    gc.collect()
+    assert model() is None
+
+
+@pytest.mark.parametrize("kind", [float, double])
+def test_a_factor_that_epoch_0_has_not(kind):
+    scheduler = fastsched.MultiplicativeLR(stepped_sgd([kind(1.0)]), lambda epoch: 1 / epoch, total_steps=5)
+    assert scheduler.lr_at(3) == [1 / 2 / 3]
+    scheduler.step()
+    scheduler.step()
+    assert lrs(scheduler) == [0.5]

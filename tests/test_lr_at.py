@@ -92,3 +92,22 @@ def test_bad_steps_are_refused(step, error):
     scheduler = fastsched.OneCycleLR(stepped_sgd([1.0]), 1.0, total_steps=90)
     with pytest.raises(error, match="step must be"):
         scheduler.lr_at(step)
+
+
+def test_an_exact_learning_rate_is_gone_on_from():
+    optimizer = stepped_sgd([0.1])
+    fastsched.use_tensor_lr(optimizer, "cpu")
+    scheduler = fastsched.ExponentialLR(optimizer, 0.97)
+    for step in range(40):
+        assert scheduler.lr_at(step) == lrs_of(scheduler)
+        scheduler.step()
+
+
+@kinds
+def test_a_second_scheduler_of_an_optimizer(kind):
+    optimizer = stepped_sgd([kind(0.1)])
+    fastsched.ExponentialLR(optimizer, 0.9)
+    scheduler = fastsched.CyclicLR(optimizer, 0.01, 1.0, 3)
+    for step in range(5):
+        assert scheduler.lr_at(step) == lrs_of(scheduler)
+        scheduler.step()

@@ -220,8 +220,8 @@ class HostEngine {
       return Outcome::declined;
     }
     counters_ = next;
-    const Ref epoch(to_python(about_.counters[0], next.counters[0]));
-    if (!epoch) return Outcome::failed;
+    Ref epoch;
+    double epoch_of = std::nan("");
     // Taken from the engine, because a function may step the scheduler once more.
     std::vector<double> operands = std::exchange(operands_, {});
     std::vector<double> factors = std::exchange(factors_, {});
@@ -237,7 +237,16 @@ class HostEngine {
       const Ref operand = Ref::borrow(
           scales_bases ? item(bases.get(), i) : PyDict_GetItemWithError(item(groups.get(), i), lr_name()));
       const Ref function = Ref::borrow(item(functions.get(), i));
-      const Ref factor(operand ? PyObject_CallOneArg(function.get(), epoch.get()) : nullptr);
+      // The epoch is asked for anew each time, as in torch: a function may have set it.
+      PyObject* written = PyDict_GetItemWithError(dict, about_.counters[0].name);
+      if (written != nullptr) {
+        epoch = Ref::borrow(written);
+        epoch_of = std::nan("");
+      } else if (epoch_of != counters_.counters[0]) {
+        epoch_of = counters_.counters[0];
+        epoch = to_python(about_.counters[0], epoch_of);
+      }
+      const Ref factor(operand && epoch ? PyObject_CallOneArg(function.get(), epoch.get()) : nullptr);
       if (!factor) return Outcome::failed;
       if (!values && PyFloat_CheckExact(operand.get()) && read_number(factor.get(), factors[i])) {
         operands[i] = PyFloat_AS_DOUBLE(operand.get());

@@ -18,6 +18,7 @@ struct SequenceState {
 
   FASTSCHED_HD bool valid() const { return true; }
   FASTSCHED_HD void reset() { last_epoch = 0.0; }
+  FASTSCHED_HD void undo() {}
 };
 
 // How many milestones are at or before t; Python's bisect_right, whatever the order of the milestones.
@@ -77,7 +78,7 @@ FASTSCHED_HD Update conduct(const Place& place, const Node& node, std::int64_t g
   for (std::int64_t i = 0; i < static_cast<std::int64_t>(node.children); ++i) {
     Event told = event;
     if (sequential && i != active) {
-      told = Event::idle;
+      told = event == Event::begin || event == Event::prepare ? Event::prepare : Event::idle;
     } else if (sequential) {
       set_back = set_back || (event == Event::restart && child.kind() == Kind::plateau);
     } else if (event == Event::restart && !is_composite(child.kind()) && child.kind() != Kind::plateau) {

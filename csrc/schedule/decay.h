@@ -21,6 +21,7 @@ struct EpochState {
 
   FASTSCHED_HD bool valid() const { return true; }
   FASTSCHED_HD void reset() { *this = {-1.0, 0.0}; }
+  FASTSCHED_HD void undo() { last_epoch -= 1.0; }
 
   // Counts the step and returns the epoch that it leads to.
   FASTSCHED_HD double advance(const Moment& moment) {
@@ -176,6 +177,7 @@ struct WarmRestartsState {
 
   FASTSCHED_HD bool valid() const { return t_i > 0.0 && t_i - t_i == 0.0 && t_cur - t_cur == 0.0; }  // finite
   FASTSCHED_HD void reset() { last_epoch = -1.0; }
+  FASTSCHED_HD void undo() { last_epoch -= 1.0; }
 };
 
 FASTSCHED_HD void jump(const WarmRestarts& p, WarmRestartsState& state, double epoch) {
@@ -194,8 +196,7 @@ FASTSCHED_HD void jump(const WarmRestarts& p, WarmRestartsState& state, double e
 
 FASTSCHED_HD Update decide(const WarmRestarts& p, WarmRestartsState& state, const Moment& moment,
                            const Table&) {
-  const bool has_begun = state.t_i > 0.0;
-  if (moment.event == Event::restart && has_begun) {
+  if (moment.event == Event::restart) {
     state.last_epoch = 0.0;  // there is no closed form, and torch leaves the cycle where it is
   } else if (moment.closed_form()) {
     jump(p, state, moment.epoch());

@@ -57,14 +57,16 @@ struct Decide {
   FASTSCHED_HD Update operator()(S) const {
     if (moment.event == Event::idle) return Update::idle();
     auto state = load<typename S::State>(counters);
+    const bool prepares = moment.event == Event::prepare;
     Moment now = moment;
-    if (moment.event == Event::construct || moment.event == Event::begin) {
+    if (prepares || moment.event == Event::construct || moment.event == Event::begin) {
       state.reset();
       now = {Event::initial, 0.0, false};
     }
     const Update update = decide(load<typename S::Params>(params), state, now, table);
+    if (prepares) state.undo();
     memcpy(counters, &state, sizeof(state));
-    return update;
+    return prepares ? Update::idle() : update;
   }
 };
 

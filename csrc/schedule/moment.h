@@ -15,6 +15,7 @@ enum class Event : int {
   begin = 5,    // the same within a composite that begins
   restart = 6,  // to epoch 0 in the middle of a run
   idle = 7,     // not its turn
+  prepare = 8,  // as new, the initial step taken back: for a turn to come
 };
 
 inline constexpr int kEvents = 5;  // those that an operator may be called with

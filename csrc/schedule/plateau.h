@@ -42,6 +42,7 @@ struct PlateauState {
 
   FASTSCHED_HD bool valid() const { return true; }
   FASTSCHED_HD void reset() {}
+  FASTSCHED_HD void undo() {}
 };
 
 // One step. The order is torch's: count the metric as better or bad; let a running cooldown forgive a bad
