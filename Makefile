@@ -5,11 +5,14 @@ VENV ?= .venv
 FASTSCHED_CUDA ?= AUTO
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --constraint constraints.txt
+CONSTRAINT ?= constraints.txt
+TORCH ?= torch
+INSTALL := $(PIP) install --quiet --constraint $(CONSTRAINT)
 SOURCES := CMakeLists.txt pyproject.toml $(wildcard csrc/*/*)
 
 FORCE:
-.PHONY: FORCE build demo test test-slow lint format bench report clean help
+.PHONY: FORCE build demo test test-slow test-cuda-build test-registered test-torch-versions wheel lint format
+.PHONY: bench gpu gpu-wheels report clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -18,13 +21,17 @@ help:
 	@echo "make test-slow  the random tests with twenty times as many examples"
 	@echo "make lint       ruff, mypy, clang-format, codespell"
 	@echo "make format     rewrite the sources in the project's format"
+	@echo "make test-cuda-build      the CUDA operators against a CUDA build of torch: build, load, register; no GPU needed"
+	@echo "make test-torch-versions  one wheel, built on the newest torch, tested on $(TORCH_VERSIONS)"
+	@echo "make gpu        on a CUDA machine, offline: build, all GPU tests, measurements, into benchmarks/results/gpu.json"
+	@echo "make gpu-wheels what 'make gpu' needs besides torch, for a machine without a network"
 	@echo "make bench      step cost against torch, as ratios, into benchmarks/results"
 	@echo "make report     the README's table, from benchmarks/results"
 	@echo "FASTSCHED_CUDA=AUTO|ON|OFF decides whether the CUDA operators are built; AUTO: if nvcc is there"
 
 $(VENV)/ready: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) torch numpy cmake ninja pybind11 scikit-build-core
+	$(INSTALL) $(TORCH) numpy cmake ninja pybind11 scikit-build-core
 	touch $@
 
 # Remembers how the last build was configured, so that another FASTSCHED_CUDA builds anew.
@@ -66,6 +73,41 @@ format: $(VENV)/linters
 bench: build
 	$(BIN)/python -m pytest benchmarks --quiet --benchmark-json=build/benchmarks.json
 	$(BIN)/python benchmarks/report.py record build/benchmarks.json
+
+gpu:
+	$(PYTHON) benchmarks/gpu.py
+
+GPU_PYTHON ?= 3.12
+gpu-wheels: $(VENV)/ready
+	$(PIP) download --quiet --constraint constraints.txt --dest wheels --only-binary :all: --python-version $(GPU_PYTHON) \
+	  --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+	  pybind11 scikit-build-core numpy pytest pytest-timeout pytest-benchmark hypothesis
+
+# A CUDA build of torch where there need be no GPU: the operators must build, load and be registered there.
+CUDA_TORCH ?= 2.14.1
+test-cuda-build:
+	$(MAKE) VENV=.venv-cuda FASTSCHED_CUDA=ON TORCH=torch==$(CUDA_TORCH) CONSTRAINT=/dev/null test-registered
+
+test-registered: build
+	$(BIN)/python -m fastsched info
+	$(BIN)/python tests/cuda_registration.py
+
+# One wheel, built against the newest torch, has to serve the oldest.
+TORCH_VERSIONS ?= 2.11.0 2.13.0 2.14.1
+test-torch-versions:
+	$(MAKE) VENV=.venv-cuda FASTSCHED_CUDA=AUTO TORCH=torch==$(CUDA_TORCH) CONSTRAINT=/dev/null wheel
+	for version in $(TORCH_VERSIONS); do \
+	  $(PYTHON) -m venv .venv-torch-$$version && \
+	  .venv-torch-$$version/bin/python -m pip install --quiet --disable-pip-version-check torch==$$version \
+	    numpy pytest pytest-timeout pytest-benchmark hypothesis && \
+	  .venv-torch-$$version/bin/python -m pip install --quiet --no-deps --force-reinstall dist/fastsched-*.whl && \
+	  mkdir -p build/torch-$$version && rm -rf build/torch-$$version/tests && cp -r tests pyproject.toml README.md build/torch-$$version && \
+	  (cd build/torch-$$version && ../../.venv-torch-$$version/bin/python -m pytest -q) || exit 1; \
+	done
+
+wheel: $(VENV)/configuration
+	rm -rf dist
+	FASTSCHED_CUDA=$(FASTSCHED_CUDA) $(PIP) wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 
 report:
 	$(BIN)/python benchmarks/report.py readme

@@ -1,0 +1,152 @@
+"""Build, test and measure fastsched on the CUDA machine that this runs on, offline, into one JSON file.
+
+python benchmarks/gpu.py [RESULT.json]     by default benchmarks/results/gpu.json
+
+Needs nvcc, a CUDA build of torch in the Python that runs this, and in wheels/ what `make gpu-wheels` put there on a
+machine with a network (or a network). Every part is tried, whatever became of the one before; the exit status is not 0
+if one failed. GPU tests may not be skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import xml.etree.ElementTree
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+VENV = ROOT / ".venv-gpu"
+WHEELS = ROOT / "wheels"
+PYTHON = str(VENV / "bin" / "python")
+NEEDED = ("pybind11", "scikit-build-core", "numpy", "pytest", "pytest-timeout", "pytest-benchmark", "hypothesis")
+TAIL = 4000  # characters of output kept of a part that failed
+
+
+def run(name: str, command: list[str], limit: float, **environment: str) -> dict[str, Any]:
+    """The part's record: whether it went well, how long it took, and the end of its output if it did not."""
+    print(f"== {name}", flush=True)
+    begin = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+        output, status = done.stdout, done.returncode
+    except subprocess.TimeoutExpired as error:
+        output, status = (error.stdout or b"").decode(errors="replace"), -1
+    record: dict[str, Any] = {"ok": status == 0, "seconds": round(time.perf_counter() - begin, 1)}
+    if status != 0:
+        record.update(status=status, output=output[-TAIL:])
+        print(output[-TAIL:], flush=True)
+    else:
+        record["last line"] = output.strip().splitlines()[-1] if output.strip() else ""
+    return record
+
+
+def build() -> dict[str, Any]:
+    made = run("environment", [sys.executable, "-m", "venv", str(VENV)], 120)
+    if not made["ok"]:
+        return made
+    # torch is the one of the Python that runs this, be that itself in an environment.
+    [packages] = (VENV / "lib").glob("python*/site-packages")
+    (packages / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install"]
+    offline = ["--no-index", "--find-links", str(WHEELS)] if WHEELS.is_dir() else []
+    installed = run("what the build and the tests need", [*pip, *offline, *NEEDED], 300)
+    if not installed["ok"]:
+        return installed
+    command = [*pip, "--no-build-isolation", "--no-deps", "--no-index", "--editable", "."]
+    return run("build", command, 900, FASTSCHED_CUDA="ON")
+
+
+def counted(report: Path) -> dict[str, int]:
+    if not report.exists():
+        return {}
+    suites = list(xml.etree.ElementTree.parse(report).getroot().iter("testsuite"))
+    return {
+        name: sum(int(suite.get(name, 0)) for suite in suites) for name in ("tests", "failures", "errors", "skipped")
+    }
+
+
+def tests(folder: Path, required: dict[str, str]) -> dict[str, Any]:
+    report = folder / "tests.xml"
+    command = [PYTHON, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    record = run("GPU tests", command, 900, **required)
+    record.update(counted(report))
+    return record
+
+
+def sanitized(tool: str, required: dict[str, str]) -> dict[str, Any]:
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        return {"ok": True, "last line": "compute-sanitizer is not on PATH: not checked"}
+    checked = [PYTHON, "-m", "pytest", "-q", "-m", "gpu", "tests/test_ops.py", "-k", "transition or found_inf"]
+    return run(
+        tool, [sanitizer, "--tool", tool, "--error-exitcode", "9", *checked, "--timeout", "900"], 900, **required
+    )
+
+
+def measured() -> dict[str, Any]:
+    record = run("measurements", [PYTHON, "benchmarks/gpu_steps.py"], 900)
+    if record["ok"]:
+        record["result"] = json.loads(record.pop("last line"))
+    return record
+
+
+def about() -> dict[str, Any]:
+    script = (
+        "import json, torch, fastsched; p = torch.cuda.get_device_properties(0); "
+        "print(json.dumps({'device': p.name, 'memory_GiB': round(p.total_memory / 2**30), 'torch': torch.__version__, "
+        "'cuda': torch.version.cuda, 'fastsched': fastsched.__version__}))"
+    )
+    versions = run("versions", [PYTHON, "-c", script], 120)
+    driver = run("driver", ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], 60)
+    nvcc = run("nvcc", ["nvcc", "--version"], 60)
+    git = run("commit", ["git", "rev-parse", "--short", "HEAD"], 60)
+    return {
+        "date": date.today().isoformat(),
+        "commit": os.environ.get("FASTSCHED_COMMIT") or git.get("last line", "unknown"),
+        "python": platform.python_version(),
+        "driver": driver.get("last line", "unknown"),
+        "nvcc": nvcc.get("last line", "unknown"),
+        **(json.loads(versions["last line"]) if versions["ok"] else {}),
+    }
+
+
+def main() -> int:
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks" / "results" / "gpu.json"
+    parts: dict[str, Any] = {"build": build()}
+    result: dict[str, Any] = {}
+    if parts["build"]["ok"]:
+        result.update(about())
+        required = {"FASTSCHED_REQUIRE_CUDA": "1"}
+        with tempfile.TemporaryDirectory() as folder:
+            parts["tests"] = tests(Path(folder), required)
+        parts["measurements"] = measured()
+        for tool in ("memcheck", "racecheck"):
+            parts[tool] = sanitized(tool, required)
+    result["parts"] = parts
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(result, indent=1) + "\n")
+    failed = [name for name, part in parts.items() if not part["ok"]]
+    print(f"{target}: {'failed: ' + ', '.join(failed) if failed else 'all parts went well'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
