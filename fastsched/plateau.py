@@ -107,7 +107,8 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         Compile: with tensor learning rates and a tensor metric it traces under ``fullgraph=True`` and does not
         recompile; after ``use_tensor_lr``, step once before compiling. Compiled steps follow written attributes and
         in-place writes to LR tensors. What replaces objects (a new tensor in ``group["lr"]``, an added group, an
-        item of ``min_lrs``) they follow only after the next eager step. A Python-number metric recompiles per value.
+        item of ``min_lrs``) they follow only after the next eager step. A Python-number metric recompiles once,
+        at its second value.
         """
         if epoch is not None:
             self._step_noting(metrics, epoch)

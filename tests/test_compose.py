@@ -283,15 +283,21 @@ plateaus = st.fixed_dictionaries(
 leaves = st.sampled_from(sorted({*CONFIGURATIONS, "ReduceLROnPlateau"})).flatmap(
     lambda name: st.tuples(st.just(name), plateaus if name == "ReduceLROnPlateau" else CONFIGURATIONS[name])
 )
-trees = st.recursive(
-    leaves,
-    lambda parts: st.tuples(
-        st.sampled_from(["SequentialLR", "ChainedScheduler"]),
-        st.lists(parts, min_size=1, max_size=3),
-        st.lists(st.integers(1, 6), min_size=2, max_size=2),
-    ),
-    max_leaves=6,
-).filter(lambda tree: len(tree) == 3)
+
+
+def trees_of(leaves):
+    return st.recursive(
+        leaves,
+        lambda parts: st.tuples(
+            st.sampled_from(["SequentialLR", "ChainedScheduler"]),
+            st.lists(parts, min_size=1, max_size=3),
+            st.lists(st.integers(1, 6), min_size=2, max_size=2),
+        ),
+        max_leaves=6,
+    )
+
+
+trees = trees_of(leaves).filter(lambda tree: len(tree) == 3)
 
 
 class PlainSequentialLR(fastsched.SequentialLR):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import fastsched
 
-from .test_compose import grow, stepped_sgd
+from .test_compose import grow, stepped_sgd, trees_of
 from .test_compose import lrs as lrs_of
 from .test_epoch import CONFIGURATIONS, LONG, double, make
 
@@ -18,15 +18,7 @@ FUNCTIONS_OF_THE_STEP = sorted(set(CONFIGURATIONS) - {"SWALR"})
 names = pytest.mark.parametrize("name", FUNCTIONS_OF_THE_STEP)
 kinds = pytest.mark.parametrize("kind", [float, double, torch.tensor], ids=["float", "float64", "float32"])
 leaves = st.sampled_from(FUNCTIONS_OF_THE_STEP).flatmap(lambda name: st.tuples(st.just(name), CONFIGURATIONS[name]))
-trees = st.recursive(
-    leaves,
-    lambda parts: st.tuples(
-        st.sampled_from(["SequentialLR", "ChainedScheduler"]),
-        st.lists(parts, min_size=1, max_size=3),
-        st.lists(st.integers(1, 6), min_size=2, max_size=2),
-    ),
-    max_leaves=5,
-)
+trees = trees_of(leaves)
 
 
 @kinds

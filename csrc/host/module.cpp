@@ -17,19 +17,18 @@ namespace py = pybind11;
 namespace fastsched::host {
 namespace {
 
-PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+// Checks the number of arguments and turns a step's Outcome into what Python gets: None, or what `declined`
+// makes.
+template <typename Step, typename Declined>
+PyObject* step_for_python(Py_ssize_t count, Step step, Declined declined) {
   if (count != 2) {
     PyErr_Format(PyExc_TypeError, "step() takes a scheduler and a metric, got %zd arguments", count);
     return nullptr;
   }
   try {
-    double value = 0.0;
-    switch (unwrap<HostEngine>(self).step(args[0], args[1], value)) {
+    switch (step()) {
       case Outcome::stepped: Py_RETURN_NONE;
-      case Outcome::declined: {
-        PyObject* values = unwrap<HostEngine>(self).take_values().release();
-        return values != nullptr ? values : PyFloat_FromDouble(value);
-      }
+      case Outcome::declined: return declined();
       case Outcome::failed: break;
     }
   } catch (py::error_already_set& error) {
@@ -40,23 +39,25 @@ PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
   return nullptr;
 }
 
+PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  HostEngine& engine = unwrap<HostEngine>(self);
+  double value = 0.0;
+  return step_for_python(
+      count, [&] { return engine.step(args[0], args[1], value); },
+      [&] {
+        PyObject* values = engine.take_values().release();
+        return values != nullptr ? values : PyFloat_FromDouble(value);
+      });
+}
+
+PyObject* watch_changed(PyObject* self, PyObject* scheduler) {
+  return PyBool_FromLong(unwrap<Watch>(self).changed(scheduler));
+}
+
 PyObject* composition_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  if (count != 2) {
-    PyErr_Format(PyExc_TypeError, "step() takes a scheduler and a metric or None, got %zd arguments", count);
-    return nullptr;
-  }
-  try {
-    switch (unwrap<HostComposition>(self).step(args[0], args[1])) {
-      case Outcome::stepped: Py_RETURN_NONE;
-      case Outcome::declined: return PyFloat_FromDouble(0.0);
-      case Outcome::failed: break;
-    }
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  }
-  return nullptr;
+  return step_for_python(
+      count, [&] { return unwrap<HostComposition>(self).step(args[0], args[1]); },
+      [] { return PyFloat_FromDouble(0.0); });
 }
 
 // (event, value)
@@ -72,10 +73,6 @@ PyObject* direct_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   }
   unwrap<DirectStep>(self).step(static_cast<Event>(event), PyFloat_AS_DOUBLE(args[1]));
   Py_RETURN_NONE;
-}
-
-PyObject* watch_changed(PyObject* self, PyObject* scheduler) {
-  return PyBool_FromLong(unwrap<Watch>(self).changed(scheduler));
 }
 
 // The methods called at every step bypass pybind11's dispatcher, which costs as much as the step itself.
