@@ -1,55 +1,136 @@
-"""Timing fastsched against torch in alternating rounds of one process, so that a drifting machine cancels out."""
+"""Timing contestants in alternating rounds of one process, so that a drifting machine cancels out of the ratios."""
 
 from __future__ import annotations
 
+import gc
 import statistics
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from timeit import Timer
 from typing import Any
 
 import pytest
+import torch
+from tqdm import tqdm
 
 ROUNDS = 25
+FEWEST_ROUNDS = 5
 ROUND_SECONDS = 0.004
+CASE_SECONDS = 0.8  # where a round cannot be that short, there are fewer
+BRIEFLY = 0.3  # of rounds and seconds, for what has no bar
 
 
-def timer(step: Callable[[Any], Any], argument: Any) -> Timer:
-    return Timer("step(argument)", globals={"step": step, "argument": argument})
+class SuppliedTimer(Timer):
+    """Times calls that use their argument up: all of a round's are made before it."""
+
+    def __init__(self, call: Callable[[Any], Any], supply: Callable[[int], Iterator[Any]]):
+        self._supply = supply
+        self._names: dict[str, Any] = {"call": call}
+        super().__init__("call(next(arguments))", globals=self._names)
+
+    def timeit(self, number: int = 1) -> float:
+        self._names["arguments"] = self._supply(number)
+        return super().timeit(number)
 
 
-def calls_per_round(timed: Timer) -> int:
-    timed.timeit(1)
+def timer(call: Callable[..., Any], *arguments: Any) -> Timer:
+    names = {f"argument{index}": argument for index, argument in enumerate(arguments)}
+    return Timer(f"call({', '.join(names)})", globals={"call": call, **names})
+
+
+def calls_per_round(timed: Timer, seconds: float) -> int:
     count = 1
-    while timed.timeit(count) < ROUND_SECONDS / 2:
+    while timed.timeit(count) < seconds / 2:
         count *= 2
     return count
 
 
+def quartiles(values: list[float]) -> list[float]:
+    """First quartile, median, third quartile."""
+    return statistics.quantiles(values, n=4, method="inclusive")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    # Schedulers use one; a barrier between threads on a shared machine would only add noise.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
-def compare(benchmark: Any) -> Callable[[Timer, Timer, float], None]:
-    """``compare(torch_timer, fastsched_timer, at_least)`` records the median ratio and checks it against a bar."""
+def compare(benchmark: Any) -> Callable[..., dict[str, float]]:
+    """``compare({"torch": timer, "fastsched": timer, ...}, at_least=bar)``.
 
-    def run(theirs: Timer, ours: Timer, at_least: float) -> None:
-        counts = calls_per_round(theirs), calls_per_round(ours)
-        torch_times: list[float] = []
-        own_times: list[float] = []
+    Records the quartiles of every contestant's time per call and of its ratio to fastsched's in the same round, and
+    checks the median ratio of torch to fastsched against the bar. Returns the median ratios.
+    """
 
-        def torch_round() -> None:
-            torch_times.append(theirs.timeit(counts[0]) / counts[0])
+    def run(contestants: dict[str, Timer], at_least: float = 0.0, part: float = 1.0) -> dict[str, float]:
+        gc.collect()
+        counts = {name: calls_per_round(timed, ROUND_SECONDS * part) for name, timed in contestants.items()}
+        gc.collect()
+        times: dict[str, list[float]] = {name: [] for name in contestants}
 
-        def own_round() -> None:
-            own_times.append(ours.timeit(counts[1]) / counts[1])
+        def one_round(name: str) -> None:
+            times[name].append(contestants[name].timeit(counts[name]) / counts[name])
 
-        benchmark.pedantic(own_round, setup=torch_round, rounds=ROUNDS, iterations=1)
-        ratios = sorted(slow / fast for slow, fast in zip(torch_times, own_times, strict=True))
-        ratio = statistics.median(ratios)
+        def others() -> None:
+            for name in contestants:
+                if name != "fastsched":
+                    one_round(name)
+
+        others()  # one round of each that does not count, and tells how long a round is
+        one_round("fastsched")
+        seconds = sum(samples.pop() * counts[name] for name, samples in times.items())
+        rounds = max(FEWEST_ROUNDS, int(min(ROUNDS, CASE_SECONDS / seconds) * part))
+        benchmark.pedantic(one_round, args=("fastsched",), setup=others, rounds=rounds, iterations=1)
+        ratios = {
+            name: quartiles([other / own for other, own in zip(samples, times["fastsched"], strict=True)])
+            for name, samples in times.items()
+            if name != "fastsched"
+        }
         benchmark.extra_info.update(
-            torch_us=statistics.median(torch_times) * 1e6,
-            fastsched_us=statistics.median(own_times) * 1e6,
-            ratio=ratio,
-            ratio_quartiles=[ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]],
+            microseconds={name: [value * 1e6 for value in quartiles(samples)] for name, samples in times.items()},
+            ratio=ratios,
+            rounds=rounds,
             at_least=at_least,
         )
-        assert ratio >= at_least, f"{ratio:.1f} times torch; the bar is {at_least}"
+        if at_least:
+            ratio = ratios["torch"][1]
+            assert ratio >= at_least, f"{ratio:.1f} times torch; the bar is {at_least}"
+        return {name: middle for name, (_, middle, _) in ratios.items()}
 
     return run
+
+
+class Progress:
+    """A bar with the case at hand and the time that is left, in place of pytest's dots."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm[Any] | None = None
+
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        self.bar = tqdm(total=len(session.items), unit="case", file=sys.stderr, dynamic_ncols=True, mininterval=0.5)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        if self.bar is not None:
+            self.bar.set_description(nodeid.split("/")[-1], refresh=False)
+
+    def pytest_runtest_logfinish(self) -> None:
+        if self.bar is not None:
+            self.bar.update()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        return ("passed", "", "") if report.passed and report.when == "call" else None
+
+    def pytest_sessionfinish(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("verbose") < 0:  # --quiet
+        config.pluginmanager.register(Progress())
