@@ -1,7 +1,8 @@
 """Cost of one step of every schedule, over the number of param groups.
 
 The bars are ratios to torch that hold under noise. With a LambdaLR or MultiplicativeLR on Python numbers most of a step
-with many groups is the user's function, called once per group on either side; there is no bar then.
+with many groups is the user's function, called once per group on either side; there is no bar then. Momentum in Python
+numbers beside tensor learning rates is written by Python, group by group: the bars of that are lower.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from .schedules import LIBRARIES, SCHEDULES, begun, metric_of
 GROUPS = [1, 10, 100, 1000, 10000]
 BARS = {
     "host": {1: 3, 10: 3, 100: 3, 1000: 3, 10000: 3},
-    "tensor": {1: 1.5, 10: 8, 100: 50, 1000: 200, 10000: 200},
+    "tensor": {1: 1.5, 10: 5, 100: 50, 1000: 200, 10000: 200},
+    "tensor with momentum": {1: 1.5, 10: 5, 100: 15, 1000: 20, 10000: 5},
 }
 
 
@@ -37,4 +39,5 @@ def test_step(compare, benchmark, mode, schedule, groups):
         loop = loops.write_lrs_and_momenta if schedule.variant else loops.write_lrs
         contestants["floor"] = timer(loop, written)
     calls_back = mode == "host" and "lr_lambda" in schedule.arguments
-    compare(contestants, at_least=0 if calls_back else BARS[mode][groups])
+    bars = BARS[mode + schedule.variant if mode == "tensor" else mode]
+    compare(contestants, at_least=0 if calls_back else bars[groups])
