@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -88,9 +89,9 @@ class Replica:
 _ATTEMPTS = 8  # at reading what a step may be writing at that moment; then what was read before will do
 
 
-def _observed() -> bool:
-    """Whether somebody watches which operators run: a dispatch mode (tracing, fake tensors), a profiler."""
-    return bool(torch._C._len_torch_dispatch_stack()) or torch._C._autograd._profiler_enabled()
+# Whether somebody watches which operators run: a dispatch mode (tracing, fake tensors), a profiler.
+_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+_profiling: Callable[[], bool] = torch._C._autograd._profiler_enabled
 
 
 class TensorEngine:
@@ -197,7 +198,7 @@ class TensorEngine:
             return 0.0 if metric is None else metric
         if self._epoch_limit is not None and found_inf is None:
             self._epoch += 1
-        if self._replicas[0].direct is None or _observed():
+        if self._replicas[0].direct is None or _dispatch_modes() or _profiling():
             self._call(metric, event, found_inf)
             return None
         value = 0.0
@@ -257,8 +258,9 @@ class TensorEngine:
             lrs: list[Tensor] = [torch.empty(0)] * self._group_count
             for place, replica in enumerate(self._replicas):
                 rounded = self._last_lr(place).to(replica.buffer.lrs.dtype, copy=True)
-                for slot, index in enumerate(replica.buffer.indices):
-                    lrs[index] = rounded[slot].view(replica.buffer.tensors[slot].shape)
+                of_buffer = zip(replica.buffer.indices, rounded.unbind(), replica.buffer.tensors, strict=True)
+                for index, lr, tensor in of_buffer:
+                    lrs[index] = lr if tensor.dim() == 0 else lr.view(tensor.shape)
             return lrs
         if name not in self._counters:
             raise AttributeError(name)
