@@ -140,7 +140,7 @@ class Training:
         parts = [
             {"params": [parameter], "lr": torch.tensor(1e-3, device=device)} for parameter in self.model.parameters()
         ]
-        self.optimizer = torch.optim.Adam(parts, fused=True)
+        self.optimizer = torch.optim.Adam(parts, fused=True, capturable=device.type == "cuda")
         self.scheduler = module.ReduceLROnPlateau(self.optimizer, patience=3) if module is not None else None
         for parameter in self.model.parameters():
             parameter.grad = torch.zeros_like(parameter)

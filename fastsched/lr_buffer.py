@@ -30,9 +30,21 @@ class LRBuffer:
         masters: the same in float64; ``lrs`` is this, rounded, unless somebody wrote to an LR.
         tensors: the object in each group's ``"lr"``, a view of one element of ``lrs``.
         live: False once other buffers took over the optimizer's learning rates.
+        mirrors: memory whose address some state has; kept for as long as a captured graph may write to it.
     """
 
-    __slots__ = ("__weakref__", "_resumed", "device", "indices", "live", "lrs", "masters", "on_host", "tensors")
+    __slots__ = (
+        "__weakref__",
+        "_resumed",
+        "device",
+        "indices",
+        "live",
+        "lrs",
+        "masters",
+        "mirrors",
+        "on_host",
+        "tensors",
+    )
 
     def __init__(self, indices: list[int], lrs: Tensor, masters: Tensor, tensors: list[Tensor]):
         self.device = lrs.device
@@ -42,6 +54,7 @@ class LRBuffer:
         self.masters = masters
         self.tensors = tensors
         self.live = True
+        self.mirrors: list[Tensor] = []
         self._resumed: Tensor | None = None
         for slot, tensor in enumerate(tensors):
             self.point(slot, tensor)

@@ -176,6 +176,7 @@ class EngineScheduler(LRScheduler):
     def _step_unless(self, found_inf: Any, metrics: Any) -> None:
         """Step, unless ``found_inf`` is not 0: that is decided on the device, where the learning rates are."""
         if not isinstance(found_inf, Tensor):
+            refuse_capture("found_inf is a number, which would be frozen; pass a tensor on the device")
             if not found_inf:
                 self.step(metrics) if self._takes_metrics else self.step()
             return

@@ -11,7 +11,7 @@ from torch import Tensor
 from . import _C, lr_buffer, ops
 from .capture import refuse_capture
 from .lr_buffer import LRBuffer
-from .metric import as_plain, operand
+from .metric import as_plain, operand, refuse_frozen
 from .momentum import HostMomentum, TensorMomentum, cycle_momentum
 from .program import LAST_LR, Below, Event, own_dict, own_values, pack, upload
 
@@ -28,6 +28,11 @@ class Replica:
         self.mirror: Tensor | None = None
         self.reflection: list[float] = []
         self.place(program, state)
+
+    def reflect_as(self, other: Replica) -> None:
+        """Keep another's mirror, whose address is in the state that was kept."""
+        self.mirror = other.mirror
+        self.reflection = other.reflection
 
     def place(self, program: Tensor, state: Tensor) -> None:
         """Go on in these tensors: slices of a larger program and state, for a part of a composition."""
@@ -72,6 +77,7 @@ class Replica:
             self.state[_C.MIRROR_OFFSET : _C.MIRROR_OFFSET + 3].copy_(bits)
             self.mirror = mirror
             self.reflection = mirror[1:-1].tolist()
+            self.buffer.mirrors.append(mirror)
         for _ in range(_ATTEMPTS):
             done = self.mirror[-1].item()
             numbers = self.mirror.tolist()
@@ -226,6 +232,8 @@ class TensorEngine:
         if found_inf is None:
             call(*arguments)
         else:
+            if found_inf.is_cpu:
+                refuse_frozen(buffer)
             call(*arguments, found_inf.to(buffer.device, non_blocking=True))
 
     def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
@@ -356,10 +364,12 @@ class TensorEngine:
         replicas = []
         for place, (buffer, node) in enumerate(zip(buffers, nodes, strict=True)):
             parts = [engine._replicas[place] for engine in below]
-            if not below and place < len(self._replicas) and self._replicas[place].buffer is buffer:
-                state = self._replicas[place].state
-            else:
-                state = _state(counters, buffer, leaf=not below)
+            before = self._replicas[place] if not below and place < len(self._replicas) else None
+            if before is not None and before.buffer is buffer:
+                replicas.append(Replica(buffer, node, before.state))
+                replicas[-1].reflect_as(before)
+                continue
+            state = _state(counters, buffer, leaf=not below)
             program = torch.cat([node, *(part.program for part in parts)]) if parts else node
             state = torch.cat([state, *(part.state for part in parts)]) if parts else state
             replicas.append(Replica(buffer, program, state))

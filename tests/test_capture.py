@@ -1,5 +1,7 @@
 """CUDA graphs and host syncs. All of it needs a GPU."""
 
+import warnings
+
 import pytest
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
@@ -10,7 +12,11 @@ from .conftest import capture, sgd
 from .test_compose import deep, stepped_sgd
 from .test_launch_modes import METRIC, SCHEDULERS
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore:The CUDA Graph is empty:UserWarning"),  # where the step in it was refused
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # inductor itself uses what torch has deprecated
+]
 
 
 def make(groups=3, **configuration):
@@ -39,7 +45,8 @@ def test_a_whole_iteration_in_one_graph_trains_as_the_eager_one():
     def run(replay):
         torch.manual_seed(0)
         model = torch.nn.Linear(8, 1, device="cuda")
-        optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True, capturable=True)
+        optimizer._warned_capturable_if_run_uncaptured = True  # the eager run is what the captured one is held against
         fastsched.use_tensor_lr(optimizer)
         scheduler = fastsched.ReduceLROnPlateau(optimizer, patience=2, factor=0.5)
         inputs = torch.randn(32, 8, device="cuda")
@@ -154,7 +161,9 @@ class NoSyncs:
 
     def __enter__(self):
         torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the mode is a prototype
+            torch.cuda.set_sync_debug_mode("error")
 
     def __exit__(self, *_):
         torch.cuda.set_sync_debug_mode("default")

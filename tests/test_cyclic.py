@@ -78,14 +78,14 @@ def test_numbers_along_with_tensor_lrs(name, adam):
 
 @names
 @optimizers
-@pytest.mark.parametrize("tensor_lr", [False, True])
+@pytest.mark.parametrize(
+    ("tensor_lr", "device"),
+    [(False, "cpu"), (True, "cpu"), pytest.param(True, "cuda", marks=pytest.mark.gpu)],
+)
 def test_tensors_are_written_in_place(name, adam, tensor_lr, momentum_dtype, device):
-    if not tensor_lr and device.type == "cuda":
-        pytest.skip("number LRs are stepped by Python")
     lr = torch.tensor(0.1, dtype=torch.float64, device=device) if tensor_lr else 0.1
     momentum = torch.tensor(0.9, dtype=momentum_dtype, device=device)
     oracle = make(torch_lr_scheduler, name, 0.1, 0.9, adam)
-    scheduler = make(fastsched, name, torch.tensor(0.1), momentum, adam)
     scheduler = make(fastsched, name, lr, momentum, adam)
     kept = [first(group) for group in scheduler.optimizer.param_groups]
     for _ in range(50):

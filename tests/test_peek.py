@@ -90,3 +90,18 @@ def test_it_survives_being_made_part_of_a_composition():
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": double(4.0)})
     chain.step()
     assert decay.peek()["lrs"] == chain.peek()["lrs"] == [0.25, 2.0]
+
+
+@pytest.mark.parametrize("composed", [False, True])
+def test_a_new_table_keeps_the_mirror(composed):
+    scheduler = fastsched.MultiStepLR(stepped_sgd([double(1.0)]), [2, 9], gamma=0.5)
+    root = fastsched.ChainedScheduler([scheduler]) if composed else scheduler
+    root.step()
+    scheduler.peek()
+    [replica] = scheduler._engine._replicas
+    mirror = replica.mirror
+    scheduler.milestones = type(scheduler.milestones)([2, 5, 6, 7])
+    root.step()
+    assert scheduler._engine._replicas[0].mirror is mirror
+    assert scheduler.peek()["lrs"] == [0.5]
+    assert any(mirror is kept for kept in replica.buffer.mirrors)

@@ -15,6 +15,7 @@ struct Barrier {
   __device__ void operator()() const {
     __threadfence_system();
     __syncthreads();
+    __threadfence_system();  // what others wrote before the barrier comes before what this thread writes next
   }
 };
 
@@ -33,7 +34,7 @@ __global__ void __launch_bounds__(kMaxThreads) step_kernel(Buffers buffers, LR* 
     double lr = follow(buffers.masters[group], lrs[group]);
     for (Walk walk(buffers); walk.more(); walk.next()) {
       const Place& place = walk.place();
-      const auto update = load<Update>(place.update());
+      const auto update = read_words<Update>(place.update());
       if (update.kind() == Law::idle) continue;
       const Node node = place.node();
       Own own = walk.own(node);

@@ -55,7 +55,7 @@ FASTSCHED_HD void tell(const Place& child, Event event) { child.event() = static
 // them back to the initial ones where something without a closed form begins anew.
 FASTSCHED_HD Update conduct(const Place& place, const Node& node, std::int64_t groups, const Moment& moment) {
   const bool sequential = node.kind() == Kind::sequential;
-  auto state = load<SequenceState>(place.counters());
+  auto state = read_words<SequenceState>(place.counters());
   std::int64_t active = -1;
   Event event = moment.event;
   if (sequential && event != Event::idle) {
@@ -69,7 +69,7 @@ FASTSCHED_HD Update conduct(const Place& place, const Node& node, std::int64_t g
       state.reset();
       active = passed(milestones, 0.0);
     }
-    memcpy(place.counters(), &state, sizeof(state));
+    write_words(place.counters(), state);
   }
   // Constructing a sequence undoes what constructing its children did; so does a chain that begins anew.
   bool set_back = event == (sequential ? Event::construct : Event::restart);

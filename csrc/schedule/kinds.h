@@ -56,16 +56,16 @@ struct Decide {
   template <typename S>
   FASTSCHED_HD Update operator()(S) const {
     if (moment.event == Event::idle) return Update::idle();
-    auto state = load<typename S::State>(counters);
+    auto state = read_words<typename S::State>(counters);
     const bool prepares = moment.event == Event::prepare;
     Moment now = moment;
     if (prepares || moment.event == Event::construct || moment.event == Event::begin) {
       state.reset();
       now = {Event::initial, 0.0, false};
     }
-    const Update update = decide(load<typename S::Params>(params), state, now, table);
+    const Update update = decide(read_words<typename S::Params>(params), state, now, table);
     if (prepares) state.undo();
-    memcpy(counters, &state, sizeof(state));
+    write_words(counters, state);
     return prepares ? Update::idle() : update;
   }
 };
@@ -81,7 +81,7 @@ struct ValidParams {
 
   template <typename S>
   FASTSCHED_HD bool operator()(S) const {
-    return load<typename S::Params>(params).valid();
+    return read_words<typename S::Params>(params).valid();
   }
 };
 
@@ -90,7 +90,7 @@ struct ValidCounters {
 
   template <typename S>
   FASTSCHED_HD bool operator()(S) const {
-    return load<typename S::State>(counters).valid();
+    return read_words<typename S::State>(counters).valid();
   }
 };
 

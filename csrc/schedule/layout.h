@@ -95,7 +95,7 @@ struct Place {
   const double* program;
   double* state;
 
-  FASTSCHED_HD Node node() const { return load<Node>(program); }
+  FASTSCHED_HD Node node() const { return read_words<Node>(program); }
   FASTSCHED_HD Kind kind() const { return static_cast<Kind>(static_cast<int>(program[0])); }
   FASTSCHED_HD double* counters() const { return state; }
   FASTSCHED_HD double& event() const { return state[kEventOffset]; }

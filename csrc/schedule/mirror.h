@@ -18,8 +18,9 @@ FASTSCHED_HD constexpr std::int64_t mirror_size(std::int64_t groups) { return kN
 
 // Null where there is none, or where the address is not one that somebody put there on purpose.
 FASTSCHED_HD volatile double* mirror_of(const Place& place) {
-  const auto address = load<std::uint64_t>(place.mirror());
-  const auto complement = load<std::uint64_t>(place.mirror() + 1);
+  const double words[] = {place.mirror()[0], place.mirror()[1]};
+  const auto address = load<std::uint64_t>(&words[0]);
+  const auto complement = load<std::uint64_t>(&words[1]);
   if (address == 0 || complement != ~address) return nullptr;
   return reinterpret_cast<volatile double*>(address);
 }

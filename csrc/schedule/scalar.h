@@ -17,6 +17,25 @@ FASTSCHED_HD T load(const void* address) {
   return value;
 }
 
+// A struct of doubles from a buffer of doubles, and into one. Word by word: memcpy from memory of unknown
+// alignment becomes a load per byte on a device.
+template <typename T>
+FASTSCHED_HD T read_words(const double* from) {
+  constexpr int kWords = sizeof(T) / sizeof(double);
+  double words[kWords > 0 ? kWords : 1] = {};
+  for (int i = 0; i < kWords; ++i) words[i] = from[i];
+  T value;
+  memcpy(&value, words, kWords * sizeof(double));
+  return value;
+}
+template <typename T>
+FASTSCHED_HD void write_words(double* to, const T& value) {
+  constexpr int kWords = sizeof(T) / sizeof(double);
+  double words[kWords > 0 ? kWords : 1] = {};
+  memcpy(words, &value, kWords * sizeof(double));
+  for (int i = 0; i < kWords; ++i) to[i] = words[i];
+}
+
 FASTSCHED_HD float float_from_bits(std::uint32_t bits) { return load<float>(&bits); }
 
 // IEEE binary16. Half and bfloat16 are decoded by hand because the device types need CUDA or torch headers.

@@ -65,7 +65,7 @@ FASTSCHED_HD bool well_formed(const Buffers& buffers) {
     double state_filled = own_state;
     for (double i = 0.0; i < node.children; i += 1.0) {
       if (filled + kNodeSize > node.size) return false;
-      const Node child = load<Node>(place.program + static_cast<std::int64_t>(filled));
+      const Node child = read_words<Node>(place.program + static_cast<std::int64_t>(filled));
       if (!(child.size >= kNodeSize && child.state_size >= kNodeStateSize)) return false;
       filled += child.size;
       state_filled += child.state_size;
@@ -89,7 +89,7 @@ FASTSCHED_HD void decide_all(const Buffers& buffers, const Moment& moment) {
     const Update update = is_composite(node.kind()) ? conduct(place, node, buffers.groups, now)
                                                     : decide(node.kind(), node.params, place.counters(), now,
                                                              place.table(node, buffers.groups));
-    memcpy(place.update(), &update, sizeof(update));
+    write_words(place.update(), update);
   }
 }
 

@@ -14,7 +14,7 @@ void update_groups(const Buffers& buffers, LR* lrs) {
   for (std::int64_t i = 0; i < groups; ++i) masters[i] = follow(masters[i], lrs[i]);
   for (Walk walk(buffers); walk.more(); walk.next()) {
     const Place& place = walk.place();
-    const auto update = load<Update>(place.update());
+    const auto update = read_words<Update>(place.update());
     if (update.kind() == Law::idle) continue;
     const Node node = place.node();
     if (update.kind() != Law::hold) {
