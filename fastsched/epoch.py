@@ -241,6 +241,9 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
 
     def _update_lr(self, epoch: int | None = None) -> None:
         # There is no closed form: torch only notes the epoch.
+        engine = self._engine
+        if epoch == 0 and isinstance(engine, TensorEngine) and engine.move(self, Event.RESTART):
+            return
         self._detach()
         torch_lr_scheduler.CosineAnnealingWarmRestarts._update_lr(self, epoch)
 

@@ -26,6 +26,7 @@ class Event(IntEnum):
     INITIAL = 1
     AT_EPOCH = 2
     UNMEASURED = 3
+    RESTART = 5
 
 
 class Table(NamedTuple):

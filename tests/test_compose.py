@@ -673,3 +673,22 @@ def test_a_storage_that_moved_is_followed():
     scheduler.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": double(8.0)})
     scheduler.step()
     assert lrs(scheduler) == [0.125, 0.25, 4.0]
+
+
+def test_warm_restarts_begin_in_float64_beside_a_child_that_python_steps():
+    def run(module, lr):
+        optimizer = stepped_sgd([lr])
+        parts = [
+            module.ConstantLR(optimizer, 0.6191966157521307, 12),
+            module.CosineAnnealingWarmRestarts(optimizer, 10, eta_min=0.03125),
+            module.CyclicLR(optimizer, 0.0, 1.0, step_size_up=7),  # cycles momentum, which is a number
+        ]
+        scheduler = module.SequentialLR(optimizer, parts, milestones=[3, 9])
+        seen = []
+        for _ in range(14):
+            scheduler.step()
+            seen += lrs(scheduler)
+        return seen
+
+    expected = torch.tensor(run(TORCH, torch.tensor(0.001).item())).tolist()
+    assert run(fastsched, torch.tensor(0.001)) == expected

@@ -11,14 +11,14 @@ enum class Event : int {
   at_epoch = 2,    // to the epoch Moment::value by the closed form, without counting a step
   unmeasured = 3,  // a step without a metric
   construct = 4,   // as new, and the initial step: where a schedule begins
-  // What a composite makes of these for its children:
-  begin = 5,    // the same within a composite that begins
-  restart = 6,  // to epoch 0 in the middle of a run
+  restart = 5,     // to epoch 0 in the middle of a run
+  // What a composite makes of these for its children, besides:
+  begin = 6,    // construct, within a composite that begins
   idle = 7,     // not its turn
   prepare = 8,  // as new, the initial step taken back: for a turn to come
 };
 
-inline constexpr int kEvents = 5;  // those that an operator may be called with
+inline constexpr int kEvents = 6;  // those that an operator may be called with
 
 struct Moment {
   Event event;
