@@ -127,4 +127,4 @@ check-counts: build
 	$(BIN)/python benchmarks/instructions.py check
 
 clean:
-	rm -rf $(VENV) build dist demo-output
+	rm -rf $(VENV) .venv-cuda .venv-gpu .venv-torch-* build dist demo-output
