@@ -206,10 +206,7 @@ class Composite(EngineScheduler):
         raise NotImplementedError
 
     def _require_metric(self) -> None:
-        engine = self._engine
-        if isinstance(engine, TensorEngine) and not engine.reads_metric:
-            return
-        on_device = isinstance(engine, TensorEngine)
+        on_device = isinstance(self._engine, TensorEngine)
         if on_device and (torch.compiler.is_compiling() or in_capture()):
             raise ValueError(f"{type(self).__name__}.step() has a ReduceLROnPlateau in it: call step(metrics)")
         if self._needs_metric():
@@ -329,10 +326,10 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
                 group["initial_lr"] = group["lr"].clone()
 
     def _last_child(self) -> Any:
-        return self._schedulers[bisect_right(self._milestones, self.last_epoch)]
+        return self._schedulers[self._turn(self.last_epoch)[0]]
 
     def _initial_step(self) -> None:
-        _begin(self._schedulers[bisect_right(self._milestones, 0)])
+        _begin(self._schedulers[self._turn(0)[0]])
         self._begun()
 
     def _restart(self, metrics: Any) -> None:
@@ -340,23 +337,22 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         _restart(self._last_child(), metrics)
         self._begun()
 
-    def _next(self) -> tuple[Any, bool]:
-        """The child that the next step belongs to, and whether it begins with it."""
-        epoch = self.last_epoch + 1
+    def _turn(self, epoch: int) -> tuple[int, bool]:
+        """Which child the epoch belongs to, and whether it begins then."""
         index = bisect_right(self._milestones, epoch)
-        return self._schedulers[index], index > 0 and self._milestones[index - 1] == epoch
+        return index, index > 0 and self._milestones[index - 1] == epoch
 
     def _needs_metric(self) -> bool:
-        if bisect_right(self._milestones, self.last_epoch + 1) >= len(self._schedulers):
-            return False  # the step raises
-        child, begins = self._next()
-        return not begins and _needs_metric(child)
+        index, begins = self._turn(self.last_epoch + 1)
+        if begins or index >= len(self._schedulers):  # in the second case the step raises
+            return False
+        return _needs_metric(self._schedulers[index])
 
     def _step_children(self, metrics: Any) -> None:
         self.last_epoch += 1
-        index = bisect_right(self._milestones, self.last_epoch)
+        index, begins = self._turn(self.last_epoch)
         child = self._schedulers[index]
-        if index > 0 and self._milestones[index - 1] == self.last_epoch:
+        if begins:
             self._begin_child(child, metrics)
         else:
             step_child(child, metrics)

@@ -38,7 +38,8 @@ class EpochScheduler(EngineScheduler):
         Warns, as torch does, if the first call comes before ``optimizer.step()``.
         """
         if epoch is not None:
-            self._step_to(epoch)
+            if not found_inf:
+                self._step_to(epoch)
             return
         if found_inf is not None:
             self._step_unless(found_inf, None)
@@ -216,12 +217,15 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
     def step(self, epoch: float | None = None, *, found_inf: Tensor | float | None = None) -> None:
         """Go on to the next epoch, or to ``epoch``, which may be a fraction: between batches, for instance.
 
-        ``found_inf`` as in the other schedulers: whether to skip this step.
+        ``found_inf`` as in the other schedulers: whether to skip this step. Along with an ``epoch`` Python reads it.
 
         Raises ValueError if ``epoch`` is negative.
         """
-        if found_inf is not None and epoch is None:
-            self._step_unless(found_inf, None)
+        if found_inf is not None:
+            if epoch is None:
+                self._step_unless(found_inf, None)
+            elif not found_inf:
+                self.step(epoch)
             return
         if epoch is None and not self._is_initial:
             if self._engine.step(self, None) is None:

@@ -70,8 +70,9 @@ class FunctionScheduler(EpochScheduler):
         for function, attributes in zip(self.lr_lambdas, saved, strict=False):
             if attributes is not None:
                 vars(function).update(attributes)
-        object.__setattr__(self, "_tabulated", None)
-        self._engine.refresh(self)
+        if any(attributes is not None for attributes in saved):  # the functions give other factors now
+            object.__setattr__(self, "_tabulated", None)
+            self._engine.refresh(self)
 
     def _tabulate(self, steps: int) -> Table:
         return self._tabulated_by({id(function): function for function in self.lr_lambdas}, steps)

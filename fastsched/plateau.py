@@ -111,7 +111,8 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         at its second value.
         """
         if epoch is not None:
-            self._step_noting(metrics, epoch)
+            if not found_inf:
+                self._step_noting(metrics, epoch)
             return
         if found_inf is not None:
             self._step_unless(found_inf, metrics)

@@ -183,8 +183,11 @@ class EngineScheduler(LRScheduler):
         if found_inf.numel() != 1:
             raise ValueError(f"found_inf must hold exactly one element, got {found_inf.numel()}")
         engine = self._engine
-        if isinstance(engine, TensorEngine) and engine.step(self, metrics, found_inf) is None:
-            return
+        if isinstance(engine, TensorEngine):
+            declined = engine.step(self, metrics, found_inf)
+            if declined is None:
+                return
+            metrics = metrics if metrics is None else declined  # converted, if it was: it is read once
         refuse_capture("found_inf is read by Python; step once before capturing")
         self._step_unless(bool(found_inf.item()), metrics)
 

@@ -498,7 +498,8 @@ class TensorEngine:
 def _engines_below(scheduler: Any) -> list[TensorEngine] | None:
     """The engines of the scheduler's children, up to date; None where one cannot be part of one program."""
     children = scheduler._children()
-    if len({id(child) for child in _all_below(scheduler)}) != len(_all_below(scheduler)):
+    everything = _all_below(scheduler)
+    if len({id(child) for child in everything}) != len(everything):
         return None  # a scheduler that is in it twice has one state, not two
     engines = []
     for child in children:

@@ -99,3 +99,21 @@ def test_with_a_grad_scaler():
         scheduler.step(found_inf=found_inf)
         scaler.update()
         assert scheduler.last_epoch == epoch
+
+
+@kinds
+@forms
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+def test_an_epoch_is_skipped_as_well(kind, form):
+    for name in ("CosineAnnealingWarmRestarts", "StepLR"):
+        scheduler = make(fastsched, name, [kind(0.5)], LONG[name])
+        scheduler.optimizer.step()
+        scheduler.step(7, found_inf=form(True))
+        assert scheduler.last_epoch == 0
+        scheduler.step(7, found_inf=form(False))
+        assert scheduler.last_epoch == 7
+    scheduler = fastsched.ReduceLROnPlateau(stepped_sgd([kind(0.5)]))
+    scheduler.step(1.0, 7, found_inf=form(True))
+    assert scheduler.last_epoch == 0
+    scheduler.step(1.0, 7, found_inf=form(False))
+    assert scheduler.last_epoch == 7

@@ -337,3 +337,16 @@ def test_a_factor_that_epoch_0_has_not(kind):
     scheduler.step()
     scheduler.step()
     assert lrs(scheduler) == [0.5]
+
+
+def test_a_group_whose_lr_was_taken_away_is_a_key_error():
+    def take_away(epoch):
+        groups[1].pop("lr", None)
+        return 0.5
+
+    for module in modules:
+        groups = [{}, {}]
+        scheduler = module.MultiplicativeLR(stepped_sgd([0.5, 0.5]), take_away)
+        groups = scheduler.optimizer.param_groups
+        with pytest.raises(KeyError, match="lr"):
+            scheduler.step()

@@ -58,8 +58,7 @@ class HostComposition {
       static PyObject* const begun = intern("_begun");
       return !by_python || call(scheduler, begun) ? Outcome::stepped : Outcome::failed;
     }
-    const Turn turn = whose_turn({table_.values().data(), static_cast<std::int64_t>(table_.values().size())},
-                                 counters_.counters[0] + 1.0);
+    const Turn turn = whose_turn(table_.table(), counters_.counters[0] + 1.0);
     const auto index = static_cast<std::size_t>(turn.index);
     if (index >= children_.size()) return Outcome::declined;  // where torch raises
     counters_.counters[0] += 1.0;
@@ -139,7 +138,7 @@ class HostComposition {
       Ref engine(PyObject_GetAttr(child.get(), engine_name));
       if (!dict || !engine) return false;
       const bool patched = PyDict_GetItemWithError(dict.get(), step_name) != nullptr;
-      if (HostEngine* host = patched ? nullptr : cast<HostEngine>(engine.get())) {
+      if (HostEngine* host = patched ? nullptr : exactly<HostEngine>(engine.get())) {
         double value = 0.0;
         switch (host->step(child.get(), metric, value)) {
           case Outcome::stepped: return true;
@@ -152,7 +151,7 @@ class HostComposition {
         const Ref number(PyFloat_FromDouble(value));
         return number && call(child.get(), step_name, number.get());
       }
-      if (HostComposition* composition = patched ? nullptr : cast<HostComposition>(engine.get())) {
+      if (HostComposition* composition = patched ? nullptr : exactly<HostComposition>(engine.get())) {
         const Outcome outcome = composition->step(child.get(), metric);
         if (outcome != Outcome::declined) return outcome == Outcome::stepped;
         look_again_ = true;
@@ -177,14 +176,6 @@ class HostComposition {
                : nullptr);
     return function &&
            static_cast<bool>(Ref(PyObject_CallFunctionObjArgs(function.get(), child, metric, nullptr)));
-  }
-
-  // The C++ object, if the Python object is exactly of its type.
-  template <typename T>
-  static T* cast(PyObject* object) {
-    static PyTypeObject* const type =
-        reinterpret_cast<PyTypeObject*>(pybind11::type::of<T>().release().ptr());
-    return Py_TYPE(object) == type ? &unwrap<T>(object) : nullptr;
   }
 
   const Kind kind_;

@@ -68,7 +68,8 @@ class HostEngine {
 
     NodeState next = counters_;
     if (!valid_counters(kind_, next.counters)) return Outcome::declined;
-    Update update = decide(kind_, params_, next.counters, Moment::make(Event::step, value), table());
+    const Update update =
+        decide(kind_, params_, next.counters, Moment::make(Event::step, value), table_.table());
     if (update.kind() == Law::idle) return Outcome::declined;
     if (about_.calls_functions()) return step_by_functions(scheduler, dict.get(), groups, next);
     if (!about_.reads_metric && !(std::isfinite(update.a) && std::isfinite(update.b))) {
@@ -137,8 +138,6 @@ class HostEngine {
 
   // Whether __dict__, and the table in it, are as they were when they were read.
   bool same(PyObject* dict) { return unchanged(dict, dict_version_) && table_.same(about_, dict); }
-
-  Table table() const { return {table_.values().data(), static_cast<std::int64_t>(table_.values().size())}; }
 
   // Reads the hyperparameters again, and takes over counters that somebody wrote into __dict__ directly.
   bool refresh(PyObject* dict) {
@@ -246,6 +245,7 @@ class HostEngine {
         epoch_of = counters_.counters[0];
         epoch = to_python(about_.counters[0], epoch_of);
       }
+      if (!operand && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, lr_name());
       const Ref factor(operand && epoch ? PyObject_CallOneArg(function.get(), epoch.get()) : nullptr);
       if (!factor) return Outcome::failed;
       if (!values && PyFloat_CheckExact(operand.get()) && read_number(factor.get(), factors[i])) {
@@ -280,13 +280,7 @@ class HostEngine {
   bool is_engine_of(PyObject* scheduler) const {
     static PyObject* const engine_name = intern("_engine");
     const Ref engine(PyObject_GetAttr(scheduler, engine_name));
-    return engine && Py_TYPE(engine.get()) == reinterpret_cast<PyTypeObject*>(type_of_engines()) &&
-           &unwrap<HostEngine>(engine.get()) == this;
-  }
-
-  static PyObject* type_of_engines() {
-    static PyObject* const type = pybind11::type::of<HostEngine>().release().ptr();
-    return type;
+    return engine && exactly<HostEngine>(engine.get()) == this;
   }
 
   double product(double operand, double factor) const {

@@ -115,20 +115,14 @@ class HostMomentum {
   bool step(const pybind11::object& scheduler, int event, double epoch) {
     Ref dict(PyObject_GenericGetDict(scheduler.ptr(), nullptr));
     if (!dict) throw pybind11::error_already_set();
-    double params[kNodeParams] = {};
-    if (!read_all(about_.params, dict.get(), params) || !valid_params(kind_, params) ||
-        !table_.read(about_, dict.get()) || !momentum_.read(about_, dict.get())) {
+    if (!(unchanged(dict.get(), dict_version_) && table_.same(about_, dict.get())) && !refresh(dict.get())) {
       return false;
     }
-    std::vector<PyObject*> keys;
-    momentum_.add_keys(keys);
-    entries_.use(keys);
     Ref groups = param_groups(optimizer_of(dict.get()));
     if (!groups || !entries_.refresh(groups.get())) return false;
     NodeState next = counters_;
-    const Table table = {table_.values().data(), static_cast<std::int64_t>(table_.values().size())};
     const Update update =
-        decide(kind_, params, next.counters, Moment::make(static_cast<Event>(event), epoch), table);
+        decide(kind_, params_, next.counters, Moment::make(static_cast<Event>(event), epoch), table_.table());
     if (update.kind() == Law::idle || !momentum_.compute(update, dict.get(), groups.get(), entries_))
       return false;
     counters_ = next;
@@ -137,9 +131,24 @@ class HostMomentum {
   }
 
  private:
+  bool refresh(PyObject* dict) {
+    dict_version_ = kUnknownVersion;
+    if (!read_all(about_.params, dict, params_) || !valid_params(kind_, params_) ||
+        !table_.read(about_, dict) || !momentum_.read(about_, dict)) {
+      return false;
+    }
+    std::vector<PyObject*> keys;
+    momentum_.add_keys(keys);
+    entries_.use(keys);
+    dict_version_ = version(dict);
+    return true;
+  }
+
   const Kind kind_;
   const Description& about_;
   NodeState counters_ = {};
+  double params_[kNodeParams] = {};
+  DictVersion dict_version_ = kUnknownVersion;
   TableReader table_;
   Momentum momentum_;
   GroupEntries entries_;

@@ -37,6 +37,13 @@ T& unwrap(PyObject* self) {
       reinterpret_cast<pybind11::detail::instance*>(self)->get_value_and_holder().value_ptr());
 }
 
+// The same, or null if the object is not exactly of that type.
+template <typename T>
+T* exactly(PyObject* object) {
+  static PyTypeObject* const type = reinterpret_cast<PyTypeObject*>(pybind11::type::of<T>().release().ptr());
+  return Py_TYPE(object) == type ? &unwrap<T>(object) : nullptr;
+}
+
 inline void remove(PyObject* dict, PyObject* name) {
   if (PyDict_GetItemWithError(dict, name) != nullptr && PyDict_DelItem(dict, name) != 0) {
     throw pybind11::error_already_set();

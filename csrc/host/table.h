@@ -79,6 +79,7 @@ inline bool read_phases(PyObject* table, std::vector<double>& out) {
 class TableReader {
  public:
   const std::vector<double>& values() const { return values_; }
+  Table table() const { return {values_.data(), static_cast<std::int64_t>(values_.size())}; }
 
   // False if the attribute does not hold what it should.
   bool read(const Description& about, PyObject* scheduler_dict) {
