@@ -42,17 +42,12 @@ class Watch:
 
 class DirectStep:
     def __init__(
-        self,
-        program: int,
-        program_size: int,
-        state: int,
-        state_size: int,
-        masters: int,
-        lrs: int,
-        groups: int,
-        float32: bool,
+        self, watch: Watch, replicas: list[Any], reads_metric: bool, composite: bool, limit: float
     ) -> None: ...
-    def step(self, event: int, value: float, /) -> None: ...
+    def step(self, scheduler: Any, metric: Any, /) -> bool: ...
+    def run(self) -> bool: ...
+    @staticmethod
+    def use(modes: Any, profiling: Any, item: Any, tensor_types: list[type]) -> None: ...
 
 class HostMomentum:
     def __init__(self, scheduler: str) -> None: ...

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from . import _C, lr_buffer, ops
 from .capture import refuse_capture
@@ -19,9 +19,7 @@ from .program import LAST_LR, Below, Event, own_dict, own_values, pack, upload
 class Replica:
     """One schedule over the groups of one :class:`LRBuffer`, laid out as ``csrc/schedule/layout.h`` says."""
 
-    __slots__ = ("address", "buffer", "direct", "mirror", "program", "reflection", "state")
-
-    direct: _C.DirectStep | None
+    __slots__ = ("buffer", "mirror", "program", "reflection", "state")
 
     def __init__(self, buffer: LRBuffer, program: Tensor, state: Tensor):
         self.buffer = buffer
@@ -43,19 +41,6 @@ class Replica:
             # What torch._dynamo.mark_static_address does, without importing dynamo: CUDA-graph trees may then have
             # these changed in place.
             tensor._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]
-        self.direct = None
-        self.address = buffer.lrs.data_ptr()
-        if buffer.on_host:
-            self.direct = _C.DirectStep(
-                program.data_ptr(),
-                program.numel(),
-                state.data_ptr(),
-                state.numel(),
-                buffer.masters.data_ptr(),
-                self.address,
-                buffer.lrs.numel(),
-                buffer.lrs.dtype is torch.float32,
-            )
 
     @property
     def counters(self) -> Tensor:
@@ -95,9 +80,12 @@ class Replica:
 _ATTEMPTS = 8  # at reading what a step may be writing at that moment; then what was read before will do
 
 
-# Whether somebody watches which operators run: a dispatch mode (tracing, fake tensors), a profiler.
-_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
-_profiling: Callable[[], bool] = torch._C._autograd._profiler_enabled
+_C.DirectStep.use(
+    modes=torch._C._len_torch_dispatch_stack,
+    profiling=torch._C._autograd._profiler_enabled,
+    item=Tensor.item,
+    tensor_types=[Tensor, torch.nn.Parameter],
+)
 
 
 class TensorEngine:
@@ -113,6 +101,7 @@ class TensorEngine:
     __slots__ = (
         "_below",
         "_counters",
+        "_direct",
         "_epoch",
         "_epoch_limit",
         "_group_count",
@@ -133,6 +122,7 @@ class TensorEngine:
         self._group_count = 0
         self._lent: dict[str, Any] = {}
         self.order_unchecked = False
+        self._direct: _C.DirectStep | None = None  # steps, once what it is made from has been looked at
         self._epoch = 0  # at least; graph replays may have gone on
         self._epoch_limit: int | None = None  # torch raises beyond
         self._momentum: HostMomentum | TensorMomentum | None = None
@@ -173,6 +163,15 @@ class TensorEngine:
         return engine
 
     def step(self, scheduler: Any, metric: Any, found_inf: Tensor | None = None) -> Any:
+        if not is_dynamo_compiling() and found_inf is None and self._momentum is None:
+            direct = self._direct
+            if direct is not None and direct.step(scheduler, metric):
+                if self._epoch_limit is not None:
+                    self._epoch += 1
+                return None
+        return self._step(scheduler, metric, found_inf)
+
+    def _step(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> Any:
         event = 0
         reads_metric = self.reads_metric
         if reads_metric:
@@ -204,21 +203,17 @@ class TensorEngine:
             return 0.0 if metric is None else metric
         if self._epoch_limit is not None and found_inf is None:
             self._epoch += 1
-        if self._replicas[0].direct is None or _dispatch_modes() or _profiling():
-            self._call(metric, event, found_inf)
+        if self._momentum is not None and found_inf is None and self._direct is not None and self._direct.run():
             return None
-        value = 0.0
-        if self.reads_metric and metric is not None:
-            value = metric.item() if isinstance(metric, Tensor) else metric
-            value = float(value)
-        for replica in self._replicas:
-            if replica.direct is not None:
-                if replica.buffer.lrs.data_ptr() != replica.address:  # share_memory_() on an LR moves them all
-                    replica.place(replica.program, replica.state)
-                replica.direct.step(event, value)
-            else:
-                self._call_one(replica, metric, event, found_inf)
+        self._call(metric, event, found_inf)
+        self._prepare_direct()
         return None
+
+    def _prepare_direct(self) -> None:
+        """Have the next steps go without the operator, if that can be."""
+        if all(replica.buffer.on_host for replica in self._replicas):
+            limit = float("inf") if self._epoch_limit is None else self._epoch_limit
+            self._direct = _C.DirectStep(self._watch, self._replicas, self.reads_metric, bool(self._below), limit)
 
     def _call(self, metric: Any, event: int, found_inf: Tensor | None) -> None:
         for replica in self._replicas:
@@ -249,6 +244,7 @@ class TensorEngine:
         if self._momentum is not None and not self._momentum.step(scheduler, int(event), float(epoch)):
             return False
         if event is Event.INITIAL:
+            self._direct = None
             self.order_unchecked = "_step_count" in self._counters  # warm restarts do not ask for an order
         for replica in self._replicas:
             buffer = replica.buffer
@@ -287,6 +283,7 @@ class TensorEngine:
         if packed is None:
             return False
         if name == "_step_count":
+            self._direct = None
             self.order_unchecked = value == 1
         elif name == "last_epoch":
             self._epoch = value
@@ -339,6 +336,7 @@ class TensorEngine:
             if not self._fit_momentum(scheduler):
                 return  # the next step leaves the scheduler to torch's code
             self._epoch_limit = scheduler._epoch_limit()
+            self._direct = None
             self._watch.mark_attributes(scheduler)
 
     def newest_lrs(self) -> list[Tensor]:
@@ -393,6 +391,7 @@ class TensorEngine:
                 own = engine._replicas[place]
                 end, state_end = at + len(own.program), state_at + len(own.state)
                 own.place(replica.program[at:end], replica.state[state_at:state_end])
+                engine._direct = None
                 at, state_at = end, state_end
         for engine in self._below:
             engine._place_below()
@@ -400,6 +399,7 @@ class TensorEngine:
     def leave(self) -> None:
         self._watch.leave()
         self._watch = _C.Watch(self._schedule)
+        self._direct = None
 
     def _write_in_place(self, nodes: list[Tensor] | None) -> bool:
         """Write new nodes over the old ones; False, with nothing written, if they have another size."""
@@ -490,6 +490,7 @@ class TensorEngine:
         return True
 
     def _mark(self, scheduler: Any) -> None:
+        self._direct = None
         self._watch.mark_attributes(scheduler)
         self._watch.mark_groups(scheduler.optimizer.param_groups)
         self._watch.mark_children(list(scheduler._children()), [engine._watch for engine in self._below])

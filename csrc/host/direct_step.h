@@ -1,41 +1,153 @@
 // A step over tensors in host memory without the operator around it: calling an operator costs more than the
-// step. The caller keeps the tensors alive and calls the operator where somebody watches operators.
+// step. So does Python, so what has to be looked at before each step is looked at here.
 #pragma once
+
+#include <vector>
 
 #include "../schedule/step_on_host.h"
 #include "python.h"
+#include "watch.h"
 
 namespace fastsched::host {
 
 class DirectStep {
  public:
-  // Addresses and lengths in elements; float64 but for `lrs`, which may be float32.
-  DirectStep(std::uintptr_t program, std::int64_t program_size, std::uintptr_t state, std::int64_t state_size,
-             std::uintptr_t masters, std::uintptr_t lrs, std::int64_t groups, bool float32)
-      : buffers_{reinterpret_cast<const double*>(program),
-                 reinterpret_cast<double*>(state),
-                 reinterpret_cast<double*>(masters),
-                 program_size,
-                 state_size,
-                 groups},
-        lrs_(reinterpret_cast<void*>(lrs)),
-        float32_(float32) {
-    if (!well_formed(buffers_)) throw pybind11::value_error("program and state do not describe a schedule");
-  }
-
-  void step(Event event, double value) const {
-    const Moment moment = Moment::make(event, value);
-    if (float32_) {
-      step_on_host(buffers_, static_cast<float*>(lrs_), moment);
-    } else {
-      step_on_host(buffers_, static_cast<double*>(lrs_), moment);
+  // `replicas` are those of a TensorEngine (fastsched/tensor_engine.py), all on the host. `composite`:
+  // whether a step may go without a metric. From the epoch `limit` on there are no steps.
+  DirectStep(pybind11::object watch, const pybind11::list& replicas, bool reads_metric, bool composite,
+             double limit)
+      : watch_(std::move(watch)), reads_metric_(reads_metric), composite_(composite), limit_(limit) {
+    for (const pybind11::handle replica : replicas) {
+      const pybind11::object buffer = replica.attr("buffer");
+      const pybind11::object lrs = buffer.attr("lrs");
+      const pybind11::object program = replica.attr("program");
+      const pybind11::object state = replica.attr("state");
+      Part part = {
+          {static_cast<const double*>(address(program)), static_cast<double*>(address(state)),
+           static_cast<double*>(address(buffer.attr("masters"))), size(program), size(state), size(lrs)},
+          address(lrs),
+          lrs.attr("element_size")().cast<int>() == sizeof(float),
+          lrs.attr("data_ptr"),
+          buffer,
+          {program, state, lrs, buffer.attr("masters")}};
+      if (!well_formed(part.buffers)) {
+        throw pybind11::value_error("program and state do not describe a schedule");
+      }
+      parts_.push_back(std::move(part));
     }
   }
 
+  // Functions of torch's: how many dispatch modes there are, whether a profiler runs, what number a tensor
+  // holds; and the types of tensors that this last one is for.
+  static void use(pybind11::object modes, pybind11::object profiling, pybind11::object item,
+                  const pybind11::list& tensor_types) {
+    modes_ = modes.release().ptr();  // for as long as the process lives
+    profiling_ = profiling.release().ptr();
+    item_ = item.release().ptr();
+    for (const pybind11::handle type : tensor_types) tensor_types_.push_back(type.inc_ref().ptr());
+  }
+
+  // False, with nothing changed, where more is to be done than this.
+  bool step(PyObject* scheduler, PyObject* metric) {
+    if (watched()) return false;  // reading the metric is an operator, too
+    double value = 0.0;
+    Event event = Event::step;
+    if (reads_metric_ && !(metric == Py_None ? without_metric(event) : read(metric, value))) return false;
+    if (!live() || unwrap<Watch>(watch_.ptr()).changed(scheduler)) return false;
+    return parts_[0].buffers.state[0] < limit_ && advance(Moment::make(event, value));
+  }
+
+  // The same without a look at the scheduler and its groups.
+  bool run() { return !watched() && advance(Moment::make(Event::step, 0.0)); }
+
  private:
-  Buffers buffers_;
-  void* lrs_;
-  bool float32_;
+  struct Part {
+    Buffers buffers;
+    void* lrs;
+    bool float32;
+    pybind11::object lrs_address;  // the bound method data_ptr
+    pybind11::object lr_buffer;
+    std::vector<pybind11::object> kept_alive;
+  };
+
+  bool advance(const Moment& moment) const {
+    if (!in_place()) return false;
+    for (const Part& part : parts_) {
+      if (part.float32) {
+        step_on_host(part.buffers, static_cast<float*>(part.lrs), moment);
+      } else {
+        step_on_host(part.buffers, static_cast<double*>(part.lrs), moment);
+      }
+    }
+    return true;
+  }
+  static void* address(const pybind11::object& tensor) {
+    return reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<std::uintptr_t>());
+  }
+  static std::int64_t size(const pybind11::object& tensor) {
+    return tensor.attr("numel")().cast<std::int64_t>();
+  }
+
+  bool without_metric(Event& event) const {
+    event = Event::unmeasured;
+    return composite_;
+  }
+
+  // A float, or a tensor of torch's own with one real number in it. All else takes longer.
+  static bool read(PyObject* metric, double& value) {
+    if (PyFloat_CheckExact(metric)) {
+      value = PyFloat_AS_DOUBLE(metric);
+      return true;
+    }
+    for (PyObject* type : tensor_types_) {
+      if (reinterpret_cast<PyObject*>(Py_TYPE(metric)) != type) continue;
+      const Ref number(PyObject_CallOneArg(item_, metric));
+      value = number ? PyFloat_AsDouble(number.get()) : -1.0;
+      if (!PyErr_Occurred()) return true;
+      PyErr_Clear();
+    }
+    return false;
+  }
+
+  // Whether the buffers are still those of the optimizer.
+  bool live() const {
+    static PyObject* const live_name = intern("live");
+    for (const Part& part : parts_) {
+      const Ref answer(PyObject_GetAttr(part.lr_buffer.ptr(), live_name));
+      if (!answer) throw pybind11::error_already_set();
+      if (answer.get() != Py_True) return false;
+    }
+    return true;
+  }
+
+  // Whether the learning rates are where they were: share_memory_() on one of them moves them all.
+  bool in_place() const {
+    for (const Part& part : parts_) {
+      const Ref now(PyObject_CallNoArgs(part.lrs_address.ptr()));
+      if (!now) throw pybind11::error_already_set();
+      if (PyLong_AsVoidPtr(now.get()) != part.lrs) return false;
+    }
+    return true;
+  }
+
+  // Whether somebody looks which operators run: a dispatch mode (tracing, fake tensors), a profiler.
+  static bool watched() {
+    const Ref modes(PyObject_CallNoArgs(modes_));
+    const Ref profiling(modes ? PyObject_CallNoArgs(profiling_) : nullptr);
+    if (!profiling) throw pybind11::error_already_set();
+    return profiling.get() != Py_False || PyObject_IsTrue(modes.get()) != 0;
+  }
+
+  static inline PyObject* modes_ = nullptr;
+  static inline PyObject* profiling_ = nullptr;
+  static inline PyObject* item_ = nullptr;
+  static inline std::vector<PyObject*> tensor_types_;
+
+  pybind11::object watch_;
+  bool reads_metric_;
+  bool composite_;
+  double limit_;
+  std::vector<Part> parts_;
 };
 
 }  // namespace fastsched::host

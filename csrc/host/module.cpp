@@ -60,19 +60,17 @@ PyObject* composition_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
       [] { return PyFloat_FromDouble(0.0); });
 }
 
-// (event, value)
 PyObject* direct_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  if (count != 2 || !PyLong_Check(args[0]) || !PyFloat_Check(args[1])) {
-    PyErr_SetString(PyExc_TypeError, "step() takes an event, an int, and a value, a float");
+  if (count != 2) {
+    PyErr_Format(PyExc_TypeError, "step() takes a scheduler and a metric, got %zd arguments", count);
     return nullptr;
   }
-  const long event = PyLong_AsLong(args[0]);
-  if (event < 0 || event >= kEvents) {
-    PyErr_Format(PyExc_ValueError, "event must be in 0..%d, got %ld", kEvents - 1, event);
+  try {
+    return PyBool_FromLong(unwrap<DirectStep>(self).step(args[0], args[1]));
+  } catch (py::error_already_set& error) {
+    error.restore();
     return nullptr;
   }
-  unwrap<DirectStep>(self).step(static_cast<Event>(event), PyFloat_AS_DOUBLE(args[1]));
-  Py_RETURN_NONE;
 }
 
 // The methods called at every step bypass pybind11's dispatcher, which costs as much as the step itself.
@@ -83,8 +81,9 @@ PyMethodDef step_method = {
 PyMethodDef composition_step_method = {
     "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(composition_step)), METH_FASTCALL,
     "step(scheduler, metric): None; 0.0 if the engine declines"};
-PyMethodDef direct_step_method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(direct_step)),
-                                  METH_FASTCALL, "step(event, value): one step; an Event and its value"};
+PyMethodDef direct_step_method = {
+    "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(direct_step)), METH_FASTCALL,
+    "step(scheduler, metric): False, with nothing changed, if there is more to do"};
 PyMethodDef changed_method = {"changed", watch_changed, METH_O,
                               "changed(scheduler): whether the buffers no longer fit the scheduler"};
 
@@ -267,10 +266,12 @@ PYBIND11_MODULE(_C, module) {
   add_method(watch, changed_method);
 
   py::class_<DirectStep> direct(module, "DirectStep");
-  direct.def(py::init<std::uintptr_t, std::int64_t, std::uintptr_t, std::int64_t, std::uintptr_t,
-                      std::uintptr_t, std::int64_t, bool>(),
-             py::arg("program"), py::arg("program_size"), py::arg("state"), py::arg("state_size"),
-             py::arg("masters"), py::arg("lrs"), py::arg("groups"), py::arg("float32"));
+  direct
+      .def(py::init<py::object, const py::list&, bool, bool, double>(), py::arg("watch"), py::arg("replicas"),
+           py::arg("reads_metric"), py::arg("composite"), py::arg("limit"))
+      .def("run", &DirectStep::run)
+      .def_static("use", &DirectStep::use, py::arg("modes"), py::arg("profiling"), py::arg("item"),
+                  py::arg("tensor_types"));
   add_method(direct, direct_step_method);
 
   py::class_<HostMomentum>(module, "HostMomentum")
