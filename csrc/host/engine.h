@@ -171,7 +171,7 @@ class HostEngine {
     groups_.use(keys);
   }
 
-  // All new values are computed before the first is written, so that an unreadable parameter changes nothing.
+  // Whatever could make it decline is looked at before the first write, so that then nothing is changed.
   Outcome update_groups(const Update& update, PyObject* dict, PyObject* groups) {
     const std::size_t count = groups_.groups();
     const Number* lrs = groups_.values(lr_name());
@@ -181,27 +181,22 @@ class HostEngine {
     }
     const Law law = update.kind();
     const bool always_float = law == Law::cycle || law == Law::anneal_cosine || law == Law::anneal_linear;
-    if (law != Law::reduce && !always_float && own_.has_integers()) return Outcome::declined;
+    const bool reduces = law == Law::reduce;
+    if (!reduces && !always_float && (own_.has_integers() || groups_.has_integers())) {
+      return Outcome::declined;  // Python's int arithmetic may give an int
+    }
     Own own = own_.of(count, nullptr);
-    new_lrs_.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
+      if (!momentum_.write(groups, i)) return Outcome::failed;
       own.index = static_cast<std::int64_t>(i);
       const Applied applied = apply(update, lrs[i].value, own);
-      bool take_own = false;
-      if (law == Law::reduce) {
-        // As Python's max() does: where the bound wins, it is the user's own object that becomes the LR.
-        take_own = PyLong_CheckExact(own_.object(i)) && own.at(0) > lrs[i].value * update.a;
-      } else if (!always_float && lrs[i].integer) {
-        return Outcome::declined;  // Python's int arithmetic may give an int
-      }
-      new_lrs_[i] = {applied.lr, applied.written, take_own};
-    }
-    if (!momentum_.write(groups)) return Outcome::failed;
-    for (std::size_t i = 0; i < count; ++i) {
-      const NewLR& entry = new_lrs_[i];
-      if (!entry.write) continue;
-      Ref lr = entry.take_own ? Ref::borrow(own_.object(i)) : Ref(PyFloat_FromDouble(entry.value));
-      if (!lr || !groups_.write(groups, i, 0, lr.get())) return Outcome::failed;
+      if (!applied.written) continue;
+      // As Python's max() does: where the bound wins, it is the user's own object that becomes the LR.
+      const bool take_own =
+          reduces && own.at(0) > lrs[i].value * update.a && PyLong_CheckExact(own_.object(i));
+      Ref lr = take_own ? Ref::borrow(own_.object(i)) : Ref(PyFloat_FromDouble(applied.lr));
+      if (!lr || !groups_.write(groups, i, lr.get(), {applied.lr, take_own})) return Outcome::failed;
+      momentum_.note(groups, i);
     }
     return Outcome::stepped;
   }
@@ -261,8 +256,9 @@ class HostEngine {
     if (PyErr_Occurred()) return Outcome::failed;
     if (!values && still_engine && now && length(now.get()) == count && groups_.refresh(now.get())) {
       for (std::size_t i = 0; i < count; ++i) {
-        const Ref lr(PyFloat_FromDouble(product(operands[i], factors[i])));
-        if (!lr || !groups_.write(now.get(), i, 0, lr.get())) return Outcome::failed;
+        const double value = product(operands[i], factors[i]);
+        const Ref lr(PyFloat_FromDouble(value));
+        if (!lr || !groups_.write(now.get(), i, lr.get(), {value, false})) return Outcome::failed;
       }
       groups_.copy_changed(last_lr_);
       remove(dict, last_lr_name());  // somebody looked at __dict__ meanwhile
@@ -321,12 +317,6 @@ class HostEngine {
     return list;
   }
 
-  struct NewLR {
-    double value;
-    bool write;
-    bool take_own;
-  };
-
   const Kind kind_;
   const Description& about_;
   pybind11::type tensor_;
@@ -345,7 +335,6 @@ class HostEngine {
   std::vector<double> factors_;
   Ref values_;
   std::vector<Number> last_lr_;
-  std::vector<NewLR> new_lrs_;
 };
 
 }  // namespace fastsched::host

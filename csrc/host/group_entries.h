@@ -58,13 +58,14 @@ class GroupEntries {
     return true;
   }
 
-  // Writes an entry that refresh() has read.
-  bool write(PyObject* groups, std::size_t i, std::size_t k, PyObject* value) {
+  // Writes the first entry, which refresh() has read; `number` is what `value` holds.
+  bool write(PyObject* groups, std::size_t i, PyObject* value, const Number& number) {
     PyObject* group = item(groups, i);
-    if (PyDict_SetItem(group, keys_[k], value) != 0) return false;
+    if (PyDict_SetItem(group, keys_[0], value) != 0) return false;
     versions_[i] = version(group);
     changed_ = true;
-    return Number::read(value, values_[k * versions_.size() + i]);
+    values_[i] = number;
+    return true;
   }
 
   // The values of one key in all groups.
@@ -75,6 +76,13 @@ class GroupEntries {
     return nullptr;
   }
   std::size_t groups() const { return versions_.size(); }
+
+  // Whether an int is among the first key's values.
+  bool has_integers() const {
+    bool any = false;
+    for (std::size_t i = 0; i < groups(); ++i) any |= values_[i].integer;
+    return any;
+  }
 
   // Brings a copy of the first key's values up to date; `copy` must be the same vector every time.
   void copy_changed(std::vector<Number>& copy) {
@@ -91,6 +99,40 @@ class GroupEntries {
   bool changed_ = true;
 };
 
+// The numbers in a list, read again only where it holds other objects than before.
+class NumberList {
+ public:
+  // False if they are no plain numbers.
+  bool read(PyObject* list, double* out) {
+    const std::size_t count = length(list);
+    PyObject* const* now = PySequence_Fast_ITEMS(list);
+    if (objects_.size() != count || memcmp(now, objects_.data(), count * sizeof(PyObject*)) != 0) {
+      objects_.clear();
+      kept_.clear();
+      numbers_.resize(count);
+      has_integers_ = false;
+      for (std::size_t i = 0; i < count; ++i) {
+        if (!read_number(now[i], numbers_[i])) {
+          objects_.clear();
+          return false;
+        }
+        has_integers_ |= !PyFloat_CheckExact(now[i]);
+        kept_.push_back(Ref::borrow(now[i]));
+        objects_.push_back(now[i]);
+      }
+    }
+    memcpy(out, numbers_.data(), count * sizeof(double));
+    return true;
+  }
+  bool has_integers() const { return has_integers_; }
+
+ private:
+  std::vector<PyObject*> objects_;
+  std::vector<Ref> kept_;  // so that an object that comes to be later cannot have the address of one of these
+  std::vector<double> numbers_;
+  bool has_integers_ = false;
+};
+
 // The own parameters of all groups as numbers, gathered from the scheduler's lists and the groups' entries.
 class OwnValues {
  public:
@@ -104,11 +146,9 @@ class OwnValues {
       case OwnParam::in_list: {
         list_ = PyDict_GetItemWithError(scheduler_dict, owns[k].name);
         if (list_ == nullptr || !PyList_CheckExact(list_) || length(list_) != count) return false;
-        for (std::size_t i = 0; i < count; ++i) {
-          PyObject* number = item(list_, i);
-          if (!read_number(number, out[i])) return false;
-          has_integers_ |= !PyFloat_CheckExact(number);
-        }
+        lists_.resize(owns.size());
+        if (!lists_[k].read(list_, out)) return false;
+        has_integers_ |= lists_[k].has_integers();
         break;
       }
       case OwnParam::in_group: {
@@ -142,6 +182,7 @@ class OwnValues {
 
  private:
   std::vector<double> numbers_;
+  std::vector<NumberList> lists_;
   PyObject* list_ = nullptr;  // borrowed, for the time of a step
   bool has_integers_ = false;
 };

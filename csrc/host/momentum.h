@@ -24,6 +24,7 @@ class Momentum {
     if (cycles != Py_True || (beta1 != Py_True && beta1 != Py_False)) return false;
     cycles_ = true;
     use_beta1_ = beta1 == Py_True;
+    checked_.clear();
     return true;
   }
 
@@ -43,34 +44,44 @@ class Momentum {
     if (!own_.read_for(update, *owns_, scheduler_dict, entries)) return false;
     const std::size_t count = entries.groups();
     new_.resize(count);
+    checked_.resize(count, kUnknownVersion);
     Own own = own_.of(count, nullptr);
     for (std::size_t i = 0; i < count; ++i) {
-      PyObject* now = current(item(groups, i));
-      if (now == nullptr ? use_beta1_ : !is_number(now)) return false;
+      PyObject* group = item(groups, i);
+      if (!unchanged(group, checked_[i])) {
+        PyObject* now = current(group);
+        if (now == nullptr ? use_beta1_ : !is_number(now)) return false;
+      }
       own.index = static_cast<std::int64_t>(i);
       new_[i] = apply(update, 0.0, own).lr;
     }
     return true;
   }
 
-  // False on a Python error.
-  bool write(PyObject* groups) const {
+  // Writes one group's. False on a Python error.
+  bool write(PyObject* groups, std::size_t i) const {
     if (!cycles_) return true;
-    for (std::size_t i = 0; i < new_.size(); ++i) {
-      PyObject* group = item(groups, i);
-      Ref value(PyFloat_FromDouble(new_[i]));
-      if (!value) return false;
-      if (use_beta1_) {
-        PyObject* betas = PyDict_GetItemWithError(group, betas_name());
-        Ref rest(PySequence_GetSlice(betas, 1, PySequence_Size(betas)));
-        Ref first(rest ? PyTuple_Pack(1, value.get()) : nullptr);
-        Ref rest_tuple(first ? PySequence_Tuple(rest.get()) : nullptr);
-        value = Ref(rest_tuple ? PySequence_Concat(first.get(), rest_tuple.get()) : nullptr);
-        if (!value) return false;
+    PyObject* group = item(groups, i);
+    Ref value(PyFloat_FromDouble(new_[i]));
+    if (!value) return false;
+    if (use_beta1_) {
+      PyObject* betas = PyDict_GetItemWithError(group, betas_name());
+      if (PyTuple_CheckExact(betas) && PyTuple_GET_SIZE(betas) == 2) {
+        value = Ref(PyTuple_Pack(2, value.get(), PyTuple_GET_ITEM(betas, 1)));
+        return value && PyDict_SetItem(group, betas_name(), value.get()) == 0;
       }
-      if (PyDict_SetItem(group, use_beta1_ ? betas_name() : momentum_name(), value.get()) != 0) return false;
+      Ref rest(PySequence_GetSlice(betas, 1, PySequence_Size(betas)));
+      Ref first(rest ? PyTuple_Pack(1, value.get()) : nullptr);
+      Ref rest_tuple(first ? PySequence_Tuple(rest.get()) : nullptr);
+      value = Ref(rest_tuple ? PySequence_Concat(first.get(), rest_tuple.get()) : nullptr);
+      if (!value) return false;
     }
-    return true;
+    return PyDict_SetItem(group, use_beta1_ ? betas_name() : momentum_name(), value.get()) == 0;
+  }
+
+  // Nothing but this step has written to the group since compute() looked at it.
+  void note(PyObject* groups, std::size_t i) {
+    if (cycles_) checked_[i] = version(item(groups, i));
   }
 
  private:
@@ -98,6 +109,7 @@ class Momentum {
   bool use_beta1_ = false;
   OwnValues own_;
   std::vector<double> new_;
+  std::vector<DictVersion> checked_;  // the groups that hold a number as momentum, by their version
 };
 
 // Cycles the momentum of an optimizer whose learning rates are tensors: its counters run along on the host.
@@ -126,7 +138,10 @@ class HostMomentum {
     if (update.kind() == Law::idle || !momentum_.compute(update, dict.get(), groups.get(), entries_))
       return false;
     counters_ = next;
-    if (!momentum_.write(groups.get())) throw pybind11::error_already_set();
+    for (std::size_t i = 0; i < entries_.groups(); ++i) {
+      if (!momentum_.write(groups.get(), i)) throw pybind11::error_already_set();
+      momentum_.note(groups.get(), i);
+    }
     return true;
   }
 
