@@ -18,6 +18,7 @@ if _find_spec(f"{__name__}._C") is None:
     )
 
 from . import lr_scheduler
+from .early_stopping import EarlyStopping
 from .lr_scheduler import (
     SWALR,
     ChainedScheduler,
@@ -48,6 +49,7 @@ __all__ = [
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
     "CyclicLR",
+    "EarlyStopping",
     "ExponentialLR",
     "LRScheduler",
     "LambdaLR",

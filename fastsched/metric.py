@@ -83,6 +83,13 @@ def operand(metric: Tensor | float, buffer: LRBuffer) -> tuple[Tensor | None, fl
     return metric.to(buffer.device, non_blocking=True), 0.0  # itself, if it is there already
 
 
+def traced(metric: Tensor | float, device: torch.device) -> Tensor:
+    """The metric for a step that is being compiled: as a tensor, because a number would be a constant of the graph."""
+    if isinstance(metric, Tensor):
+        return metric.detach()
+    return torch.zeros((), dtype=torch.float64, device=device) + metric
+
+
 def refuse_frozen(buffer: LRBuffer) -> None:
     """Raise RuntimeError inside CUDA graph capture, where a number from the host would stay the same forever."""
     if not buffer.on_host and torch.cuda.is_current_stream_capturing():

@@ -11,74 +11,10 @@ from torch.compiler import is_dynamo_compiling
 from . import _C, lr_buffer, ops
 from .capture import refuse_capture
 from .lr_buffer import LRBuffer
-from .metric import as_plain, operand, refuse_frozen
+from .metric import as_plain, traced
 from .momentum import HostMomentum, TensorMomentum, cycle_momentum
 from .program import LAST_LR, Below, Event, own_dict, own_values, pack, upload
-
-
-class Replica:
-    """One schedule over the groups of one :class:`LRBuffer`, laid out as ``csrc/schedule/layout.h`` says."""
-
-    __slots__ = ("buffer", "mirror", "program", "reflection", "state")
-
-    def __init__(self, buffer: LRBuffer, program: Tensor, state: Tensor):
-        self.buffer = buffer
-        self.mirror: Tensor | None = None
-        self.reflection: list[float] = []
-        self.place(program, state)
-
-    def reflect_as(self, other: Replica) -> None:
-        """Keep another's mirror, whose address is in the state that was kept."""
-        self.mirror = other.mirror
-        self.reflection = other.reflection
-
-    def place(self, program: Tensor, state: Tensor) -> None:
-        """Go on in these tensors: slices of a larger program and state, for a part of a composition."""
-        self.program = program
-        self.state = state
-        buffer = self.buffer
-        for tensor in (program, state, buffer.masters, buffer.lrs):
-            # What torch._dynamo.mark_static_address does, without importing dynamo: CUDA-graph trees may then have
-            # these changed in place.
-            tensor._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]
-
-    @property
-    def counters(self) -> Tensor:
-        return self.state[: _C.NODE_COUNTERS]
-
-    def peek(self) -> list[float]:
-        """The counters and then the learning rates that the steps have left on the host so far.
-
-        The first call waits for the device, and has steps leave them from then on.
-        """
-        groups = len(self.buffer.indices)
-        if self.mirror is None:
-            refuse_capture("call peek() once before capturing")
-            pinned = not self.buffer.on_host
-            mirror = torch.zeros(_C.mirror_size(groups), dtype=torch.float64, device="cpu", pin_memory=pinned)
-            mirror[1:-1] = torch.cat([self.counters, self.buffer.masters]).cpu()
-            address = mirror.data_ptr()
-            bits = torch.tensor([address, ~address, 0], dtype=torch.int64, device="cpu").view(torch.float64)
-            self.state[_C.MIRROR_OFFSET : _C.MIRROR_OFFSET + 3].copy_(bits)
-            self.mirror = mirror
-            self.reflection = mirror[1:-1].tolist()
-            self.buffer.mirrors.append(mirror)
-        for _ in range(_ATTEMPTS):
-            done = self.mirror[-1].item()
-            numbers = self.mirror.tolist()
-            if self.mirror[0].item() == done:  # no step has begun to write since that one was done
-                self.reflection = numbers[1:-1]
-                break
-        return self.reflection
-
-    @property
-    def last_lr(self) -> Tensor:
-        """Float64 learning rates as a leaf last left them, a view of shape ``(groups,)``."""
-        return self.state[_C.NODE_STATE_SIZE :]
-
-
-_ATTEMPTS = 8  # at reading what a step may be writing at that moment; then what was read before will do
-
+from .replica import Replica
 
 _C.DirectStep.use(
     modes=torch._C._len_torch_dispatch_stack,
@@ -183,10 +119,8 @@ class TensorEngine:
             # What the host would have to look at stays as it was traced; only tensors may change.
             if self._momentum is not None:
                 self._momentum.step_compiled(self._replicas[0].state, event, 0.0, found_inf)
-            if isinstance(metric, Tensor):
-                metric = metric.detach()
-            elif metric is not None:  # a number for an operator is a constant of the graph; added to a tensor it is not
-                metric = torch.zeros((), dtype=torch.float64, device=self._replicas[0].buffer.device) + metric
+            if metric is not None:
+                metric = traced(metric, self._replicas[0].buffer.device)
             self._call(metric, event, found_inf)
             return None
         if found_inf is not None and (self._replicas[0].buffer.on_host or isinstance(self._momentum, HostMomentum)):
@@ -217,19 +151,7 @@ class TensorEngine:
 
     def _call(self, metric: Any, event: int, found_inf: Tensor | None) -> None:
         for replica in self._replicas:
-            self._call_one(replica, metric, event, found_inf)
-
-    def _call_one(self, replica: Replica, metric: Any, event: int, found_inf: Tensor | None) -> None:
-        buffer = replica.buffer
-        tensor, value = operand(metric, buffer) if self.reads_metric and metric is not None else (None, 0.0)
-        call = ops.step_ if torch.compiler.is_compiling() else ops.call_step_
-        arguments = (replica.program, replica.state, buffer.masters, buffer.lrs, tensor, value, event)
-        if found_inf is None:
-            call(*arguments)
-        else:
-            if found_inf.is_cpu:
-                refuse_frozen(buffer)
-            call(*arguments, found_inf.to(buffer.device, non_blocking=True))
+            replica.call(metric if self.reads_metric else None, event, found_inf)
 
     def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
         """Do what is no ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""

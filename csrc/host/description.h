@@ -148,6 +148,21 @@ inline const Description& description(Kind kind) {
                  {in_group("swa_lr")}, true),
         with_table(composite("SequentialLR", {last_epoch}), TableType::milestones, "_milestones"),
         composite("ChainedScheduler", {}),
+        {"EarlyStopping",
+         {choice("mode", {"min", "max"}), choice("threshold_mode", {"rel", "abs"}), number("threshold"),
+          number("patience"), number("baseline"), number("start_after"), number("stop_on_nan")},
+         {last_epoch,
+          number("best"),
+          {intern("num_bad_epochs"), Type::integer},
+          {intern("stopped_epoch"), Type::integer},
+          {intern("improved"), Type::integer}},
+         {},
+         TableType::none,
+         nullptr,
+         true,
+         -1,
+         false,
+         {}},
     };
   }();
   return all[static_cast<std::size_t>(kind)];

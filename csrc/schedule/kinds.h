@@ -5,6 +5,7 @@
 #include "composite.h"
 #include "cycle.h"
 #include "decay.h"
+#include "early_stopping.h"
 #include "layout.h"
 #include "plateau.h"
 
@@ -36,6 +37,7 @@ FASTSCHED_HD auto dispatch(Kind kind, Visit visit) {
     case Kind::cyclic: return visit(Schedule<Cyclic, EpochState>{});
     case Kind::one_cycle: return visit(Schedule<OneCycle, EpochState>{});
     case Kind::swa: return visit(Schedule<Averaging, EpochState>{});
+    case Kind::early_stopping: return visit(Schedule<EarlyStopping, EarlyStoppingState>{});
     case Kind::sequential:
     case Kind::chained: return visit(Schedule<Composite, SequenceState>{});
   }

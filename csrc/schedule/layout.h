@@ -34,8 +34,9 @@ enum class Kind : int {
   swa,
   sequential,
   chained,
+  early_stopping,  // has no learning rates: it is a program over no groups
 };
-inline constexpr int kKinds = 16;
+inline constexpr int kKinds = 17;
 
 FASTSCHED_HD constexpr bool is_composite(Kind kind) {
   return kind == Kind::sequential || kind == Kind::chained;
@@ -44,6 +45,7 @@ FASTSCHED_HD constexpr bool is_composite(Kind kind) {
 // How many parameters each group has of its own.
 FASTSCHED_HD constexpr int own_params(Kind kind) {
   if (kind == Kind::lambda || kind == Kind::multiplicative || kind == Kind::cyclic) return 2;
+  if (kind == Kind::early_stopping) return 0;
   return kind == Kind::one_cycle ? 3 : 1;
 }
 

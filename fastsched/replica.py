@@ -1,0 +1,94 @@
+"""A schedule in tensors: what the operator steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import _C, ops
+from .capture import refuse_capture
+from .lr_buffer import LRBuffer
+from .metric import operand, refuse_frozen
+
+
+class Replica:
+    """One schedule over the groups of one :class:`LRBuffer`, laid out as ``csrc/schedule/layout.h`` says."""
+
+    __slots__ = ("buffer", "mirror", "program", "reflection", "state")
+
+    def __init__(self, buffer: LRBuffer, program: Tensor, state: Tensor):
+        self.buffer = buffer
+        self.mirror: Tensor | None = None
+        self.reflection: list[float] = []
+        self.place(program, state)
+
+    def reflect_as(self, other: Replica) -> None:
+        """Keep another's mirror, whose address is in the state that was kept."""
+        self.mirror = other.mirror
+        self.reflection = other.reflection
+
+    def place(self, program: Tensor, state: Tensor) -> None:
+        """Go on in these tensors: slices of a larger program and state, for a part of a composition."""
+        self.program = program
+        self.state = state
+        buffer = self.buffer
+        for tensor in (program, state, buffer.masters, buffer.lrs):
+            # What torch._dynamo.mark_static_address does, without importing dynamo: CUDA-graph trees may then have
+            # these changed in place.
+            tensor._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]
+
+    @property
+    def counters(self) -> Tensor:
+        """The schedule's counters, a view of shape ``(NODE_COUNTERS,)``."""
+        return self.state[: _C.NODE_COUNTERS]
+
+    def call(self, metric: Tensor | float | None, event: int = 0, found_inf: Tensor | None = None) -> None:
+        """Call the operator for one step, without reading a device."""
+        buffer = self.buffer
+        tensor, value = operand(metric, buffer) if metric is not None else (None, 0.0)
+        step = ops.step_ if torch.compiler.is_compiling() else ops.call_step_
+        arguments = (self.program, self.state, buffer.masters, buffer.lrs, tensor, value, event)
+        if found_inf is None:
+            step(*arguments)
+        else:
+            if found_inf.is_cpu:
+                refuse_frozen(buffer)
+            step(*arguments, found_inf.to(buffer.device, non_blocking=True))
+
+    def reflect(self, numbers: Tensor) -> Tensor:
+        """Have steps leave their results in host memory from now on, where these are until then."""
+        refuse_capture("call peek() once before capturing")
+        size = _C.mirror_size(len(self.buffer.indices))
+        mirror = torch.zeros(size, dtype=torch.float64, device="cpu", pin_memory=not self.buffer.on_host)
+        mirror[1:-1] = numbers
+        address = mirror.data_ptr()
+        bits = torch.tensor([address, ~address, 0], dtype=torch.int64, device="cpu").view(torch.float64)
+        self.state[_C.MIRROR_OFFSET : _C.MIRROR_OFFSET + 3].copy_(bits, non_blocking=True)
+        self.mirror = mirror
+        self.reflection = mirror[1:-1].tolist()
+        self.buffer.mirrors.append(mirror)
+        return mirror
+
+    def peek(self) -> list[float]:
+        """The counters and then the learning rates that the steps have left on the host so far.
+
+        The first call waits for the device, unless :meth:`reflect` was called before.
+        """
+        mirror = self.mirror
+        if mirror is None:
+            mirror = self.reflect(torch.cat([self.counters, self.buffer.masters]).cpu())
+        for _ in range(_ATTEMPTS):
+            done = mirror[-1].item()
+            numbers = mirror.tolist()
+            if mirror[0].item() == done:  # no step has begun to write since that one was done
+                self.reflection = numbers[1:-1]
+                break
+        return self.reflection
+
+    @property
+    def last_lr(self) -> Tensor:
+        """Float64 learning rates as a leaf last left them, a view of shape ``(groups,)``."""
+        return self.state[_C.NODE_STATE_SIZE :]
+
+
+_ATTEMPTS = 8  # at reading what a step may be writing at that moment; then what was read before will do

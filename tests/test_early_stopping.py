@@ -1,0 +1,311 @@
+"""EarlyStopping against a plain Python account of its rule, and against torch's plateau where the two agree."""
+
+import copy
+import io
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torch._dynamo.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
+
+import fastsched
+
+from .conftest import capture, sgd
+from .test_capture import NoSyncs
+
+
+class Reference:
+    """The rule, on the host, in the words of the docstring."""
+
+    def __init__(self, settings):
+        self.settings = {"patience": 10, "baseline": None, "start_after": 0, "stop_on_nan": True} | settings
+        # torch decides what is better.
+        self.judge = TorchPlateau(sgd([0.1]), settings.get("mode", "min"))
+        self.judge.threshold = settings.get("threshold", 1e-4)
+        self.judge.threshold_mode = settings.get("threshold_mode", "rel")
+        self.best = math.inf if self.judge.mode == "min" else -math.inf
+        self.epoch = self.bad = 0
+        self.stopped = None
+        self.improved = False
+
+    def step(self, metric):
+        self.epoch += 1
+        self.improved = False
+        if self.epoch <= self.settings["start_after"]:
+            return
+        self.improved = self.judge._is_better(metric, self.best)
+        if self.improved:
+            self.best = metric
+        baseline = self.settings["baseline"]
+        good = self.improved and (baseline is None or self.judge._is_better(metric, baseline))
+        self.bad = 0 if good else self.bad + 1
+        stops = self.bad > self.settings["patience"] or (self.settings["stop_on_nan"] and math.isnan(metric))
+        if stops and self.stopped is None:
+            self.stopped = self.epoch
+
+    def agrees_with(self, stopper):
+        assert stopper.best == self.best
+        assert stopper.num_bad_epochs == self.bad
+        assert stopper.last_epoch == self.epoch
+        assert stopper.stopped_epoch == self.stopped
+        assert stopper.should_stop == (self.stopped is not None)
+
+
+numbers = st.floats(-2, 2, allow_subnormal=False)
+metrics = st.lists(st.one_of(numbers, st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf])), max_size=25)
+like_a_plateau = {
+    "mode": st.sampled_from(["min", "max"]),
+    "patience": st.sampled_from([0, 1, 2, 5, 2.5]),
+    "threshold": st.sampled_from([0, 1e-4, 0.1, 1]),
+    "threshold_mode": st.sampled_from(["rel", "abs"]),
+}
+of_its_own = {
+    "baseline": st.one_of(st.none(), numbers),
+    "start_after": st.integers(0, 5),
+    "stop_on_nan": st.booleans(),
+}
+settings_of = st.fixed_dictionaries({}, optional=like_a_plateau | of_its_own)
+AS_METRIC = {
+    "float": float,
+    "numpy": np.float64,
+    "float64": lambda value: torch.tensor(value, dtype=torch.float64),
+    "element": lambda value: torch.tensor([[value]], dtype=torch.float64, requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("kind", AS_METRIC.values(), ids=AS_METRIC)
+@given(settings=settings_of, values=metrics)
+def test_it_follows_its_rule(kind, settings, values):
+    stopper = fastsched.EarlyStopping(**settings)
+    reference = Reference(settings)
+    for value in values:
+        stopper.step(kind(value))
+        reference.step(value)
+        reference.agrees_with(stopper)
+        assert stopper.poll() == stopper.should_stop
+
+
+@given(settings=st.fixed_dictionaries({}, optional=like_a_plateau), values=st.lists(numbers, max_size=25))
+def test_it_stops_when_a_plateau_first_reduces(settings, values):
+    stopper = fastsched.EarlyStopping(**settings)
+    plateau = fastsched.ReduceLROnPlateau(sgd([0.5]), **settings)
+    for value in values:
+        stopper.step(value)
+        plateau.step(value)
+        assert stopper.should_stop == (plateau.get_last_lr() != [0.5])
+        if stopper.should_stop:
+            break
+        assert (stopper.best, stopper.num_bad_epochs) == (plateau.best, plateau.num_bad_epochs)
+
+
+@given(settings=settings_of, values=metrics, later=metrics)
+def test_a_state_goes_on_elsewhere(settings, values, later):
+    first = fastsched.EarlyStopping(**settings)
+    for value in values:
+        first.step(value)
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    others = [fastsched.EarlyStopping("max", 3), pickle.loads(pickle.dumps(first)), copy.deepcopy(first)]
+    others[0].load_state_dict(torch.load(file, weights_only=True))
+    for value in later:
+        for stopper in (first, *others):
+            stopper.step(value)
+    for other in others:
+        assert repr(other) == repr(first)
+        assert other.state_dict() == first.state_dict()
+
+
+def test_settings_may_be_written():
+    stopper = fastsched.EarlyStopping(patience=100)
+    for value in (1.0, 2.0, 2.0):
+        stopper.step(value)
+    stopper.patience = 2
+    assert not stopper.should_stop
+    stopper.step(2.0)
+    assert stopper.should_stop
+    assert stopper.patience == 2
+
+
+BAD = {
+    "mode": ("mean", ValueError, "mode must be 'min' or 'max', got 'mean'"),
+    "patience": (-1, ValueError, "patience must be 0 or more, got -1"),
+    "threshold": ("0.1", TypeError, "threshold must be a number, got '0.1'"),
+    "threshold_mode": ("ratio", ValueError, "threshold_mode must be 'rel' or 'abs', got 'ratio'"),
+    "baseline": (math.nan, ValueError, "baseline must be a number, got nan"),
+    "start_after": (None, TypeError, "start_after must be a number, got None"),
+    "stop_on_nan": (1, TypeError, "stop_on_nan must be True or False, got 1"),
+    "model": ([], TypeError, "model must be a torch.nn.Module, got list"),
+    "device": ("meta", ValueError, "device must be a CPU or CUDA device, got meta; pass device='cpu'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_settings_are_refused(name):
+    value, error, message = BAD[name]
+    with pytest.raises(error) as caught:
+        fastsched.EarlyStopping(**{name: value})
+    assert message in str(caught.value)
+    if name in ("model", "device"):
+        return
+    stopper = fastsched.EarlyStopping()
+    before = stopper.state_dict()
+    with pytest.raises(error) as caught:
+        setattr(stopper, name, value)
+    assert message in str(caught.value)
+    assert stopper.state_dict() == before
+
+
+def test_bad_metrics_and_states_change_nothing():
+    model = torch.nn.Linear(2, 1)
+    stopper = fastsched.EarlyStopping(model=model)
+    stopper.step(1.0)
+    before = stopper.state_dict()
+
+    def unchanged():
+        state = stopper.state_dict()
+        weights = state.pop("best_weights")
+        assert state == {name: value for name, value in before.items() if name != "best_weights"}
+        assert all(torch.equal(weight, before["best_weights"][name]) for name, weight in weights.items())
+
+    for metric, error in (
+        (None, TypeError),
+        (torch.zeros(2), ValueError),
+        ("x", ValueError),
+        (torch.tensor(1j), RuntimeError),
+    ):
+        with pytest.raises(error):
+            stopper.step(metric)
+        unchanged()
+    other = fastsched.EarlyStopping(model=torch.nn.Linear(3, 1)).state_dict()
+    for state, error, message in (
+        ([], TypeError, "state_dict must be a dict, got list"),
+        ({}, KeyError, "state_dict has no 'mode'"),
+        (fastsched.EarlyStopping().state_dict(), KeyError, "state_dict has no 'best_weights'"),
+        (other, ValueError, "state_dict['best_weights'] are not of this model"),
+        ({**before, "best": "low"}, ValueError, "state_dict['best'] must be a number, got 'low'"),
+        ({**before, "patience": -3}, ValueError, "patience must be 0 or more, got -3"),
+    ):
+        with pytest.raises(error) as caught:
+            stopper.load_state_dict(state)
+        assert message in str(caught.value)
+        unchanged()
+    with pytest.raises(RuntimeError, match=r"construct EarlyStopping with model="):
+        fastsched.EarlyStopping().restore_best()
+
+
+def digits():
+    data = load_digits()
+    images = torch.tensor(data.data, dtype=torch.float32) / 16
+    labels = torch.tensor(data.target)
+    return images[:1000], labels[:1000], images[1000:], labels[1000:]
+
+
+def test_the_best_weights_of_a_real_training_come_back(device):
+    torch.manual_seed(0)
+    images, labels, unseen, answers = (part.to(device) for part in digits())
+    model = torch.nn.Sequential(
+        torch.nn.Linear(64, 64), torch.nn.BatchNorm1d(64), torch.nn.ReLU(), torch.nn.Linear(64, 10)
+    ).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    stopper = fastsched.EarlyStopping(patience=5, threshold=0.0, threshold_mode="abs", model=model)
+    reference = Reference(stopper.state_dict())
+    best = {}
+    for _ in range(200):
+        model.train()
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            loss = torch.nn.functional.cross_entropy(model(unseen), answers)
+        stopper.step(loss)
+        reference.step(loss.item())
+        if reference.improved:
+            best = copy.deepcopy(model.state_dict())
+        if stopper.should_stop:
+            break
+    reference.agrees_with(stopper)
+    assert 10 < stopper.last_epoch < 200
+    assert not all(torch.equal(weight, best[name]) for name, weight in model.state_dict().items())
+    stopper.restore_best()
+    assert all(torch.equal(weight, best[name]) for name, weight in model.state_dict().items())
+    assert model[1].num_batches_tracked.dtype is torch.int64
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+def test_a_compiled_step_is_one_graph(device, backend):
+    torch._dynamo.reset()
+    model = torch.nn.Linear(2, 1).to(device)
+    stopper = fastsched.EarlyStopping(patience=3, model=model, device=device)
+    reference = Reference({"patience": 3})
+    frames = torch._dynamo.testing.CompileCounterWithBackend(backend)
+    step = torch.compile(stopper.step, fullgraph=True, backend=frames)
+    best = None
+    for value in (3.0, 2.0, 2.5, 1.0, 4.0, 4.0, 4.0, 4.0, 0.5):
+        with torch.no_grad():
+            model.weight += 1.0
+        step(torch.tensor(value, device=device))
+        reference.step(value)
+        reference.agrees_with(stopper)
+        if reference.improved:
+            best = model.weight.detach().clone()
+        assert torch.equal(stopper.state_dict()["best_weights"]["weight"], best)
+    assert frames.frame_count == 1
+
+
+@pytest.mark.gpu
+def test_on_the_device_nothing_waits():
+    model = torch.nn.Linear(2, 1).cuda()
+    stopper = fastsched.EarlyStopping(patience=3, model=model)
+    values = [torch.tensor(value, device="cuda") for value in (3.0, 2.0, 2.5, 2.5, 2.5, 2.5)]
+    with NoSyncs():
+        for value in values:
+            stopper.step(value)
+            stopper.poll()
+        stopper.restore_best()
+    torch.cuda.synchronize()
+    assert stopper.poll()
+    assert stopper.stopped_epoch == 6
+    assert stopper.best == 2.0
+
+
+@pytest.mark.gpu
+def test_a_captured_step_is_replayed():
+    model = torch.nn.Linear(2, 1).cuda()
+    stopper = fastsched.EarlyStopping(patience=2, model=model)
+    reference = Reference({"patience": 2})
+    metric = torch.tensor(9.0, device="cuda")
+    graph = capture(lambda: stopper.step(metric))
+    reference.step(9.0)  # the warm-up
+    for value in (3.0, 2.0, 2.5, 2.5, 2.5, 1.0):
+        metric.fill_(value)
+        with torch.no_grad():
+            model.weight += 1.0
+        graph.replay()
+        reference.step(value)
+        torch.cuda.synchronize()
+        reference.agrees_with(stopper)
+        assert stopper.poll() == stopper.should_stop
+    assert torch.equal(stopper.state_dict()["best_weights"]["weight"], model.weight)
+
+
+@pytest.mark.gpu
+def test_what_a_graph_would_freeze_is_refused():
+    stopper = fastsched.EarlyStopping()
+    device_metric = torch.tensor(1.0, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with pytest.raises(RuntimeError, match="step once before capturing"), torch.cuda.graph(graph):
+        stopper.step(device_metric)
+    stopper.step(device_metric)
+    graph = torch.cuda.CUDAGraph()
+    with pytest.raises(RuntimeError, match="frozen"), torch.cuda.graph(graph):
+        stopper.step(1.0)
+    assert stopper.last_epoch == 1
