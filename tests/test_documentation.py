@@ -13,7 +13,11 @@ from sybil.parsers.rest.lexers import DirectiveLexer
 
 from fastsched import lr_scheduler
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile itself uses what torch deprecated
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch.compile itself uses what torch has deprecated
+    pytest.mark.filterwarnings("ignore:This instance was constructed with capturable=True:UserWarning"),  # warming up
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning"),
+]
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
