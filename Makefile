@@ -12,12 +12,13 @@ INSTALL := $(PIP) install --quiet --constraint $(CONSTRAINT)
 SOURCES := CMakeLists.txt pyproject.toml $(wildcard csrc/*/*)
 
 FORCE:
-.PHONY: FORCE build demo test test-slow test-cuda-build test-registered test-torch-versions wheel lint format
+.PHONY: FORCE build demo docs test test-slow test-cuda-build test-registered test-torch-versions wheel lint format
 .PHONY: bench report counts check-counts gpu gpu-wheels clean help
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       train on digits with torch's scheduler and with fastsched's, compare, draw a picture"
+	@echo "make docs       the guide, with pictures of every schedule, into build/docs/html; warnings are errors"
 	@echo "make test       the tests (GPU tests are skipped without a GPU; FASTSCHED_REQUIRE_CUDA=1 forbids that)"
 	@echo "make test-slow  the random tests with twenty times as many examples"
 	@echo "make lint       ruff, mypy, clang-format, codespell"
@@ -54,6 +55,15 @@ build: $(VENV)/built
 demo: build
 	$(BIN)/python examples/digits_plateau.py
 
+$(VENV)/sphinx: $(VENV)/built
+	FASTSCHED_CUDA=$(FASTSCHED_CUDA) $(INSTALL) --no-build-isolation --editable '.[docs]'
+	touch $@
+
+# Anew each time: of a page that it does not read again Sphinx repeats no warning, and keeps the pictures.
+docs: $(VENV)/sphinx
+	rm -rf build/docs
+	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going -d build/docs/doctrees docs build/docs/html
+
 test: build
 	$(BIN)/python -m pytest
 
@@ -83,7 +93,7 @@ GPU_PYTHON ?= 3.12
 gpu-wheels: $(VENV)/ready
 	$(PIP) download --quiet --constraint constraints.txt --dest wheels --only-binary :all: --python-version $(GPU_PYTHON) \
 	  --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-	  pybind11 scikit-build-core numpy pytest pytest-timeout pytest-benchmark hypothesis
+	  pybind11 scikit-build-core numpy pytest pytest-timeout pytest-benchmark hypothesis sybil
 
 # A CUDA build of torch where there need be no GPU: the operators must build, load and be registered there.
 CUDA_TORCH ?= 2.14.1
@@ -101,9 +111,10 @@ test-torch-versions:
 	for version in $(TORCH_VERSIONS); do \
 	  $(PYTHON) -m venv .venv-torch-$$version && \
 	  .venv-torch-$$version/bin/python -m pip install --quiet --disable-pip-version-check torch==$$version \
-	    numpy pytest pytest-timeout pytest-benchmark hypothesis && \
+	    numpy pytest pytest-timeout pytest-benchmark hypothesis matplotlib sybil && \
 	  .venv-torch-$$version/bin/python -m pip install --quiet --no-deps --force-reinstall dist/fastsched-*.whl && \
-	  mkdir -p build/torch-$$version && rm -rf build/torch-$$version/tests && cp -r tests pyproject.toml README.md build/torch-$$version && \
+	  rm -rf build/torch-$$version && mkdir -p build/torch-$$version && \
+	  cp -r tests docs pyproject.toml *.md build/torch-$$version && \
 	  (cd build/torch-$$version && ../../.venv-torch-$$version/bin/python -m pytest -q) || exit 1; \
 	done
 

@@ -29,7 +29,8 @@ ROOT = Path(__file__).parent.parent
 VENV = ROOT / ".venv-gpu"
 WHEELS = ROOT / "wheels"
 PYTHON = str(VENV / "bin" / "python")
-NEEDED = ("pybind11", "scikit-build-core", "numpy", "pytest", "pytest-timeout", "pytest-benchmark", "hypothesis")
+TESTED_WITH = ("pytest", "pytest-timeout", "pytest-benchmark", "hypothesis", "sybil")
+NEEDED = ("pybind11", "scikit-build-core", "numpy", *TESTED_WITH)
 LIMIT = 540  # seconds a part may take
 TAIL = 4000  # characters of output kept of a part that failed
 

@@ -240,7 +240,7 @@ class Composite(EngineScheduler):
 
         Raises:
             KeyError, ValueError: ``_schedulers`` is missing or is not one state per child; nothing is changed then.
-            Whatever a child raises for a state that it refuses; all children have their old state then.
+            Exception: whatever a child raises for a state that it refuses; all children have their old state then.
         """
         state = dict(state_dict)
         if "_schedulers" not in state:

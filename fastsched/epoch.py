@@ -148,7 +148,8 @@ class StepLR(EpochScheduler, torch_lr_scheduler.StepLR):
 class MultiStepLR(EpochScheduler, torch_lr_scheduler.MultiStepLR):
     r"""Multiply the learning rates by ``gamma`` at every milestone, as often as it is listed.
 
-    :math:`lr_t = base \cdot \gamma^{|\{m \le t\}|}`; torch's :class:`torch.optim.lr_scheduler.MultiStepLR`.
+    :math:`lr_t = base \cdot \gamma^n` with :math:`n` the number of milestones up to :math:`t`; torch's
+    :class:`torch.optim.lr_scheduler.MultiStepLR`.
     """
 
     _schedule: ClassVar[str] = "MultiStepLR"

@@ -43,8 +43,8 @@ class FunctionScheduler(EpochScheduler):
     def state_dict(self) -> dict[str, Any]:
         """The scheduler's state under torch's keys.
 
-        Functions are not saved; of a callable object, its attributes are. As :meth:`EngineScheduler.state_dict`, it
-        waits for the device if learning rates are on one.
+        Functions are not saved; of a callable object, its attributes are. As
+        :meth:`fastsched.scheduler.EngineScheduler.state_dict`, it waits for the device if learning rates are on one.
         """
         saved = [
             None if isinstance(function, types.FunctionType) else vars(function).copy() for function in self.lr_lambdas

@@ -1,0 +1,75 @@
+"""Configuration of the guide. ``make docs`` builds it; nothing is fetched, and warnings are errors."""
+
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import inspect
+
+sys.path.insert(0, str(Path(__file__).parent))  # pictures.py, for the plot directive
+
+import fastsched
+
+project = "fastsched"
+author = "the fastsched authors"
+version = release = fastsched.__version__
+
+extensions = ["matplotlib.sphinxext.plot_directive", "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+nitpicky = True
+
+html_theme = "furo"
+html_title = f"fastsched {version}"
+html_math_renderer = "mathml"  # see setup()
+html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["guide.css"]
+
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings say it
+napoleon_use_rtype = False
+
+plot_formats = ["svg"]
+plot_html_show_formats = False
+plot_html_show_source_link = False
+plot_include_source = True
+
+TORCH_DOCS = "https://docs.pytorch.org/docs/stable"
+
+
+def link_outside(app, env, node, contnode):
+    """Torch's schedulers link to torch's documentation; what else is torch's stays plain text."""
+    target = node["reftarget"]
+    if not target.startswith("torch."):
+        return None
+    if not target.startswith("torch.optim.lr_scheduler."):
+        return contnode
+    reference = nodes.reference("", "", internal=False, refuri=f"{TORCH_DOCS}/generated/{target}.html")
+    reference += contnode
+    return reference
+
+
+def signature_of_init(app, what, name, obj, options, signature, return_annotation):
+    """The arguments of a scheduler, which are those of ``__init__``; its ``__new__`` takes any."""
+    if what != "class" or signature == "()":  # as it is given in api.md
+        return None
+    return inspect.stringify_signature(inspect.signature(obj.__init__, bound_method=True), show_annotation=False), None
+
+
+def inline_mathml(translator, node):
+    translator.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def display_mathml(translator, node):
+    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app):
+    """Formulas as MathML, converted while building: pages are read without a network, and without a script."""
+    app.add_html_math_renderer("mathml", (inline_mathml, None), (display_mathml, None))
+    app.connect("missing-reference", link_outside)
+    app.connect("autodoc-process-signature", signature_of_init)

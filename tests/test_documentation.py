@@ -1,0 +1,124 @@
+"""README and guide: every Python block runs as it stands, no link to a file is dead, no scheduler is left out."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from sybil import Sybil
+from sybil.evaluators.python import PythonEvaluator, pad
+from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer
+from sybil.parsers.myst import CodeBlockParser
+from sybil.parsers.rest.lexers import DirectiveLexer
+
+from fastsched import lr_scheduler
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch.compile itself uses what torch has deprecated
+    pytest.mark.filterwarnings("ignore:This instance was constructed with capturable=True:UserWarning"),  # warming up
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning"),
+]
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("*.rst"))]
+GPU_BLOCK = "<!-- gpu -->"  # before a block that needs a CUDA device
+SCHEDULERS = [
+    name
+    for name in lr_scheduler.__all__
+    if getattr(getattr(lr_scheduler, name), "__module__", "").startswith("fastsched.")
+]
+
+
+def compile_next(example):
+    example.document.pop_evaluator(compile_next)
+    compile(pad(example.parsed, example.line + example.parsed.line_offset), example.path, "exec")
+
+
+def gpu_markers(document):
+    """Makes the block after a marker be compiled, and not run."""
+    for region in DirectiveInHTMLCommentLexer("gpu")(document):
+        region.evaluator = lambda example: example.document.push_evaluator(compile_next)
+        yield region
+
+
+def draw(example):
+    """A block of the plot directive, which fails if no picture comes of it."""
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+    PythonEvaluator()(example)
+    drawn = len(plt.get_fignums())
+    plt.close("all")
+    wanted = "nofigs" not in example.region.lexemes["options"]
+    return None if drawn == wanted else f"{drawn} pictures"
+
+
+def pictures(document):
+    for region in DirectiveLexer("plot")(document):
+        region.parsed = region.lexemes["source"]
+        region.evaluator = draw
+        yield region
+
+
+def blocks(page, with_gpu):
+    if page.suffix == ".rst":
+        parsers = [pictures]
+    else:
+        parsers = [CodeBlockParser("python", PythonEvaluator()), *([] if with_gpu else [gpu_markers])]
+    return list(Sybil(parsers, patterns=[page.name], path=str(page.parent)).parse(page))
+
+
+def run(page, with_gpu):
+    for example in blocks(page, with_gpu):
+        example.evaluate()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """What a block writes stays out of the tree."""
+    torch._dynamo.reset()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.syspath_prepend(DOCS)  # pictures.py
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_blocks_of_a_page_run_in_order(page):
+    run(page, with_gpu=False)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("page", [page for page in PAGES if GPU_BLOCK in page.read_text()], ids=lambda page: page.name)
+def test_with_the_blocks_that_need_a_gpu(page):
+    run(page, with_gpu=True)
+
+
+def test_no_block_is_overlooked():
+    for page in PAGES:
+        text = page.read_text()
+        assert len(blocks(page, with_gpu=True)) == text.count("```python") + text.count(".. plot::"), page
+        assert len(blocks(page, with_gpu=False)) - len(blocks(page, with_gpu=True)) == text.count(GPU_BLOCK), page
+        assert text.count(GPU_BLOCK) == text.count(f"{GPU_BLOCK}\n```python"), page
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_has_a_formula_a_picture_and_its_reference(name):
+    _, *sections = re.split(r"^(\w+)\n[-~]+\n", (DOCS / "schedulers.rst").read_text(), flags=re.MULTILINE)
+    section = dict(zip(sections[::2], sections[1::2], strict=True))[name]
+    code = "\n".join(re.findall(r"^\.\. plot::\n((?:   .*\n|\n)+)", section, flags=re.MULTILINE))
+    assert ".. math::" in section
+    assert f"lr_scheduler.{name}" in code
+    assert ":alt: " in code
+    assert f":class:`fastsched.{name}`" in section
+    assert f".. autoclass:: fastsched.{name}\n" in (DOCS / "api.md").read_text()
+
+
+@pytest.mark.skipif(not (ROOT / "CMakeLists.txt").exists(), reason="needs the checkout")
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_no_link_to_a_file_is_dead(name):
+    """Of the pages in docs/, Sphinx checks this, anchors included."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text())
+    assert [link for link in links if not (ROOT / link).exists()] == []
