@@ -38,6 +38,8 @@ from .lr_scheduler import (
     StepLR,
     _LRScheduler,
 )
+from .range_test import lr_range_test
+from .range_test_result import LRRangeTestResult
 from .tensor_lr import use_tensor_lr
 
 __version__ = "0.1.0"
@@ -49,6 +51,7 @@ __all__ = [
     "CosineAnnealingWarmRestarts",
     "CyclicLR",
     "ExponentialLR",
+    "LRRangeTestResult",
     "LRScheduler",
     "LambdaLR",
     "LinearLR",
@@ -61,6 +64,7 @@ __all__ = [
     "StepLR",
     "_LRScheduler",
     "__version__",
+    "lr_range_test",
     "lr_scheduler",
     "use_tensor_lr",
 ]
