@@ -11,6 +11,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 import fastsched
@@ -19,6 +20,15 @@ from fastsched import lr_buffer, lr_range_test
 from .conftest import capture, sgd
 
 CROSS_ENTROPY = nn.functional.cross_entropy
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Networks of this size train slower with more, on a busy machine by far."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def batches(count=6, size=32, seed=0):
@@ -288,6 +298,18 @@ class TestNoTrace:
         lr_range_test(model, optimizer, None, ones, step_fn=step_fn, num_iter=4, progress=False)
         assert everything() == before
 
+    def test_gradients_that_are_zeroed_in_place_are_put_back(self):
+        class InPlace(torch.optim.SGD):
+            def zero_grad(self, set_to_none=False):
+                super().zero_grad(set_to_none)
+
+        model = network()
+        optimizer = InPlace(model.parameters(), lr=0.1)
+        train(model, optimizer, batches(1))
+        before = contents(model, optimizer)
+        lr_range_test(model, optimizer, CROSS_ENTROPY, batches(), num_iter=3, progress=False)
+        same(before, contents(model, optimizer))
+
     def test_a_criterion_with_state_is_put_back_and_trained(self):
         class Learned(nn.Module):
             def __init__(self):
@@ -511,6 +533,23 @@ class TestCurve:
         losses = [1.0, 9.0, math.nan, 1.0]
         found = lr_range_test(model, optimizer, None, losses, step_fn=step_fn, num_iter=4, smoothing=0, progress=False)
         assert (found.losses, found.diverged_at, len(steps)) == ([1.0], 1, 4)
+
+    def test_the_host_reads_nothing_in_the_loop_but_whether_the_loss_has_diverged(self):
+        class Reads(TorchDispatchMode):
+            count = 0
+
+            def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+                self.count += function is torch.ops.aten._local_scalar_dense.default
+                return function(*args, **(kwargs or {}))
+
+        model = network()
+        optimizer = fastsched.use_tensor_lr(OPTIMIZERS["momentum"](model.parameters()))
+        optimizer.step = lambda: None  # on the CPU it reads its learning rate
+        with Reads() as reads:
+            lr_range_test(
+                model, optimizer, CROSS_ENTROPY, batches(), num_iter=9, validation_loader=batches(2), progress=False
+            )
+        assert reads.count == 1 + 9  # the learning rate, before the loop, and once per step what is on CUDA pinned
 
     def test_half_precision_losses_of_one_element_are_read_exactly(self):
         model = nn.Linear(1, 1, dtype=torch.bfloat16)
