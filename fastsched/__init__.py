@@ -39,6 +39,8 @@ from .lr_scheduler import (
     StepLR,
     _LRScheduler,
 )
+from .range_test import lr_range_test
+from .range_test_result import LRRangeTestResult
 from .tensor_lr import use_tensor_lr
 
 __version__ = "0.1.0"
@@ -51,6 +53,7 @@ __all__ = [
     "CyclicLR",
     "EarlyStopping",
     "ExponentialLR",
+    "LRRangeTestResult",
     "LRScheduler",
     "LambdaLR",
     "LinearLR",
@@ -63,6 +66,7 @@ __all__ = [
     "StepLR",
     "_LRScheduler",
     "__version__",
+    "lr_range_test",
     "lr_scheduler",
     "use_tensor_lr",
 ]

@@ -1,0 +1,223 @@
+"""What a learning-rate range test found: the curve, suggestions, a plot."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from bisect import bisect_left
+from dataclasses import asdict, dataclass
+from math import log
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Method = Literal["valley", "steep", "minimum", "slide"]
+
+# Of the interval slide rule: how wide the interval is, in steps, and which difference of slopes ends the slide.
+_INTERVAL = 15
+_SLOPE_DIFFERENCE = 0.005
+
+
+@dataclass(frozen=True, repr=False)
+class LRRangeTestResult:
+    """The curve of a learning-rate range test, up to where the loss diverged.
+
+    Attributes:
+        lrs: the learning rate of each step, of the param group with the largest; float32 LR tensors held it rounded.
+        losses: the loss at each step, all finite; as many as ``lrs``.
+        smoothed: their exponential moving average.
+        mode: ``"exp"`` or ``"linear"``, how the learning rate rose.
+        num_iter: how many steps there were to be.
+        diverged_at: the step at which the loss diverged, the first that the lists do not have; None if it did not.
+        diverged_lr: the learning rate there.
+    """
+
+    lrs: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    mode: str
+    num_iter: int
+    diverged_at: int | None
+    diverged_lr: float | None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss diverged before the last learning rate."""
+        return self.diverged_at is not None
+
+    def suggestion(self, method: Method = "valley", *, skip_start: int | None = None, skip_end: int = 0) -> float:
+        """A learning rate to train with, read off the smoothed curve.
+
+        Args:
+            method: which rule.
+
+                - ``"valley"``: two thirds of the way down the longest valley, the longest falling subsequence of the
+                  losses (ESRI's rule in ArcGIS, fastai's default).
+                - ``"steep"``: where the loss falls the most per logarithm of the learning rate (Gugger, How Do
+                  You Find A Good Learning Rate, 2018; fastai, torch-lr-finder).
+                - ``"minimum"``: a tenth of the learning rate with the lowest loss (the same).
+                - ``"slide"``: the interval slide rule (Chang, Automated Learning Rate Suggester, 2019; fastai). An
+                  interval of 15 steps slides down from the end of the curve for as long as the slopes of the loss, per
+                  step, at its two ends differ by more than 0.005; its last lower end. That difference is absolute:
+                  it is meant for losses of the size of a cross entropy, over about 100 steps.
+            skip_start: how many steps at the beginning to leave out, where the average is over few losses and still
+                noisy; a tenth of them by default.
+            skip_end: how many at the end.
+
+        Raises:
+            TypeError, ValueError: another method, or skips that are no whole numbers from 0; or the curve has no
+                suggestion, because it is too short or the loss does not fall. The message says what to change.
+        """
+        if method not in get_args(Method):
+            raise ValueError(f"method must be one of {', '.join(map(repr, get_args(Method)))}, got {method!r}")
+        lrs, losses = self._part(skip_start, skip_end)
+        least = _INTERVAL + 1 if method == "slide" else 3
+        if len(losses) < least:
+            raise ValueError(
+                f"the curve is too short for method {method!r}: {len(losses)} steps, {least} are needed; raise num_iter"
+                + (", or lower start_lr, because the loss diverged" if self.diverged else "")
+            )
+        if min(losses[1:]) >= losses[0]:
+            raise ValueError(
+                f"the loss never falls below where it began, at lr {lrs[0]:.3g}: lower start_lr, or train on more data"
+            )
+        return {"valley": _valley, "steep": _steep, "minimum": _minimum, "slide": _slide}[method](lrs, losses)
+
+    def _part(self, skip_start: Any, skip_end: Any) -> tuple[list[float], list[float]]:
+        if skip_start is None:
+            skip_start = len(self.lrs) // 10
+        for name, skip in (("skip_start", skip_start), ("skip_end", skip_end)):
+            if not isinstance(skip, int) or isinstance(skip, bool):
+                raise TypeError(f"{name} must be an int, got {type(skip).__name__}")
+            if skip < 0:
+                raise ValueError(f"{name} must be 0 or more, got {skip}")
+        part = slice(skip_start, max(len(self.lrs) - skip_end, 0))
+        return self.lrs[part], self.smoothed[part]
+
+    def plot(
+        self, target: Axes | str | os.PathLike[str] | None = None, *, suggestion: Method | None = "valley"
+    ) -> Axes:
+        """Draw the losses over the learning rates.
+
+        Args:
+            target: axes to draw on; or the file to write, in the format that its name says, which leaves pyplot alone;
+                None makes a new pyplot figure, to be shown.
+            suggestion: the method whose suggestion is marked; None marks none. Where the curve has none, the
+                legend says so.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            TypeError: ``target`` is something else.
+            ValueError: there is no such method.
+        """
+        if suggestion is not None and suggestion not in get_args(Method):
+            raise ValueError(f"suggestion must be one of {', '.join(map(repr, get_args(Method)))}, got {suggestion!r}")
+        if isinstance(target, (str, os.PathLike)):
+            figure = _matplotlib("figure").Figure(figsize=(7, 4.5), layout="constrained")
+            axes = self._draw(figure.add_subplot(), suggestion)
+            figure.savefig(target, dpi=120)
+            return axes
+        if target is None:
+            target = _matplotlib("pyplot").subplots(layout="constrained")[1]
+        elif not isinstance(target, _matplotlib("axes").Axes):
+            raise TypeError(f"target must be matplotlib axes or the path of a file, got {type(target).__name__}")
+        return self._draw(target, suggestion)
+
+    def _draw(self, axes: Any, suggestion: Method | None) -> Axes:
+        if self.losses and not axes.has_data():
+            # The last losses before a divergence, unsmoothed, would press all others flat.
+            low, high = min(self.losses), max(self.smoothed)
+            margin = 0.05 * (high - low) or 0.5
+            axes.set_ylim(low - margin, high + margin)
+        axes.plot(self.lrs, self.losses, color="0.75", linewidth=1, label="loss")
+        axes.plot(self.lrs, self.smoothed, color="C0", linewidth=2, label="smoothed")
+        if self.diverged_lr is not None:
+            axes.axvline(self.diverged_lr, color="C3", linestyle=":", label=f"diverged at {self.diverged_lr:.3g}")
+        if suggestion is not None:
+            try:
+                lr = self.suggestion(suggestion)
+            except ValueError:
+                axes.plot([], [], " ", label=f"{suggestion}: no suggestion")
+            else:
+                label = f"{suggestion}: {lr:.3g}"
+                nearest = min(range(len(self.lrs)), key=lambda step: abs(log(self.lrs[step] / lr)))
+                axes.axvline(lr, color="C1", linestyle="--", linewidth=1)
+                axes.plot([lr], [self.smoothed[nearest]], "o", color="C1", label=label)
+        if self.mode == "exp":
+            axes.set_xscale("log")
+        axes.set(xlabel="learning rate", ylabel="loss", title="Learning-rate range test")
+        axes.legend()
+        drawn: Axes = axes
+        return drawn
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, for JSON; ``LRRangeTestResult(**that)`` is equal to this."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self.lrs)} of {self.num_iter} steps"]
+        if self.lrs:
+            lowest = min(range(len(self.lrs)), key=self.smoothed.__getitem__)
+            parts.append(f"lr {self.lrs[0]:.3g} to {self.lrs[-1]:.3g}, {self.mode}")
+            parts.append(f"lowest smoothed loss {self.smoothed[lowest]:.4g} at lr {self.lrs[lowest]:.3g}")
+        if self.diverged:
+            parts.append(f"diverged at step {self.diverged_at}, lr {self.diverged_lr:.3g}")
+        return f"LRRangeTestResult({'; '.join(parts)})"
+
+
+def _steep(lrs: list[float], losses: list[float]) -> float:
+    return lrs[int(_slopes(losses, [log(lr) for lr in lrs]).argmin())]
+
+
+def _minimum(lrs: list[float], losses: list[float]) -> float:
+    return lrs[losses.index(min(losses))] / 10
+
+
+def _valley(lrs: list[float], losses: list[float]) -> float:
+    valley = _longest_falling(losses)
+    return lrs[valley[2 * (len(valley) - 1) // 3]]
+
+
+def _slide(lrs: list[float], losses: list[float]) -> float:
+    slopes = _slopes(losses, list(range(len(losses)))).tolist()
+    found = lower = len(lrs) - 1 - _INTERVAL
+    while lower >= 0 and abs(slopes[lower + _INTERVAL] - slopes[lower]) > _SLOPE_DIFFERENCE:
+        found = lower
+        lower -= 1
+    return lrs[found]
+
+
+def _slopes(values: list[float], places: list[float]) -> Tensor:
+    """Central differences; one-sided at both ends."""
+    coordinates = torch.tensor(places, dtype=torch.float64, device="cpu")
+    return torch.gradient(torch.tensor(values, dtype=torch.float64, device="cpu"), spacing=(coordinates,))[0]
+
+
+def _longest_falling(values: list[float]) -> list[int]:
+    """The places of a longest strictly falling subsequence, by patience sorting."""
+    tops: list[float] = []  # at n, negated: the highest value that a falling subsequence of n + 1 values can end with
+    ends: list[int] = []
+    before: list[int] = []
+    for place, value in enumerate(values):
+        length = bisect_left(tops, -value)
+        tops[length : length + 1] = [-value]
+        ends[length : length + 1] = [place]
+        before.append(ends[length - 1] if length > 0 else -1)
+    falling = [ends[-1]]
+    while before[falling[-1]] >= 0:
+        falling.append(before[falling[-1]])
+    return falling[::-1]
+
+
+def _matplotlib(module: str) -> Any:
+    try:
+        return importlib.import_module(f"matplotlib.{module}")
+    except ImportError as error:
+        raise ImportError('plot needs matplotlib: pip install "fastsched[range-test]"') from error
