@@ -8,6 +8,9 @@ NODE_COUNTERS: int
 NODE_SIZE: int
 NODE_STATE_SIZE: int
 MIRROR_OFFSET: int
+HISTORY_OFFSET: int
+HISTORY_HEADER: int
+HISTORY_OWN: int
 
 class _Engine:
     def attach(self, scheduler: Any) -> bool: ...
@@ -23,6 +26,8 @@ class _Engine:
 
 class HostEngine(_Engine):
     def __init__(self, scheduler: str, tensor: type[Any], read_tensor: Callable[[Any], float]) -> None: ...
+    @property
+    def reduced(self) -> bool: ...
     def step(self, scheduler: Any, metric: SupportsFloat, /) -> SupportsFloat | list[Any] | None: ...
 
 class HostComposition(_Engine):

@@ -19,6 +19,7 @@ if _find_spec(f"{__name__}._C") is None:
 
 from . import lr_scheduler
 from .early_stopping import EarlyStopping
+from .history import History
 from .lr_scheduler import (
     SWALR,
     ChainedScheduler,
@@ -53,6 +54,7 @@ __all__ = [
     "CyclicLR",
     "EarlyStopping",
     "ExponentialLR",
+    "History",
     "LRRangeTestResult",
     "LRScheduler",
     "LambdaLR",

@@ -159,6 +159,8 @@ class Composite(EngineScheduler):
         declined = engine.step(self, metrics)
         if declined is not None:
             self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)
+        elif self._history is not None:
+            self._stepped(metrics)
 
     def _step_off_path(self, metrics: Any) -> None:
         # Something is not what it was when the engine was chosen: choose again.
@@ -169,10 +171,12 @@ class Composite(EngineScheduler):
                     self._require_metric()
                 self._check_order()
                 if self._engine.step(self, metrics) is None:
+                    self._stepped(metrics)
                     return
             self._detach()
         own_dict(self).pop(LAST_LR, None)
         self._step_children(metrics)
+        self._stepped(metrics, by_torch=True)
 
     def _check_order(self) -> None:
         # For all whose first step this is, and for those whose turn is yet to come: that is known on the device only.

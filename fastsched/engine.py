@@ -14,6 +14,7 @@ from torch import Tensor
 from . import _C, lr_buffer
 from .metric import read_from_gpu
 from .program import own_dict
+from .replica import Replica
 from .tensor_engine import TensorEngine
 
 
@@ -54,6 +55,16 @@ class Engine(Protocol):
 
     def leave(self) -> None:
         """Be given up: a composition that has this engine's state within its own must find another."""
+
+
+class Recorder(Protocol):
+    """What a scheduler tells of each step (:class:`fastsched.History`)."""
+
+    def note(self, scheduler: Any, metric: Any, /) -> None:
+        """Record a step that no tensor engine made, after it."""
+
+    def install(self, replicas: list[Replica], /) -> None:
+        """Have the steps of these recorded by themselves."""
 
 
 class Detached:

@@ -47,9 +47,12 @@ class EpochScheduler(EngineScheduler):
         declined = self._engine.step(self, None)
         if declined is not None:
             self._step_off_path(declined)
+        elif self._history is not None:
+            self._stepped(None)
 
     def _step_off_path(self, declined: Any) -> None:
         if self._finish(declined):
+            self._stepped(None, by_torch=True)
             return
         if self._is_initial:
             self._step_as_torch(None)
@@ -64,9 +67,11 @@ class EpochScheduler(EngineScheduler):
                     self._engine.check_order()
                 declined = self._engine.step(self, None)
                 if declined is None or self._finish(declined):
+                    self._stepped(None, by_torch=declined is not None)
                     return
             self._detach()
         self._step_as_torch(None)
+        self._stepped(None, by_torch=True)
         self._attach()
 
     def _finish(self, declined: Any) -> bool:
@@ -84,6 +89,7 @@ class EpochScheduler(EngineScheduler):
         self._step_count += 1
         warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
         self._update_lr(epoch)
+        self._stepped(None)
         if self._engine is DETACHED:
             self._attach()
 
@@ -230,10 +236,12 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
             return
         if epoch is None and not self._is_initial:
             if self._engine.step(self, None) is None:
+                self._stepped(None)
                 return
             refuse_capture("it is the first step, or its settings changed; step once before capturing")
             self._detach()
             if self._attach() and self._engine.step(self, None) is None:
+                self._stepped(None)
                 return
         elif _is_number(epoch) and epoch >= 0:
             engine = self._engine
@@ -242,6 +250,7 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
         self._detach()
         torch_lr_scheduler.CosineAnnealingWarmRestarts.step(self, epoch)
         if not self._is_initial:
+            self._stepped(None, by_torch=True)
             self._attach()
 
     def _update_lr(self, epoch: int | None = None) -> None:

@@ -30,7 +30,7 @@ class LRBuffer:
         masters: the same in float64; ``lrs`` is this, rounded, unless somebody wrote to an LR.
         tensors: the object in each group's ``"lr"``, a view of one element of ``lrs``.
         live: False once other buffers took over the optimizer's learning rates.
-        mirrors: memory whose address some state has; kept for as long as a captured graph may write to it.
+        reported_to: memory whose address some state has; kept for as long as a captured graph may write to it.
     """
 
     __slots__ = (
@@ -41,8 +41,8 @@ class LRBuffer:
         "live",
         "lrs",
         "masters",
-        "mirrors",
         "on_host",
+        "reported_to",
         "tensors",
     )
 
@@ -54,7 +54,7 @@ class LRBuffer:
         self.masters = masters
         self.tensors = tensors
         self.live = True
-        self.mirrors: list[Tensor] = []
+        self.reported_to: list[Tensor] = []
         self._resumed: Tensor | None = None
         for slot, tensor in enumerate(tensors):
             self.point(slot, tensor)

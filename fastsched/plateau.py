@@ -120,6 +120,8 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         declined = self._engine.step(self, metrics)
         if declined is not None:
             self._step_off_path(declined)
+        elif self._history is not None:
+            self._stepped(metrics)
 
     def _step_noting(self, metrics: SupportsFloat, epoch: int) -> None:
         metrics = metrics if isinstance(metrics, Tensor) else float(metrics)
@@ -134,10 +136,12 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         if self._attach():
             declined = self._engine.step(self, metrics)
             if declined is None:
+                self._stepped(metrics)
                 return
             metrics = declined
         self._detach()
         super().step(metrics)
+        self._stepped(metrics, by_torch=True)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state from :meth:`state_dict`, of this class or of torch's.

@@ -14,17 +14,19 @@ from .metric import operand, refuse_frozen
 class Replica:
     """One schedule over the groups of one :class:`LRBuffer`, laid out as ``csrc/schedule/layout.h`` says."""
 
-    __slots__ = ("buffer", "mirror", "program", "reflection", "state")
+    __slots__ = ("buffer", "history", "mirror", "program", "reflection", "state")
 
     def __init__(self, buffer: LRBuffer, program: Tensor, state: Tensor):
         self.buffer = buffer
         self.mirror: Tensor | None = None
+        self.history: Tensor | None = None
         self.reflection: list[float] = []
         self.place(program, state)
 
-    def reflect_as(self, other: Replica) -> None:
-        """Keep another's mirror, whose address is in the state that was kept."""
+    def report_as(self, other: Replica) -> None:
+        """Keep another's mirror and history, whose addresses are in the state that was kept."""
         self.mirror = other.mirror
+        self.history = other.history
         self.reflection = other.reflection
 
     def place(self, program: Tensor, state: Tensor) -> None:
@@ -61,13 +63,24 @@ class Replica:
         size = _C.mirror_size(len(self.buffer.indices))
         mirror = torch.zeros(size, dtype=torch.float64, device="cpu", pin_memory=not self.buffer.on_host)
         mirror[1:-1] = numbers
-        address = mirror.data_ptr()
-        bits = torch.tensor([address, ~address, 0], dtype=torch.int64, device="cpu").view(torch.float64)
-        self.state[_C.MIRROR_OFFSET : _C.MIRROR_OFFSET + 3].copy_(bits, non_blocking=True)
+        self._point(_C.MIRROR_OFFSET, mirror, 0)
         self.mirror = mirror
         self.reflection = mirror[1:-1].tolist()
-        self.buffer.mirrors.append(mirror)
         return mirror
+
+    def record(self, history: Tensor | None) -> None:
+        """Have steps append to this history, laid out as ``csrc/schedule/history.h`` says, or to none any more."""
+        self._point(_C.HISTORY_OFFSET, history)
+        self.history = history
+
+    def _point(self, offset: int, memory: Tensor | None, *more: int) -> None:
+        """Write an address into the state, and what comes after it."""
+        address = 0 if memory is None else memory.data_ptr()
+        words = [address, 0 if memory is None else ~address, *more]
+        bits = torch.tensor(words, dtype=torch.int64, device="cpu").view(torch.float64)
+        self.state[offset : offset + len(words)].copy_(bits, non_blocking=True)
+        if memory is not None:
+            self.buffer.reported_to.append(memory)
 
     def peek(self) -> list[float]:
         """The counters and then the learning rates that the steps have left on the host so far.

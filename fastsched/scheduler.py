@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from . import _C
 from .capture import refuse_capture
-from .engine import DETACHED, Engine, StateAttribute, attach
+from .engine import DETACHED, Engine, Recorder, StateAttribute, attach
 from .program import LAST_LR, Table, own_dict, whole
 from .tensor_engine import TensorEngine
 
@@ -26,9 +26,10 @@ class EngineScheduler(LRScheduler):
     replaced it on the object, torch's own code steps and calls it.
     """
 
-    __slots__ = ("_engine", "_first_lrs")
+    __slots__ = ("_engine", "_first_lrs", "_history")
 
     _engine: Engine
+    _history: Recorder | None
     _first_lrs: list[Any] | None  # the learning rates that construction left; None where it did not begin at epoch 0
     _schedule: ClassVar[str]
     _replaces: ClassVar[tuple[str, ...]]
@@ -42,6 +43,7 @@ class EngineScheduler(LRScheduler):
         scheduler = super().__new__(cls)
         object.__setattr__(scheduler, "_engine", DETACHED)
         object.__setattr__(scheduler, "_first_lrs", None)
+        object.__setattr__(scheduler, "_history", None)
         return scheduler
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -84,7 +86,7 @@ class EngineScheduler(LRScheduler):
         slots = {
             name: getattr(self, name)
             for name in copyreg._slotnames(type(self))  # type: ignore[attr-defined]
-            if name not in ("_engine", "_first_lrs") and hasattr(self, name)
+            if name not in EngineScheduler.__slots__ and hasattr(self, name)
         }
         return (self._state(), slots) if slots else self._state()
 
@@ -92,6 +94,7 @@ class EngineScheduler(LRScheduler):
         state, slots = state if isinstance(state, tuple) else (state, {})
         object.__setattr__(self, "_engine", DETACHED)
         object.__setattr__(self, "_first_lrs", None)
+        object.__setattr__(self, "_history", None)
         own_dict(self).update(state)
         for name, value in slots.items():
             object.__setattr__(self, name, value)
@@ -190,6 +193,12 @@ class EngineScheduler(LRScheduler):
             metrics = metrics if metrics is None else declined  # converted, if it was: it is read once
         refuse_capture("found_inf is read by Python; step once before capturing")
         self._step_unless(bool(found_inf.item()), metrics)
+
+    def _stepped(self, metrics: Any, *, by_torch: bool = False) -> None:
+        """A step was made, by torch's code or by the engine; tensor engines record their steps themselves."""
+        history = self._history
+        if history is not None and (by_torch or not isinstance(self._engine, TensorEngine)):
+            history.note(self, metrics)
 
     def _note_first_lrs(self) -> None:
         """Construction is over, and began at epoch 0."""

@@ -287,7 +287,7 @@ class TensorEngine:
             before = self._replicas[place] if not below and place < len(self._replicas) else None
             if before is not None and before.buffer is buffer:
                 replicas.append(Replica(buffer, node, before.state))
-                replicas[-1].reflect_as(before)
+                replicas[-1].report_as(before)
                 continue
             state = _state(counters, buffer, leaf=not below)
             program = torch.cat([node, *(part.program for part in parts)]) if parts else node
@@ -413,6 +413,8 @@ class TensorEngine:
 
     def _mark(self, scheduler: Any) -> None:
         self._direct = None
+        if scheduler._history is not None:
+            scheduler._history.install(self._replicas)
         self._watch.mark_attributes(scheduler)
         self._watch.mark_groups(scheduler.optimizer.param_groups)
         self._watch.mark_children(list(scheduler._children()), [engine._watch for engine in self._below])

@@ -104,4 +104,4 @@ def test_a_new_table_keeps_the_mirror(composed):
     root.step()
     assert scheduler._engine._replicas[0].mirror is mirror
     assert scheduler.peek()["lrs"] == [0.5]
-    assert any(mirror is kept for kept in replica.buffer.mirrors)
+    assert any(mirror is kept for kept in replica.buffer.reported_to)

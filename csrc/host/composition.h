@@ -132,12 +132,16 @@ class HostComposition {
   bool step_child(const Ref& child, std::size_t place, PyObject* metric, bool& by_python) {
     static PyObject* const step_name = intern("step");
     static PyObject* const engine_name = intern("_engine");
+    static PyObject* const history_name = intern("_history");  // the child's own step() records
     static PyObject* const off_path_name = intern("_step_off_path");
     if (place < children_.size() && children_[place] == child.get() && native_[place]) {
       Ref dict(PyObject_GenericGetDict(child.get(), nullptr));
       Ref engine(PyObject_GetAttr(child.get(), engine_name));
       if (!dict || !engine) return false;
-      const bool patched = PyDict_GetItemWithError(dict.get(), step_name) != nullptr;
+      Ref history(PyObject_GetAttr(child.get(), history_name));
+      if (!history) return false;
+      const bool patched =
+          history.get() != Py_None || PyDict_GetItemWithError(dict.get(), step_name) != nullptr;
       if (HostEngine* host = patched ? nullptr : exactly<HostEngine>(engine.get())) {
         double value = 0.0;
         switch (host->step(child.get(), metric, value)) {

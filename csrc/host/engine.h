@@ -80,9 +80,13 @@ class HostEngine {
       if (outcome != Outcome::stepped) return outcome;
     }
     counters_ = next;
+    reduced_ = update.kind() == Law::reduce;
     groups_.copy_changed(last_lr_);
     return Outcome::stepped;
   }
+
+  // Whether in the last step it was time to reduce.
+  bool reduced() const { return reduced_; }
 
   // The learning rates of a step that was declined after the scheduler's functions were called, as a list.
   // The counters have gone on then. Empty otherwise.
@@ -328,6 +332,7 @@ class HostEngine {
   PyObject* optimizer_ = nullptr;
   TableReader table_;
   bool order_checked_ = false;
+  bool reduced_ = false;
   GroupEntries groups_;
   OwnValues own_;
   Momentum momentum_;

@@ -237,12 +237,16 @@ PYBIND11_MODULE(_C, module) {
   module.attr("NODE_SIZE") = fastsched::kNodeSize;
   module.attr("NODE_STATE_SIZE") = fastsched::kNodeStateSize;
   module.attr("MIRROR_OFFSET") = fastsched::kMirrorOffset;
+  module.attr("HISTORY_OFFSET") = fastsched::kHistoryOffset;
+  module.attr("HISTORY_HEADER") = fastsched::kHistoryHeader;
+  module.attr("HISTORY_OWN") = fastsched::kHistoryOwn;
 
   py::class_<HostEngine> engine(module, "HostEngine");
   engine
       .def(py::init<const std::string&, py::type, py::object>(), py::arg("scheduler"), py::arg("tensor"),
            py::arg("read_tensor"))
-      .def("check_order", &HostEngine::check_order);
+      .def("check_order", &HostEngine::check_order)
+      .def_property_readonly("reduced", &HostEngine::reduced);
   add_engine_methods(engine);
   add_method(engine, step_method);
 

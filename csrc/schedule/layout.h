@@ -70,6 +70,8 @@ struct NodeState {
   Update update;
   // The address that mirror.h writes to, its complement, and how often it has.
   double mirror[3];
+  // The address that history.h writes to, and its complement.
+  double history[2];
 };
 
 inline constexpr int kNodeSize = sizeof(Node) / sizeof(double);
@@ -77,6 +79,7 @@ inline constexpr int kNodeStateSize = sizeof(NodeState) / sizeof(double);
 inline constexpr int kEventOffset = offsetof(NodeState, event) / sizeof(double);
 inline constexpr int kUpdateOffset = offsetof(NodeState, update) / sizeof(double);
 inline constexpr int kMirrorOffset = offsetof(NodeState, mirror) / sizeof(double);
+inline constexpr int kHistoryOffset = offsetof(NodeState, history) / sizeof(double);
 
 // Sizes as doubles, as they are stored and checked: a wild value must not be cast to an integer first.
 FASTSCHED_HD double own_program_size(const Node& node, double groups) {
@@ -103,6 +106,7 @@ struct Place {
   FASTSCHED_HD double& event() const { return state[kEventOffset]; }
   FASTSCHED_HD double* update() const { return state + kUpdateOffset; }
   FASTSCHED_HD double* mirror() const { return state + kMirrorOffset; }
+  FASTSCHED_HD double* history() const { return state + kHistoryOffset; }
   FASTSCHED_HD double* last_lrs() const { return state + kNodeStateSize; }
   FASTSCHED_HD const double* own() const { return program + kNodeSize; }
   FASTSCHED_HD Table table(const Node& node, std::int64_t groups) const {

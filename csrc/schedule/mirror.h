@@ -16,22 +16,13 @@ namespace fastsched {
 
 FASTSCHED_HD constexpr std::int64_t mirror_size(std::int64_t groups) { return kNodeCounters + groups + 2; }
 
-// Null where there is none, or where the address is not one that somebody put there on purpose.
-FASTSCHED_HD volatile double* mirror_of(const Place& place) {
-  const double words[] = {place.mirror()[0], place.mirror()[1]};
-  const auto address = load<std::uint64_t>(&words[0]);
-  const auto complement = load<std::uint64_t>(&words[1]);
-  if (address == 0 || complement != ~address) return nullptr;
-  return reinterpret_cast<volatile double*>(address);
-}
-
 // `first` and `stride` are the calling thread's share of the groups; `barrier` makes all threads' writes so
 // far visible to each other and to the host.
 template <typename Barrier>
 FASTSCHED_HD void reflect(const Buffers& buffers, std::int64_t first, std::int64_t stride, Barrier barrier) {
   for (Walk walk(buffers); walk.more(); walk.next()) {
     const Place& place = walk.place();
-    volatile double* mirror = mirror_of(place);
+    volatile double* mirror = pointer_in(place.mirror());
     if (mirror == nullptr) continue;
     double& steps = place.mirror()[2];
     const double step = steps + 1.0;

@@ -36,6 +36,15 @@ FASTSCHED_HD void write_words(double* to, const T& value) {
   for (int i = 0; i < kWords; ++i) to[i] = words[i];
 }
 
+// The address that two words hold, the second as its complement. Null where there is none, or not one that
+// somebody put there on purpose.
+FASTSCHED_HD double* pointer_in(const double* words) {
+  const double copies[] = {words[0], words[1]};
+  const auto address = load<std::uint64_t>(&copies[0]);
+  const auto complement = load<std::uint64_t>(&copies[1]);
+  return complement == ~address ? reinterpret_cast<double*>(address) : nullptr;
+}
+
 FASTSCHED_HD float float_from_bits(std::uint32_t bits) { return load<float>(&bits); }
 
 // IEEE binary16. Half and bfloat16 are decoded by hand because the device types need CUDA or torch headers.

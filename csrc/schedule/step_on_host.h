@@ -1,6 +1,7 @@
 // One step over buffers in host memory.
 #pragma once
 
+#include "history.h"
 #include "mirror.h"
 #include "step.h"
 
@@ -36,6 +37,7 @@ void step_on_host(const Buffers& buffers, LR* lrs, const Moment& moment) {
   decide_all(buffers, moment);
   update_groups(buffers, lrs);
   reflect(buffers, 0, 1, [] {});
+  record(buffers, lrs, moment, 0, 1, [] {});
 }
 
 }  // namespace fastsched

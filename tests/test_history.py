@@ -1,0 +1,292 @@
+"""History against an account that is kept in Python around every step."""
+
+import copy
+import csv
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch._dynamo.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastsched
+
+from .conftest import capture
+from .test_capture import NoSyncs
+from .test_compose import deep, grow, stepped_sgd, trees
+from .test_epoch import double
+from .test_peek import tree_of
+
+KINDS = {"float": float, "float64": double, "float32": torch.tensor}
+kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+metrics = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, math.nan]), min_size=1, max_size=12)
+
+
+def plateaus_in(scheduler):
+    return [part for part in tree_of(scheduler) if isinstance(part, fastsched.ReduceLROnPlateau)]
+
+
+class Account:
+    """What the history should say, from what can be seen before and after each step."""
+
+    def __init__(self, scheduler):
+        self.scheduler = scheduler
+        self.first = getattr(scheduler, "last_epoch", 0) + 1
+        self.rows = []
+
+    def step(self, metric):
+        plateaus = plateaus_in(self.scheduler)
+        before = [copy.copy(plateau.state_dict()) for plateau in plateaus]
+        self.scheduler.step(metric)
+        best, reductions = math.nan, 0
+        for plateau, was in zip(plateaus, before, strict=True):
+            if plateau.last_epoch == was["last_epoch"]:
+                continue
+            best = plateau.best
+            better = plateau._is_better(metric, was["best"])
+            reductions += not better and not was["cooldown_counter"] and was["num_bad_epochs"] + 1 > was["patience"]
+        lrs = [float(group["lr"]) for group in self.scheduler.optimizer.param_groups]
+        self.rows.append((self.first + len(self.rows), metric if plateaus else math.nan, best, reductions, lrs))
+
+    def agrees_with(self, history):
+        rows = history.to_numpy()
+        expected = self.rows[-history.capacity :]
+        assert len(history) == len(rows) == len(expected)
+        for row, (step, metric, best, reductions, lrs) in zip(rows, expected, strict=True):
+            assert row["step"] == step
+            np.testing.assert_array_equal(row["metric"], metric)
+            np.testing.assert_array_equal(row["best"], best)
+            assert row["reductions"] == reductions
+            np.testing.assert_array_equal(row["lr"][: len(lrs)], lrs)
+            assert np.isnan(row["lr"][len(lrs) :]).all()
+
+
+@kinds
+@given(tree=trees, values=metrics)
+def test_it_says_what_every_step_did(kind, tree, values):
+    scheduler = grow(stepped_sgd([kind(0.5), kind(0.25)]), tree)
+    history = fastsched.History(scheduler)
+    account = Account(scheduler)
+    for value in values:
+        account.step(value)
+    account.agrees_with(history)
+
+
+@kinds
+@given(values=metrics, data=st.data())
+def test_a_plateau_with_every_setting(kind, values, data):
+    settings = {
+        "mode": data.draw(st.sampled_from(["min", "max"])),
+        "patience": data.draw(st.integers(0, 2)),
+        "cooldown": data.draw(st.integers(0, 2)),
+        "min_lr": data.draw(st.sampled_from([0.0, 0.2])),
+    }
+    scheduler = fastsched.ReduceLROnPlateau(stepped_sgd([kind(0.5)]), factor=0.5, **settings)
+    history = fastsched.History(scheduler, capacity=5)
+    account = Account(scheduler)
+    for value in values:
+        account.step(value)
+    account.agrees_with(history)
+
+
+@kinds
+def test_children_have_histories_of_their_own_steps(kind):
+    scheduler = deep(stepped_sgd([kind(0.5)]), 1)
+    plateau = plateaus_in(scheduler)[0]
+    whole, part = fastsched.History(scheduler), fastsched.History(plateau)
+    for _ in range(8):
+        scheduler.step(1.0)
+    assert whole.to_numpy()["step"].tolist() == list(range(1, 9))
+    rows = part.to_numpy()
+    assert len(rows) == plateau.last_epoch == 6
+    # In the chain the exponential halves them after it.
+    np.testing.assert_array_equal(rows["lr"], whole.to_numpy()["lr"][-6:] * 2)
+
+
+class OwnRule(fastsched.StepLR):
+    def get_lr(self):
+        return [group["lr"] * 0.5 for group in self.optimizer.param_groups]
+
+
+@kinds
+def test_what_torchs_code_steps_is_recorded_too(kind):
+    scheduler = OwnRule(stepped_sgd([kind(0.5)]), 1)
+    history = fastsched.History(scheduler)
+    for _ in range(3):
+        scheduler.step()
+    assert history.to_numpy()["lr"].ravel().tolist() == [0.125, 0.0625, 0.03125]
+
+
+@kinds
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+def test_jumps_and_skipped_steps(kind):
+    scheduler = fastsched.ExponentialLR(stepped_sgd([kind(1.0)]), 0.5)
+    history = fastsched.History(scheduler)
+    scheduler.step()
+    scheduler.step(found_inf=torch.tensor(1.0))
+    scheduler.step(found_inf=True)
+    scheduler.step(found_inf=False)
+    scheduler.step(5)
+    assert history.to_numpy()["lr"].ravel().tolist() == [0.5, 0.25, 1 / 32]
+
+
+@kinds
+def test_groups_that_come_later(kind):
+    optimizer = stepped_sgd([kind(0.5)])
+    scheduler = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+    history = fastsched.History(scheduler)
+    account = Account(scheduler)
+    account.step(1.0)
+    account.step(1.0)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": kind(2.0)})
+    account.step(1.0)
+    account.step(0.5)
+    account.agrees_with(history)
+    assert history.to_numpy()["lr"].shape == (4, 2)
+
+
+def test_a_run_that_moves_to_tensors_and_back():
+    optimizer = stepped_sgd([0.5, 0.25])
+    scheduler = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+    history = fastsched.History(scheduler, capacity=7)
+    account = Account(scheduler)
+    for _ in range(3):
+        account.step(1.0)
+    fastsched.use_tensor_lr(optimizer, dtype=torch.float64)
+    for _ in range(3):
+        account.step(1.0)
+    scheduler.__class__ = type("Subclass", (fastsched.ReduceLROnPlateau,), {"_is_better": lambda *_: False})
+    for _ in range(2):
+        account.step(1.0)
+    account.agrees_with(history)
+
+
+def test_lambdas_that_python_calls():
+    scheduler = fastsched.LambdaLR(stepped_sgd([0.5]), lambda epoch: 1 / (1 + epoch))
+    history = fastsched.History(scheduler)
+    for _ in range(3):
+        scheduler.step()
+    assert history.to_numpy()["lr"].ravel().tolist() == [0.5 * (1 / 2), 0.5 * (1 / 3), 0.5 * (1 / 4)]
+
+
+def test_a_closed_history_stays_as_it_is(device):
+    scheduler = fastsched.ExponentialLR(stepped_sgd([torch.tensor(1.0, device=device)]), 0.5)
+    history = fastsched.History(scheduler)
+    scheduler.step()
+    history.close()
+    history.close()
+    scheduler.step()
+    assert len(history) == 1
+    later = fastsched.History(scheduler)
+    scheduler.step()
+    assert later.to_numpy()["step"].tolist() == [3]
+    assert later.to_numpy()["lr"].tolist() == [[0.125]]
+    assert history.to_numpy()["lr"].tolist() == [[0.5]]
+
+
+def test_copies_record_nothing(device):
+    scheduler = fastsched.ExponentialLR(stepped_sgd([torch.tensor(1.0, device=device)]), 0.5)
+    history = fastsched.History(scheduler)
+    scheduler.step()
+    copy.deepcopy(scheduler).step()
+    assert len(history) == 1
+    scheduler.step()
+    assert len(history) == 2
+
+
+def test_nothing_recorded_is_an_empty_table():
+    history = fastsched.History(fastsched.ExponentialLR(stepped_sgd([1.0]), 0.5))
+    assert len(history) == len(history.to_numpy()) == len(history.to_pandas()) == 0
+
+
+@kinds
+def test_files_and_frames(kind, tmp_path):
+    scheduler = deep(stepped_sgd([kind(0.5), kind(0.25)]), 0)
+    history = fastsched.History(scheduler)
+    for _ in range(5):
+        scheduler.step(0.75)
+    history.to_csv(tmp_path / "run.csv")
+    frame = history.to_pandas()
+    assert list(frame.columns) == ["step", "metric", "best", "reductions", "lr_0", "lr_1"]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run.csv"), frame)
+    with open(tmp_path / "run.csv", newline="") as file:
+        assert next(csv.DictReader(file))["best"] == ""
+    assert frame["lr_1"].tolist() == [row["lr"][1] for row in history.to_numpy()]
+
+
+def test_bad_arguments_are_refused():
+    optimizer = stepped_sgd([0.5])
+    with pytest.raises(TypeError, match=r"torch\.optim\.lr_scheduler\.StepLR; import it from fastsched\.lr_scheduler"):
+        fastsched.History(torch.optim.lr_scheduler.StepLR(optimizer, 1))
+    scheduler = fastsched.StepLR(optimizer, 1)
+    for capacity in (0, 1.5, True):
+        with pytest.raises(ValueError, match="capacity must be a whole number of 1 or more, got"):
+            fastsched.History(scheduler, capacity)
+    history = fastsched.History(scheduler)
+    with pytest.raises(ValueError, match=r"has a history already; close\(\) that first"):
+        fastsched.History(scheduler)
+    scheduler.step()
+    assert len(history) == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_steps_record(device):
+    torch._dynamo.reset()
+    scheduler = deep(stepped_sgd([torch.tensor(0.5, device=device)]), 1)
+    scheduler.step(torch.tensor(1.0, device=device))
+    history = fastsched.History(scheduler)
+    frames = torch._dynamo.testing.CompileCounterWithBackend("inductor")
+    step = torch.compile(scheduler.step, fullgraph=True, backend=frames)
+    lrs = []
+    for value in (1.0, 0.5, 0.5, 0.5, 0.25):
+        step(torch.tensor(value, device=device))
+        lrs.append([scheduler.optimizer.param_groups[0]["lr"].item()])
+    rows = history.to_numpy()
+    assert rows["metric"].tolist() == [1.0, 0.5, 0.5, 0.5, 0.25]
+    assert rows["lr"].tolist() == lrs
+    assert frames.frame_count == 1
+
+
+def test_a_damaged_address_is_not_written_to():
+    scheduler = fastsched.ExponentialLR(stepped_sgd([double(1.0)]), 0.5)
+    history = fastsched.History(scheduler)
+    scheduler.step()
+    [replica] = scheduler._engine._replicas
+    replica.state[fastsched._C.HISTORY_OFFSET] = 1e300
+    scheduler.step()
+    assert len(history) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("before", [True, False])
+def test_replays_record_without_waiting(before):
+    scheduler = deep(stepped_sgd([torch.tensor(0.5, device="cuda") for _ in range(70)]), 1)
+    metric = torch.tensor(1.0, device="cuda")
+    history = fastsched.History(scheduler, capacity=8) if before else None
+    graph = capture(lambda: scheduler.step(metric))
+    history = history or fastsched.History(scheduler, capacity=8)
+    torch.cuda.synchronize()
+    ran = len(history)
+    lrs = []
+    for value in (1.0, 0.5, 0.5, 0.5, 0.25, 0.25):
+        metric.fill_(value)
+        with NoSyncs():
+            graph.replay()
+        torch.cuda.synchronize()
+        lrs.append([group["lr"].item() for group in scheduler.optimizer.param_groups])
+    assert len(history) == ran + 6
+    rows = history.to_numpy()[-6:]
+    assert rows["metric"].tolist() == [1.0, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert rows["lr"].tolist() == lrs
+
+
+@pytest.mark.gpu
+def test_it_does_not_begin_inside_a_capture():
+    scheduler = fastsched.ExponentialLR(stepped_sgd([torch.tensor(1.0, device="cuda")]), 0.5)
+    graph = torch.cuda.CUDAGraph()
+    with pytest.raises(RuntimeError, match="construct it before the capture, or after"), torch.cuda.graph(graph):
+        fastsched.History(scheduler)
+    assert scheduler._history is None
