@@ -38,6 +38,7 @@ from .lr_scheduler import (
     StepLR,
     _LRScheduler,
 )
+from .simulation import simulate
 from .tensor_lr import use_tensor_lr
 
 __version__ = "0.1.0"
@@ -62,5 +63,6 @@ __all__ = [
     "_LRScheduler",
     "__version__",
     "lr_scheduler",
+    "simulate",
     "use_tensor_lr",
 ]
