@@ -38,6 +38,7 @@ from .lr_scheduler import (
     StepLR,
     _LRScheduler,
 )
+from .plotting import plot
 from .simulation import simulate
 from .tensor_lr import use_tensor_lr
 
@@ -63,6 +64,7 @@ __all__ = [
     "_LRScheduler",
     "__version__",
     "lr_scheduler",
+    "plot",
     "simulate",
     "use_tensor_lr",
 ]
