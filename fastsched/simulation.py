@@ -72,8 +72,17 @@ def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDAr
         groups = twin.optimizer.param_groups
         lrs = np.empty((count + 1, len(groups)))
         lrs[0] = [float(group["lr"]) for group in groups]
+        takes_metric = _takes_metric(twin)
         for step in range(count):
-            _step(twin, step, None if series is None else series[step])
+            if not takes_metric:
+                twin.step()
+            elif series is None and _needs_metric(twin):
+                raise ValueError(
+                    f"metrics: step {step + 1} of this {type(twin).__name__} needs a metric, and there is none; pass "
+                    "one number per step, or one for all"
+                )
+            else:
+                twin.step(None if series is None else series[step])
             lrs[step + 1] = [float(group["lr"]) for group in groups]
     return lrs
 
@@ -112,28 +121,19 @@ def _count(steps: int) -> int:
     return count
 
 
-def _step(scheduler: Any, step: int, metric: float | None) -> None:
-    takes, needs = _asks_for_metric(scheduler)
-    if needs and metric is None:
-        raise ValueError(
-            f"metrics: step {step + 1} of this {type(scheduler).__name__} needs a metric, and there is none; pass one "
-            "number per step, or one for all"
-        )
-    if takes:
-        scheduler.step(metric)
-    else:
-        scheduler.step()
+def _takes_metric(scheduler: Any) -> bool:
+    plateau = isinstance(scheduler, torch_lr_scheduler.ReduceLROnPlateau)
+    return plateau or "metrics" in inspect.signature(scheduler.step).parameters
 
 
-def _asks_for_metric(scheduler: Any) -> tuple[bool, bool]:
-    """Whether the next step takes a metric, and whether it cannot do without."""
+def _needs_metric(scheduler: Any) -> bool:
+    """Whether the next step cannot do without."""
     if isinstance(scheduler, torch_lr_scheduler.ReduceLROnPlateau):
-        return True, True
-    metrics = inspect.signature(scheduler.step).parameters.get("metrics")
-    if metrics is None:
-        return False, False
-    needs = scheduler._needs_metric() if isinstance(scheduler, Composite) else metrics.default is metrics.empty
-    return True, needs
+        return True
+    if isinstance(scheduler, Composite):
+        return scheduler._needs_metric()
+    metrics = inspect.signature(scheduler.step).parameters["metrics"]
+    return metrics.default is metrics.empty
 
 
 class _StandIn(Optimizer):
@@ -142,9 +142,9 @@ class _StandIn(Optimizer):
     _opt_called = True
 
     def __init__(self, original: Any, memo: dict[int, Any]):
-        super().__init__([torch.empty(0, device="cpu")], {})
         self._original = original
         self._memo = memo
+        super().__init__([torch.empty(0, device="cpu")], {})
         del self.defaults  # as the original's, if somebody asks
         del self.param_groups  # until the scheduler is copied, which would choose an engine and resume there
 
