@@ -345,11 +345,33 @@ def test_no_weight_is_copied_and_looking_at_one_is_an_error():
 
     weight = torch.nn.Parameter(torch.ones(1000, 1000))
     optimizer = torch.optim.SGD([weight], lr=0.1)
+    optimizer.state[weight] = {"momentum_buffer": sys.stdout}  # which cannot be copied
     scheduler = ByWeight(optimizer)
     optimizer._opt_called = True
     assert fastsched.simulate(scheduler, 1)[1] == [0.5e-6]
     with pytest.raises(RuntimeError, match="meta"):
         fastsched.simulate(scheduler, 2)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, lambda: torch.device("meta")])
+def test_whatever_mode_torch_is_in(mode):
+    scheduler = fastsched.ExponentialLR(stepped_sgd([torch.tensor(0.7)]), 0.97)
+    scheduler.step()
+    scheduler.optimizer.param_groups[0]["lr"] = torch.tensor(0.456)  # known to no buffer yet
+    with mode():
+        simulated = fastsched.simulate(scheduler, 30)
+    np.testing.assert_array_equal(simulated, stepped(scheduler, 30))
+
+
+@pytest.mark.parametrize("library", [fastsched, torch_lr_scheduler])
+def test_a_learning_rate_that_is_part_of_a_graph(library):
+    initial = torch.tensor(0.7, requires_grad=True) * 1
+    scheduler = library.ExponentialLR(stepped_sgd([initial]), 0.97)
+    scheduler.step()
+    simulated = fastsched.simulate(scheduler, 30)
+    assert scheduler.optimizer.param_groups[0]["lr"].grad_fn is not None
+    with torch.no_grad():  # where reading such a learning rate is no cause for a warning
+        np.testing.assert_array_equal(simulated, stepped(scheduler, 30))
 
 
 def test_an_error_half_way_leaves_everything_as_it_was():
