@@ -41,9 +41,18 @@ def stepped(scheduler, steps, metrics=None):
     return np.array(rows)
 
 
+def held(value):
+    """Which object it is, and what is in it."""
+    if isinstance(value, torch.Tensor):
+        return id(value), value.data_ptr(), value.dtype, value.device, value.tolist()
+    if isinstance(value, (list, tuple)):
+        return id(value), [held(item) for item in value]
+    return id(value), bits(value)
+
+
 def hyperparameters(optimizer):
     """Every value of every group, and which object it is."""
-    return [{key: (id(value), bits(value)) for key, value in group.items()} for group in optimizer.param_groups]
+    return [{key: held(value) for key, value in group.items()} for group in optimizer.param_groups]
 
 
 def everything(scheduler):
