@@ -92,7 +92,6 @@ def as_text(draw, tree):
     return draw(st.sampled_from([" ", "", "\t"])).join([texts[0], *(f"{kind} {text}" for text in texts[1:])])
 
 
-@settings(max_examples=200)
 @given(data=st.data(), tree=trees)
 def test_an_expression_builds_what_the_same_python_does(data, tree):
     text = data.draw(as_text(tree))
@@ -259,7 +258,7 @@ TOKENS = """
 tokens = st.sampled_from([*TOKENS.split(), *expression.CALLABLE, " "])
 
 
-@settings(max_examples=500)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(text=st.text(max_size=60) | st.lists(tokens, max_size=25).map("".join))
 @example("StepLR(" + "9**" * 600 + "9)")
 @example("ReduceLROnPlateau(1e999, '\\d')")

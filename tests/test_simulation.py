@@ -78,7 +78,7 @@ def everything(scheduler):
 
 @names
 @kinds
-@settings(max_examples=25)
+@settings(max_examples=settings.default.max_examples // 6)
 @given(data=st.data(), first=st.integers(0, 6))
 def test_it_is_what_really_stepping_gives(name, kind, data, first):
     initial = [kind(lr) for lr in data.draw(initial_lrs)]
@@ -95,7 +95,6 @@ def test_it_is_what_really_stepping_gives(name, kind, data, first):
 
 
 @kinds
-@settings(max_examples=100)
 @given(tree=trees, initial=initial_lrs, metrics=series, first=st.integers(0, 4))
 def test_compositions(kind, tree, initial, metrics, first):
     scheduler = grow(stepped_sgd([kind(lr) for lr in initial]), tree)
@@ -108,7 +107,7 @@ def test_compositions(kind, tree, initial, metrics, first):
 
 
 @kinds
-@settings(max_examples=50)
+@settings(max_examples=settings.default.max_examples // 3)
 @given(tree=trees_of(functions_of_the_step), initial=initial_lrs)
 def test_it_agrees_with_lr_at(kind, tree, initial):
     scheduler = grow(stepped_sgd([kind(lr) for lr in initial]), tree)
@@ -117,7 +116,7 @@ def test_it_agrees_with_lr_at(kind, tree, initial):
 
 @names
 @kinds
-@settings(max_examples=5)
+@settings(max_examples=settings.default.max_examples // 30)
 @given(data=st.data())
 def test_torchs_own_schedulers(name, kind, data):
     scheduler = make(TORCH, name, [kind(0.5), kind(0.25)], data.draw(CONFIGURATIONS[name]))
