@@ -40,8 +40,10 @@ from .lr_scheduler import (
     StepLR,
     _LRScheduler,
 )
+from .plotting import plot
 from .range_test import lr_range_test
 from .range_test_result import LRRangeTestResult
+from .simulation import simulate
 from .tensor_lr import use_tensor_lr
 
 __version__ = "0.1.0"
@@ -70,5 +72,7 @@ __all__ = [
     "__version__",
     "lr_range_test",
     "lr_scheduler",
+    "plot",
+    "simulate",
     "use_tensor_lr",
 ]

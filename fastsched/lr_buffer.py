@@ -82,6 +82,17 @@ class LRBuffer:
             written = self.masters.to(self.lrs.dtype) != self.lrs
             self._take(self._resumed, written & (self._resumed.to(self.lrs.dtype) == self.lrs))
 
+    def duplicate(self, memo: dict[int, Any]) -> LRBuffer:
+        """The same on the host, with tensors of its own, which are put into a ``copy.deepcopy``'s memo."""
+        tensors = [torch.empty(tensor.shape, dtype=self.lrs.dtype, device="cpu") for tensor in self.tensors]
+        lrs, masters = self.lrs.to("cpu", copy=True), self.masters.to("cpu", copy=True)
+        twin = LRBuffer(list(self.indices), lrs, masters, tensors)
+        twin.live = self.live
+        twin._resumed = None if self._resumed is None else self._resumed.to("cpu", copy=True)
+        memo.update({id(tensor): copied for tensor, copied in zip(self.tensors, tensors, strict=True)})
+        _owners[lrs.untyped_storage().data_ptr()] = twin
+        return twin
+
     def _take(self, masters: Tensor, where: Tensor) -> None:
         self.masters.copy_(torch.where(where, masters, self.masters))
 
@@ -307,6 +318,27 @@ def _remember(optimizer: Optimizer, buffers: list[LRBuffer]) -> None:
     for buffer in _buffers.get(id(optimizer), []):
         buffer.live = any(buffer is other for other in buffers)
     _buffers[id(optimizer)] = buffers
+
+
+@torch.inference_mode(False)
+def duplicate(optimizer: Optimizer, twin: Optimizer, memo: dict[int, Any]) -> None:
+    """Let ``twin``, which is to have a copy of the optimizer's groups, go on from its float64 learning rates.
+
+    Args:
+        optimizer: it, its learning rates and its buffers stay as they are.
+        twin: its groups are copied afterwards, by ``copy.deepcopy`` with this memo, and find their tensors there.
+        memo: holds the copies of the buffers as well, which optimizers may share.
+
+    On the host; waits for the device where the learning rates are.
+    """
+    known = _buffers.get(id(optimizer), [])
+    lrs = [group.get("lr") for group in optimizer.param_groups]
+    owners = [owner for lr in lrs if is_supported(lr) and (owner := _owner(lr)) is not None]
+    for buffer in (*known, *owners):
+        if id(buffer) not in memo:
+            memo[id(buffer)] = buffer.duplicate(memo)
+    if known:
+        _remember(twin, [memo[id(buffer)] for buffer in known])
 
 
 def _follow_loaded(optimizer: Optimizer) -> None:

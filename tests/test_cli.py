@@ -1,3 +1,6 @@
+import os
+import re
+import shlex
 import subprocess
 import sys
 
@@ -5,6 +8,7 @@ import pytest
 import torch
 
 import fastsched
+from fastsched import bench, cli, demo
 from fastsched.__main__ import main
 
 
@@ -25,3 +29,194 @@ def test_a_wrong_command_points_at_the_argument(arguments, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
     assert "COMMAND" in capsys.readouterr().err
+
+
+@pytest.fixture
+def history(tmp_path, monkeypatch):
+    """A log as training loops write it, in the current folder."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("plotille")
+    monkeypatch.chdir(tmp_path)
+    lines = ["epoch,loss,val:loss", *(f"{epoch},{1 / (epoch + 1)},1.0" for epoch in range(40)), "", "40,0.5,"]
+    (tmp_path / "history.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    (tmp_path / "numbers.csv").write_text("1.0\n0.5\n0.25\n")
+    (tmp_path / "wrong.csv").write_text("loss\n1.0\nhigh\n")
+    (tmp_path / "empty.csv").write_text("\n\n")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
+    return tmp_path
+
+
+EXAMPLE = ["CosineAnnealingLR(T_max=100)", "warmup(10) >> ReduceLROnPlateau(patience=5)"]
+
+
+def test_plot_into_a_file(history, capsys):
+    assert main(["plot", *EXAMPLE, "--steps", "40", "--metrics", "history.csv:loss", "-o", "out.png"]) == 0
+    assert capsys.readouterr().out == "out.png\n"
+    assert (history / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_in_the_terminal(history, capsys):
+    assert main(["plot", *EXAMPLE, "--steps", "40", "--metrics", "history.csv:val:loss", "--lr", "0.2"]) == 0
+    output = capsys.readouterr().out
+    assert all(text in output for text in (*EXAMPLE, "metric", "0.2"))
+    assert main(["plot", "StepLR(3)", "--steps", "4"]) == 0
+    assert "StepLR(3)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("numbers.csv", [1.0, 0.5, 0.25]),
+        ("numbers.csv:1", [1.0, 0.5, 0.25]),
+        ("history.csv:val:loss", [1.0] * 40),  # the last row has none
+        ("history.csv:3", [1.0] * 40),
+        ("history.csv:epoch", list(range(41))),
+    ],
+)
+def test_a_column_of_metrics(history, argument, expected):
+    assert cli.read_metrics(argument) == expected
+
+
+WRONG = [
+    (["plot", "StepLR(3)"], "the following arguments are required: --steps"),
+    (["plot", "--steps", "3"], "the following arguments are required: EXPR"),
+    (["plot", "StepLR(3)", "--steps", "0"], "argument --steps: must be a positive whole number, not '0'"),
+    (["plot", "StepLR(3)", "--steps", "x"], "argument --steps: must be a positive whole number, not 'x'"),
+    (["plot", "StepLR(3)", "--steps", "3", "--lr", "x"], "argument --lr: must be a number, 0 or more, not 'x'"),
+    (["plot", "StepLR(3)", "--steps", "3", "--lr", "nan"], "argument --lr: must be a number"),
+    (["plot", "StepLR(3)", "--steps", "3", "-o", "x.qqq"], "argument -o: Format 'qqq' is not supported"),
+    (["plot", "StepLR(3)", "--steps", "3", "-o", "no/x.png"], "argument -o: [Errno 2] No such file"),
+    (["plot", "StepLR(3)", "--step", "3"], "required: --steps"),
+    (
+        ["plot", "StepLR(3)", EXAMPLE[1], "--steps", "20"],
+        "argument EXPR 2: step 11 of this SequentialLR needs a metric",
+    ),
+    (["plot", EXAMPLE[1], "--steps", "20"], "give --metrics FILE"),
+    (["plot", "OneCycleLR(1, 5)", "--steps", "9"], "argument EXPR 1: Tried to step 6 times"),
+    (["plot", "StepLR(0)", "--steps", "9"], "argument EXPR 1: "),
+    (
+        ["plot", "StepLR(3)", "StepLR(3, gama=1)", "--steps", "9"],
+        "argument EXPR 2: StepLR has no argument gama; did you mean gamma?\n  StepLR(3, gama=1)\n            ^^^^^^\n",
+    ),
+    (["--metrics", "none.csv"], "argument --metrics: none.csv: No such file"),
+    (["--metrics", "none.csv:loss"], "argument --metrics: none.csv: No such file"),
+    (["--metrics", "."], "argument --metrics: .: Is a directory"),
+    (["--metrics", "binary.csv"], "argument --metrics: binary.csv: "),
+    (["--metrics", "empty.csv"], "argument --metrics: empty.csv is empty"),
+    (["--metrics", "wrong.csv"], "argument --metrics: wrong.csv, line 3: 'high' is no number"),
+    (["--metrics", "numbers.csv"], "argument --metrics: numbers.csv has 3 numbers for --steps 9"),
+    (["--metrics", "numbers.csv:loss"], "there is no column 'loss'; there are 1, numbered from 1"),
+    (["--metrics", "history.csv"], "say which column, as FILE:COLUMN; the columns are epoch, loss, val:loss"),
+    (["--metrics", "history.csv:4"], "there is no column '4'; the columns are epoch, loss, val:loss"),
+    (["bench", "--groups", "1,0"], "argument --groups: must be a positive whole number, not '0'"),
+    (["bench", "--groups", ""], "argument --groups: must be a positive whole number, not ''"),
+    (["bench", "--schedulers", "StepLR,Foo"], "argument --schedulers: there is no 'Foo' to compare; there are StepLR,"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
+def test_errors_name_the_argument(history, capsys, arguments, message):
+    if arguments[0] == "--metrics":
+        arguments = ["plot", "ReduceLROnPlateau()", "--steps", "9", *arguments]
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert f"fastsched {arguments[0]}: error: " in captured.err
+    assert message in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("command", ["info", "plot", "demo", "bench"])
+def test_help_teaches(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) >= 5
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_the_examples_of_the_help_work(history, capsys):
+    with pytest.raises(SystemExit):
+        main(["plot", "--help"])
+    (history / "history.csv").write_text("val_loss\n" + "1.0\n" * 200)
+    text = capsys.readouterr().out.replace("\\\n", "")
+    lines = re.findall(r"^  fastsched (.*)$", text, flags=re.MULTILINE)
+    assert len(lines) == 6
+    for line in lines:
+        assert main(shlex.split(line)) == 0
+
+
+def test_a_reader_that_leaves_early_is_no_traceback(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as output, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        assert main(["info"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "extra"),
+    [
+        ("plotille", ["plot", "StepLR(3)", "--steps", "3"], "plot"),
+        ("matplotlib.axes", ["plot", "StepLR(3)", "--steps", "3", "-o", "x.png"], "plot"),
+        ("numpy", ["plot", "StepLR(3)", "--steps", "3"], "plot"),
+        ("sklearn.datasets", ["demo"], "demo"),
+        ("rich.console", ["demo"], "demo"),
+    ],
+)
+def test_what_is_missing_is_asked_for_by_name(capsys, monkeypatch, module, arguments, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 1
+    assert f"pip install 'fastsched[{extra}]'" in capsys.readouterr().err
+
+
+def test_demo_shows_reductions(capsys, monkeypatch):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("rich")
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(demo, "EPOCHS", 12)
+    before = torch.get_rng_state()
+    assert main(["demo"]) == 0
+    output = capsys.readouterr().out
+    assert re.search(r"\d+ │ +0\.\d+ │ +0\.03 │ +0\.009", output)
+    assert re.search(r"accuracy at the end 9\d\.\d%", output)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("with_rich", [False, True])
+def test_bench_compares(capsys, monkeypatch, with_rich):
+    if with_rich:
+        pytest.importorskip("rich")
+    else:
+        monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.setattr(bench, "ROUND_SECONDS", 1e-5)
+    monkeypatch.setattr(bench, "CELL_SECONDS", 0.0)
+    threads = torch.get_num_threads()
+    assert main(["bench", "--groups", "1,3", "--schedulers", "StepLR,ReduceLROnPlateau"]) == 0
+    assert torch.get_num_threads() == threads
+    output = capsys.readouterr().out
+    for name in ("StepLR", "ReduceLROnPlateau"):
+        for mode in ("float", "tensor"):
+            [row] = [line for line in output.splitlines() if re.match(rf"{name}(, idle)?\s.*{mode}", line)]
+            assert len(re.findall(r"[\d.]+ ±\d+%", row)) == 2
+    assert ("pip install rich" in output) is not with_rich
+
+
+def test_bench_steps_what_it_says():
+    """Each step changes every learning rate, with either library, but for idle ones."""
+    for name in bench.SCHEDULES:
+        for mode in ("float", "tensor"):
+            optimizer = bench._optimizer(3, mode)
+            scheduler = getattr(fastsched, name)(optimizer, **bench.SCHEDULES[name])
+            optimizer.step()
+            lrs = fastsched.simulate(scheduler, 900, 1.0)
+            if mode == "tensor":  # rounded to float32 they do not change at every step
+                assert lrs.shape == (901, 3)
+            elif name in bench.IDLE:
+                assert (lrs == lrs[0]).all()
+            else:
+                assert (lrs[1:] != lrs[:-1]).all()
