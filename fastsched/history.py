@@ -14,6 +14,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
 
 from . import _C
 from .capture import refuse_capture
+from .picture import canvas
+from .plotting import draw, lines_of
 from .replica import Replica
 from .scheduler import EngineScheduler
 from .tensor_engine import TensorEngine
@@ -21,6 +23,7 @@ from .tensor_engine import TensorEngine
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
 
@@ -134,6 +137,34 @@ class History:
             for step, (metric, best, reductions, *lrs) in zip(steps, table.tolist(), strict=True):
                 numbers = [metric, best, int(reductions), *lrs]
                 writer.writerow([step, *("" if math.isnan(number) else number for number in numbers)])
+
+    def plot(self, path_or_axes: Any = None) -> Axes:
+        """Draw the learning rates over the steps, the metric beside them, and where plateaus lowered learning rates.
+
+        Args:
+            path_or_axes: as for :func:`fastsched.plot`.
+
+        Returns:
+            The ``Axes`` with the learning rates.
+
+        Raises ValueError if there are no steps yet, ImportError without matplotlib.
+        """
+        with canvas(path_or_axes) as axes:
+            rows = self.to_numpy()
+            if len(rows) == 0:
+                raise ValueError("the history is empty: step the scheduler before plot()")
+            lrs = rows["lr"]
+            lowered = (rows["reductions"][1:] > 0) & (lrs[1:] < lrs[:-1]).any(1)
+            first = int(rows["step"][0])
+            draw(
+                axes,
+                lines_of(0, "learning rate", lrs),
+                None if all(math.isnan(metric) for metric in rows["metric"]) else rows["metric"].tolist(),
+                first=(first, first),
+                marks=rows["step"][1:][lowered].tolist(),
+                above=axes is not path_or_axes,
+            )
+        return axes
 
     def install(self, replicas: list[Replica]) -> None:
         """Have the steps of these record themselves (called by the scheduler's engine)."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import operator
-import os
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .picture import canvas
 from .simulation import Metrics, metric_series, simulate
 
 if TYPE_CHECKING:
@@ -59,33 +59,9 @@ def plot(schedulers: Any, steps: int | None = None, path_or_axes: Any = None, me
 
     Waits for the device if learning rates are on one. Must not be called inside CUDA graph capture.
     """
-    try:
-        from matplotlib.axes import Axes
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plot draws with matplotlib: pip install 'fastsched[plot]'") from error
-
-    in_file = isinstance(path_or_axes, (str, os.PathLike))
-    if not (in_file or path_or_axes is None or isinstance(path_or_axes, Axes)):
-        raise TypeError(f"path_or_axes must be a path, a matplotlib Axes or None, got {type(path_or_axes).__name__}")
-    lines, series = trajectories(schedulers, steps, metrics)
-    if isinstance(path_or_axes, Axes):
-        _draw(path_or_axes, lines, series)
-        path_or_axes.legend(*_legend(path_or_axes), loc="best")
-        return path_or_axes
-    if in_file:
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
-    else:
-        from matplotlib import pyplot
-
-        figure = pyplot.figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    _draw(axes, lines, series)
-    handles, labels = _legend(axes)
-    columns = max(1, min(len(labels), int(90 / (max(map(len, labels)) + 6))))
-    axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, ncols=columns)
-    if in_file:
-        figure.savefig(path_or_axes, dpi=150)
+    with canvas(path_or_axes) as axes:
+        lines, series = trajectories(schedulers, steps, metrics)
+        draw(axes, lines, series, above=axes is not path_or_axes)
     return axes
 
 
@@ -107,15 +83,18 @@ def trajectories(schedulers: Any, steps: int | None, metrics: Metrics | None) ->
     lines = []
     for index, (name, scheduler) in enumerate(schedulers.items()):
         lrs = arrays[name] if name in arrays else simulate(scheduler, steps, series)
-        lines += _lines(index, str(name), lrs)
+        lines += lines_of(index, str(name), lrs)
     return lines, None if isinstance(metrics, Real) else series
 
 
 def logarithmic(lines: Sequence[Line]) -> bool:
     """Whether lines would lie on the ground of a linear scale: for more than a tenth of their length, or as a whole."""
-    highest = [line.lrs.max() for line in lines if line.lrs.max() > 0]
-    long_low = any((line.lrs <= line.lrs.max() / DECADES).mean() > 0.1 for line in lines if line.lrs.max() > 0)
-    return long_low or (len(highest) > 1 and min(highest) <= max(highest) / DECADES)
+    highest = [
+        float(line.lrs[line.lrs > 0].max(initial=0.0)) for line in lines
+    ]  # NaN, before there was a group, is not
+    drawn = [(line.lrs, high) for line, high in zip(lines, highest, strict=True) if high > 0]
+    long_low = any((lrs <= high / DECADES).mean() > 0.1 for lrs, high in drawn)
+    return long_low or (len(drawn) > 1 and min(high for _, high in drawn) <= max(highest) / DECADES)
 
 
 def plot_text(lines: Sequence[Line], series: Sequence[float] | None, width: int, *, color: bool) -> str:
@@ -196,7 +175,8 @@ def _checked(name: str, lrs: NDArray[Any]) -> NDArray[np.float64]:
     return lrs.astype(np.float64, copy=False)
 
 
-def _lines(scheduler: int, name: str, lrs: NDArray[np.float64]) -> list[Line]:
+def lines_of(scheduler: int, name: str, lrs: NDArray[np.float64]) -> list[Line]:
+    """A line for all groups of a scheduler that agree; ``lrs`` is of shape (steps, groups)."""
     groups: dict[bytes, list[int]] = {}
     for group in range(lrs.shape[1]):
         groups.setdefault(lrs[:, group].tobytes(), []).append(group)
@@ -222,12 +202,31 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in ranges)
 
 
-def _draw(axes: Axes, lines: Sequence[Line], series: Sequence[float] | None) -> None:
+def draw(
+    axes: Axes,
+    lines: Sequence[Line],
+    series: Sequence[float] | None,
+    *,
+    first: tuple[int, int] = (0, 1),
+    marks: Sequence[int] = (),
+    above: bool,
+) -> None:
+    """Draw learning rates, metrics on an axis at the right, marks, and a legend.
+
+    Args:
+        axes: to draw into.
+        lines: the learning rates.
+        series: the metrics, if any.
+        first: the step of the first learning rate, and that of the first metric.
+        marks: the steps of reductions.
+        above: whether the legend goes above the picture, where nothing else is.
+    """
     several = lines[-1].scheduler > 0
     for index, line in enumerate(lines):
         many = line.label is None or (index + 1 < len(lines) and lines[index + 1].label is None)
         width = WIDEST - (WIDEST - NARROWEST) * index / max(len(lines) - 1, 1) if len(lines) > 1 else 2.0
         axes.plot(
+            range(first[0], first[0] + len(line.lrs)),
             line.lrs,
             label="_" if line.label is None else line.label,
             color=COLORS[(line.scheduler if several or many else line.place) % len(COLORS)],
@@ -246,11 +245,21 @@ def _draw(axes: Axes, lines: Sequence[Line], series: Sequence[float] | None) -> 
     axes.set_axisbelow(True)
     if series is not None:
         beside = axes.twinx()
-        beside.plot(range(1, len(series) + 1), series, color=METRIC_COLOR, linewidth=1.2, label="metric")
+        beside.plot(range(first[1], first[1] + len(series)), series, color=METRIC_COLOR, linewidth=1.2, label="metric")
         beside.set_ylabel("metric", color="#555555")
         beside.tick_params(axis="y", colors="#555555")
         axes.set_zorder(beside.get_zorder() + 1)  # learning rates above the metric
         axes.patch.set_visible(False)
+    for index, step in enumerate(marks):
+        axes.axvline(
+            step, color="#BBBBBB", linestyle=":", linewidth=1, zorder=1, label="reduction" if index == 0 else "_"
+        )
+    handles, labels = _legend(axes)
+    if above:
+        columns = max(1, min(len(labels), int(90 / (max(map(len, labels)) + 6))))
+        axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, ncols=columns)
+    else:
+        axes.legend(handles, labels, loc="best")
 
 
 def _legend(axes: Axes) -> tuple[list[Any], list[str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from math import log
@@ -11,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
+
+from .picture import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,14 +98,11 @@ class LRRangeTestResult:
         part = slice(skip_start, max(len(self.lrs) - skip_end, 0))
         return self.lrs[part], self.smoothed[part]
 
-    def plot(
-        self, target: Axes | str | os.PathLike[str] | None = None, *, suggestion: Method | None = "valley"
-    ) -> Axes:
+    def plot(self, path_or_axes: Any = None, *, suggestion: Method | None = "valley") -> Axes:
         """Draw the losses over the learning rates.
 
         Args:
-            target: axes to draw on; or the file to write, in the format that its name says, which leaves pyplot alone;
-                None makes a new pyplot figure, to be shown.
+            path_or_axes: as for :func:`fastsched.plot`.
             suggestion: the method whose suggestion is marked; None marks none. Where the curve has none, the
                 legend says so.
 
@@ -114,23 +111,16 @@ class LRRangeTestResult:
 
         Raises:
             ImportError: matplotlib is not installed.
-            TypeError: ``target`` is something else.
+            TypeError: ``path_or_axes`` is something else.
             ValueError: there is no such method.
         """
         if suggestion is not None and suggestion not in get_args(Method):
             raise ValueError(f"suggestion must be one of {', '.join(map(repr, get_args(Method)))}, got {suggestion!r}")
-        if isinstance(target, (str, os.PathLike)):
-            figure = _matplotlib("figure").Figure(figsize=(7, 4.5), layout="constrained")
-            axes = self._draw(figure.add_subplot(), suggestion)
-            figure.savefig(target, dpi=120)
-            return axes
-        if target is None:
-            target = _matplotlib("pyplot").subplots(layout="constrained")[1]
-        elif not isinstance(target, _matplotlib("axes").Axes):
-            raise TypeError(f"target must be matplotlib axes or the path of a file, got {type(target).__name__}")
-        return self._draw(target, suggestion)
+        with canvas(path_or_axes) as axes:
+            self._draw(axes, suggestion)
+        return axes
 
-    def _draw(self, axes: Any, suggestion: Method | None) -> Axes:
+    def _draw(self, axes: Axes, suggestion: Method | None) -> None:
         if self.losses and not axes.has_data():
             # The last losses before a divergence, unsmoothed, would press all others flat.
             low, high = min(self.losses), max(self.smoothed)
@@ -154,8 +144,6 @@ class LRRangeTestResult:
             axes.set_xscale("log")
         axes.set(xlabel="learning rate", ylabel="loss", title="Learning-rate range test")
         axes.legend()
-        drawn: Axes = axes
-        return drawn
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, for JSON; ``LRRangeTestResult(**that)`` is equal to this."""
@@ -214,10 +202,3 @@ def _longest_falling(values: list[float]) -> list[int]:
     while before[falling[-1]] >= 0:
         falling.append(before[falling[-1]])
     return falling[::-1]
-
-
-def _matplotlib(module: str) -> Any:
-    try:
-        return importlib.import_module(f"matplotlib.{module}")
-    except ImportError as error:
-        raise ImportError('plot needs matplotlib: pip install "fastsched[range-test]"') from error

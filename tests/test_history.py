@@ -217,6 +217,33 @@ def test_files_and_frames(kind, tmp_path):
     assert frame["lr_1"].tolist() == [row["lr"][1] for row in history.to_numpy()]
 
 
+@kinds
+def test_its_picture(kind, tmp_path):
+    scheduler = fastsched.ReduceLROnPlateau(
+        stepped_sgd([kind(0.5), kind(0.25)]), patience=1, factor=0.5, min_lr=0.2, threshold=0.0
+    )
+    history = fastsched.History(scheduler)
+    with pytest.raises(ValueError, match=r"history is empty: step the scheduler before plot\(\)"):
+        history.plot(tmp_path / "run.png")
+    assert not list(tmp_path.iterdir())
+    for _ in range(12):
+        scheduler.step(0.75)
+    axes = history.plot(tmp_path / "run.png")
+    assert (tmp_path / "run.png").read_bytes()[:4] == b"\x89PNG"
+    rows = history.to_numpy()
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    for group in (0, 1):
+        x, y = lines[f"learning rate, group {group}"].get_data()
+        np.testing.assert_array_equal(x, rows["step"])
+        np.testing.assert_array_equal(y, rows["lr"][:, group])
+    # Every other epoch finds that it is time; the floor of 0.2 lets two of those be.
+    assert rows["reductions"].tolist() == [0, 0, 1] + [0, 1] * 4 + [0]
+    marks = [line.get_xdata()[0] for line in axes.get_lines() if line.get_linestyle() == ":"]
+    assert marks == [3, 5]
+    [beside] = [other for other in axes.figure.axes if other is not axes]
+    np.testing.assert_array_equal(beside.get_lines()[0].get_ydata(), rows["metric"])
+
+
 def test_bad_arguments_are_refused():
     optimizer = stepped_sgd([0.5])
     with pytest.raises(TypeError, match=r"torch\.optim\.lr_scheduler\.StepLR; import it from fastsched\.lr_scheduler"):
