@@ -111,7 +111,7 @@ test-torch-versions:
 	for version in $(TORCH_VERSIONS); do \
 	  $(PYTHON) -m venv .venv-torch-$$version && \
 	  .venv-torch-$$version/bin/python -m pip install --quiet --disable-pip-version-check torch==$$version \
-	    numpy pytest pytest-timeout pytest-benchmark hypothesis matplotlib sybil && \
+	    matplotlib numpy pandas plotille rich scikit-learn tqdm pytest pytest-timeout pytest-benchmark hypothesis sybil && \
 	  .venv-torch-$$version/bin/python -m pip install --quiet --no-deps --force-reinstall dist/fastsched-*.whl && \
 	  rm -rf build/torch-$$version && mkdir -p build/torch-$$version && \
 	  cp -r tests docs pyproject.toml *.md build/torch-$$version && \

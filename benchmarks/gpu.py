@@ -30,7 +30,8 @@ VENV = ROOT / ".venv-gpu"
 WHEELS = ROOT / "wheels"
 PYTHON = str(VENV / "bin" / "python")
 TESTED_WITH = ("pytest", "pytest-timeout", "pytest-benchmark", "hypothesis", "sybil")
-NEEDED = ("pybind11", "scikit-build-core", "numpy", *TESTED_WITH)
+EXPECTED = ("matplotlib", "pandas", "scikit-learn", "tqdm")  # too large to be carried along in wheels/
+NEEDED = ("pybind11", "scikit-build-core", "numpy", *TESTED_WITH, *EXPECTED)
 LIMIT = 540  # seconds a part may take
 TAIL = 4000  # characters of output kept of a part that failed
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
-from sphinx.util import inspect
 
 sys.path.insert(0, str(Path(__file__).parent))  # pictures.py, for the plot directive
 
@@ -51,13 +50,6 @@ def link_outside(app, env, node, contnode):
     return reference
 
 
-def signature_of_init(app, what, name, obj, options, signature, return_annotation):
-    """The arguments of a scheduler, which are those of ``__init__``; its ``__new__`` takes any."""
-    if what != "class" or signature == "()":  # as it is given in api.md
-        return None
-    return inspect.stringify_signature(inspect.signature(obj.__init__, bound_method=True), show_annotation=False), None
-
-
 def inline_mathml(translator, node):
     translator.body.append(tex2mathml(node.astext()))
     raise nodes.SkipNode
@@ -72,4 +64,3 @@ def setup(app):
     """Formulas as MathML, converted while building: pages are read without a network, and without a script."""
     app.add_html_math_renderer("mathml", (inline_mathml, None), (display_mathml, None))
     app.connect("missing-reference", link_outside)
-    app.connect("autodoc-process-signature", signature_of_init)

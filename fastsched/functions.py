@@ -58,7 +58,7 @@ class FunctionScheduler(EpochScheduler):
 
         Raises:
             KeyError: ``lr_lambdas`` is missing.
-            ValueError: it is of another number of functions. Nothing is changed then.
+            ValueError: it is of more functions than there are here. Nothing is changed then.
         """
         state = dict(state_dict)
         if "lr_lambdas" not in state:

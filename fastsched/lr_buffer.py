@@ -313,8 +313,7 @@ def allocate(optimizer: Optimizer, placement: Iterable[tuple[torch.device, torch
 def _remember(optimizer: Optimizer, buffers: list[LRBuffer]) -> None:
     if not is_bound(optimizer):
         weakref.finalize(optimizer, _buffers.pop, id(optimizer), None)
-        # A loaded checkpoint replaces the LR tensors; a captured graph must see the loaded values at once.
-        optimizer.register_load_state_dict_post_hook(_follow_loaded)
+        _follow_loading(optimizer)
     for buffer in _buffers.get(id(optimizer), []):
         buffer.live = any(buffer is other for other in buffers)
     _buffers[id(optimizer)] = buffers
@@ -341,8 +340,21 @@ def duplicate(optimizer: Optimizer, twin: Optimizer, memo: dict[int, Any]) -> No
         _remember(twin, [memo[id(buffer)] for buffer in known])
 
 
-def _follow_loaded(optimizer: Optimizer) -> None:
-    bind(optimizer)
+def _follow_loading(optimizer: Optimizer) -> None:
+    """Bind again after each load: a checkpoint replaces the LR tensors, and a captured graph must see its values."""
+    loading: Any = optimizer
+    while not hasattr(loading, "_optimizer_load_state_dict_post_hooks"):
+        loading = getattr(loading, "optimizer", None)  # of a wrapper without Optimizer.__init__, accelerate's for one
+        if loading is None:
+            return  # the next step finds them
+    reference = weakref.ref(optimizer)  # a wrapper need not live as long as what it wraps
+
+    def follow(_: Optimizer) -> None:
+        bound = reference()
+        if bound is not None:
+            bind(bound)
+
+    loading.register_load_state_dict_post_hook(follow)
 
 
 def _is_number(lr: object) -> TypeGuard[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -48,6 +49,9 @@ class EngineScheduler(LRScheduler):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        # What Python would take from __new__, whose arguments are any.
+        arguments = inspect.signature(cls.__init__)
+        cls.__signature__ = arguments.replace(parameters=list(arguments.parameters.values())[1:])  # type: ignore[attr-defined]
         if "_schedule" in vars(cls):
             held = (*_C.counter_names(cls._schedule), LAST_LR)
             for name in held:

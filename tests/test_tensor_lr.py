@@ -1,7 +1,9 @@
 """use_tensor_lr and the buffers it makes."""
 
 import copy
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -185,3 +187,49 @@ def test_buffers_die_with_their_optimizer():
     before = len(lr_buffer._buffers)
     del optimizer
     assert len(lr_buffer._buffers) == before - 1
+
+
+class Wrapper(torch.optim.Optimizer):
+    """As accelerate wraps an optimizer: without calling ``Optimizer.__init__``."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    @property
+    def param_groups(self):
+        return self.optimizer.param_groups
+
+    def load_state_dict(self, state):
+        self.optimizer.load_state_dict(state)
+
+
+@pytest.mark.parametrize("wrapped_first", [True, False])
+def test_a_wrapper_that_is_no_whole_optimizer(device, wrapped_first):
+    inner = sgd([torch.tensor(0.5, device=device)], device)
+    inner._opt_called = True
+    saved = inner.state_dict()
+    optimizer = Wrapper(inner)
+    if wrapped_first:
+        fastsched.use_tensor_lr(inner)
+    scheduler = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+    for _ in range(3):
+        scheduler.step(torch.tensor(1.0, device=device))
+    [replica] = scheduler._engine._replicas
+    storage = replica.buffer.lrs
+    assert storage.item() == 0.125
+    saved["param_groups"][0]["lr"] = torch.tensor(0.75, device=device)
+    optimizer.load_state_dict(saved)
+    assert storage.item() == 0.75  # at once, where a captured graph reads it
+    scheduler.step(torch.tensor(1.0, device=device))
+    assert inner.param_groups[0]["lr"].item() == 0.375
+
+
+def test_a_wrapper_does_not_outlive_its_use():
+    inner = sgd([torch.tensor(0.5)])
+    optimizer = Wrapper(inner)
+    fastsched.use_tensor_lr(optimizer)
+    reference = weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert reference() is None
+    inner.load_state_dict(inner.state_dict())
