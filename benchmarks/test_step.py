@@ -36,8 +36,10 @@ def test_step(compare, benchmark, mode, schedule, groups):
     else:
         written = [dict(group) for group in schedulers["torch"].optimizer.param_groups]
         loops = floor.dict_writes()
-        loop = loops.write_lrs_and_momenta if schedule.variant else loops.write_lrs
-        contestants["floor"] = timer(loop, written)
+        if "lr_lambda" in schedule.arguments:
+            contestants["floor"] = timer(loops.write_lrs_by, written, schedule.arguments["lr_lambda"])
+        else:
+            contestants["floor"] = timer(loops.write_lrs_and_momenta if schedule.variant else loops.write_lrs, written)
     calls_back = mode == "host" and "lr_lambda" in schedule.arguments
     bars = BARS[mode + schedule.variant if mode == "tensor" else mode]
     compare(contestants, at_least=0 if calls_back else bars[groups])

@@ -16,7 +16,7 @@ SOURCES = Path(__file__).parent
 
 @cache
 def dict_writes() -> Any:
-    """``write_lrs(groups)``, ``write_lrs_and_momenta(groups)`` and ``nothing()``."""
+    """``write_lrs(groups)``, ``write_lrs_and_momenta(groups)``, ``write_lrs_by(groups, function)``, ``nothing()``."""
     return compiled.extension(SOURCES / "dict_writes.c")
 
 

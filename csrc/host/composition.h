@@ -144,8 +144,9 @@ class HostComposition {
           history.get() != Py_None || PyDict_GetItemWithError(dict.get(), step_name) != nullptr;
       if (HostEngine* host = patched ? nullptr : exactly<HostEngine>(engine.get())) {
         double value = 0.0;
+        if (last_) host->learn(*exactly<HostEngine>(last_.get()));
         switch (host->step(child.get(), metric, value)) {
-          case Outcome::stepped: return true;
+          case Outcome::stepped: last_ = std::move(engine); return true;
           case Outcome::failed: return false;
           case Outcome::declined: break;
         }
@@ -190,6 +191,7 @@ class HostComposition {
   DictVersion dict_version_ = kUnknownVersion;
   TableReader table_;
   std::vector<PyObject*> children_;  // borrowed
+  Ref last_;                         // the engine that stepped last, one of the host's
   bool look_again_ = false;          // an engine below declined: another may fit the whole
 };
 

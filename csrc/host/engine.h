@@ -85,6 +85,9 @@ class HostEngine {
     return Outcome::stepped;
   }
 
+  // What another engine has read and written since, it does not look up again.
+  void learn(const HostEngine& other) { groups_.learn(other.groups_); }
+
   // Whether in the last step it was time to reduce.
   bool reduced() const { return reduced_; }
 

@@ -84,6 +84,16 @@ class GroupEntries {
     return any;
   }
 
+  // Takes over what another, which has the same first key, knows of the groups: where that changed them, it
+  // need not be looked up again. Only for a single key, as nothing is known of others.
+  void learn(const GroupEntries& other) {
+    if (&other == this || keys_.size() != 1 || other.groups() != groups() || other.keys_[0] != keys_[0])
+      return;
+    versions_ = other.versions_;
+    values_.assign(other.values_.begin(), other.values_.begin() + static_cast<std::ptrdiff_t>(groups()));
+    changed_ = true;
+  }
+
   // Brings a copy of the first key's values up to date; `copy` must be the same vector every time.
   void copy_changed(std::vector<Number>& copy) {
     if (changed_) copy.assign(values_.begin(), values_.begin() + static_cast<std::ptrdiff_t>(groups()));

@@ -45,8 +45,7 @@ __global__ void __launch_bounds__(kMaxThreads) step_kernel(Buffers buffers, LR* 
     buffers.masters[group] = lr;
     lrs[group] = static_cast<LR>(lr);
   }
-  reflect(buffers, threadIdx.x, blockDim.x, Barrier{});
-  record(buffers, lrs, call.moment(), threadIdx.x, blockDim.x, Barrier{});
+  report(buffers, lrs, call.moment(), threadIdx.x, blockDim.x, Barrier{});
 }
 
 void check_cuda(cudaError_t error) {

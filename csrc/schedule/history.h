@@ -58,30 +58,27 @@ FASTSCHED_HD PlateauReport report_of(const Place& root, const Node& node, std::i
 // `first` and `stride` are the calling thread's share of the groups, whose learning rates it has written
 // itself; `barrier` has all threads wait for each other.
 template <typename LR, typename Barrier>
-FASTSCHED_HD void record(const Buffers& buffers, const LR* lrs, const Moment& moment, std::int64_t first,
-                         std::int64_t stride, Barrier barrier) {
-  for (Walk walk(buffers); walk.more(); walk.next()) {
-    const Place& place = walk.place();
-    double* const words = pointer_in(place.history());
-    if (words == nullptr || !steps(place, moment)) continue;
-    const auto history = read_words<History>(words);
-    if (history.columns != static_cast<double>(kHistoryOwn + buffers.groups)) continue;
-    const auto done = static_cast<std::int64_t>(history.steps);
-    double* const row =
-        words + kHistoryHeader +
-        done % static_cast<std::int64_t>(history.capacity) * static_cast<std::int64_t>(history.columns);
-    barrier();                                      // everybody has read how many steps there were
-    const bool leaf = !is_composite(place.kind());  // which remembers what it left, whatever came after it
-    for (std::int64_t i = first; i < buffers.groups; i += stride) {
-      row[kHistoryOwn + i] = static_cast<double>(leaf ? static_cast<LR>(place.last_lrs()[i]) : lrs[i]);
-    }
-    if (first != 0) continue;
-    const PlateauReport report = report_of(place, place.node(), buffers.groups, moment);
-    row[0] = report.metric;
-    row[1] = report.best;
-    row[2] = report.reductions;
-    write_words(words, History{history.capacity, history.columns, history.steps + 1.0});
+FASTSCHED_HD void record(const Place& place, const Buffers& buffers, const LR* lrs, const Moment& moment,
+                         std::int64_t first, std::int64_t stride, Barrier barrier) {
+  double* const words = pointer_in(place.history());
+  if (words == nullptr || !steps(place, moment)) return;
+  const auto history = read_words<History>(words);
+  if (history.columns != static_cast<double>(kHistoryOwn + buffers.groups)) return;
+  const auto done = static_cast<std::int64_t>(history.steps);
+  double* const row =
+      words + kHistoryHeader +
+      done % static_cast<std::int64_t>(history.capacity) * static_cast<std::int64_t>(history.columns);
+  barrier();                                      // everybody has read how many steps there were
+  const bool leaf = !is_composite(place.kind());  // which remembers what it left, whatever came after it
+  for (std::int64_t i = first; i < buffers.groups; i += stride) {
+    row[kHistoryOwn + i] = static_cast<double>(leaf ? static_cast<LR>(place.last_lrs()[i]) : lrs[i]);
   }
+  if (first != 0) return;
+  const PlateauReport report = report_of(place, place.node(), buffers.groups, moment);
+  row[0] = report.metric;
+  row[1] = report.best;
+  row[2] = report.reductions;
+  write_words(words, History{history.capacity, history.columns, history.steps + 1.0});
 }
 
 }  // namespace fastsched

@@ -19,25 +19,23 @@ FASTSCHED_HD constexpr std::int64_t mirror_size(std::int64_t groups) { return kN
 // `first` and `stride` are the calling thread's share of the groups; `barrier` makes all threads' writes so
 // far visible to each other and to the host.
 template <typename Barrier>
-FASTSCHED_HD void reflect(const Buffers& buffers, std::int64_t first, std::int64_t stride, Barrier barrier) {
-  for (Walk walk(buffers); walk.more(); walk.next()) {
-    const Place& place = walk.place();
-    volatile double* mirror = pointer_in(place.mirror());
-    if (mirror == nullptr) continue;
-    double& steps = place.mirror()[2];
-    const double step = steps + 1.0;
-    if (first == 0) mirror[0] = step;
-    barrier();
-    volatile double* lrs = mirror + 1 + kNodeCounters;
-    for (std::int64_t i = first; i < buffers.groups; i += stride) lrs[i] = buffers.masters[i];
-    if (first == 0) {
-      for (int i = 0; i < kNodeCounters; ++i) mirror[1 + i] = place.counters()[i];
-    }
-    barrier();
-    if (first == 0) {
-      lrs[buffers.groups] = step;
-      steps = step;
-    }
+FASTSCHED_HD void reflect(const Place& place, const Buffers& buffers, std::int64_t first, std::int64_t stride,
+                          Barrier barrier) {
+  volatile double* mirror = pointer_in(place.mirror());
+  if (mirror == nullptr) return;
+  double& steps = place.mirror()[2];
+  const double step = steps + 1.0;
+  if (first == 0) mirror[0] = step;
+  barrier();
+  volatile double* lrs = mirror + 1 + kNodeCounters;
+  for (std::int64_t i = first; i < buffers.groups; i += stride) lrs[i] = buffers.masters[i];
+  if (first == 0) {
+    for (int i = 0; i < kNodeCounters; ++i) mirror[1 + i] = place.counters()[i];
+  }
+  barrier();
+  if (first == 0) {
+    lrs[buffers.groups] = step;
+    steps = step;
   }
 }
 

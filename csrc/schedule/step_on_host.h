@@ -1,8 +1,7 @@
 // One step over buffers in host memory.
 #pragma once
 
-#include "history.h"
-#include "mirror.h"
+#include "report.h"
 #include "step.h"
 
 namespace fastsched {
@@ -36,8 +35,7 @@ template <typename LR>
 void step_on_host(const Buffers& buffers, LR* lrs, const Moment& moment) {
   decide_all(buffers, moment);
   update_groups(buffers, lrs);
-  reflect(buffers, 0, 1, [] {});
-  record(buffers, lrs, moment, 0, 1, [] {});
+  report(buffers, lrs, moment, 0, 1, [] {});
 }
 
 }  // namespace fastsched
