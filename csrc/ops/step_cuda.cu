@@ -2,6 +2,7 @@
 // may be captured: everything that changes between replays lies in device memory.
 #include <cuda_runtime.h>
 
+#include "../schedule/step_in_block.h"
 #include "arguments.h"
 #include "stable.h"
 
@@ -12,40 +13,22 @@ constexpr int kMaxThreads = 1024;
 constexpr int kWarp = 32;
 
 struct Barrier {
-  __device__ void operator()() const {
+  __device__ void wait() { __syncthreads(); }
+  __device__ void publish() {
     __threadfence_system();
     __syncthreads();
     __threadfence_system();  // what others wrote before the barrier comes before what this thread writes next
   }
 };
 
-// A single block: the decision is serial, and one block needs no grid-wide barrier between it and the
-// groups. `masters`, `lrs` and `state` are disjoint, and each thread writes only its own groups.
+// A single block: the decision is serial, and one block needs no grid-wide barrier between it and the groups.
 template <typename LR>
 __global__ void __launch_bounds__(kMaxThreads) step_kernel(Buffers buffers, LR* lrs, Call call) {
   if (call.skipped()) return;  // the same for all threads
-  if (threadIdx.x == 0) {
-    // The host cannot look into device memory, so what the CPU operator reports as an error stops here.
-    if (!well_formed(buffers)) __trap();
-    decide_all(buffers, call.moment());
-  }
-  __syncthreads();  // makes the updates in the state visible to the block
-  for (std::int64_t group = threadIdx.x; group < buffers.groups; group += blockDim.x) {
-    double lr = follow(buffers.masters[group], lrs[group]);
-    for (Walk walk(buffers); walk.more(); walk.next()) {
-      const Place& place = walk.place();
-      const auto update = read_words<Update>(place.update());
-      if (update.kind() == Law::idle) continue;
-      const Node node = place.node();
-      Own own = walk.own(node);
-      own.index = group;
-      lr = apply(update, lr, own).lr;
-      if (!is_composite(node.kind())) place.last_lrs()[group] = lr;
-    }
-    buffers.masters[group] = lr;
-    lrs[group] = static_cast<LR>(lr);
-  }
-  report(buffers, lrs, call.moment(), threadIdx.x, blockDim.x, Barrier{});
+  // The host cannot look into device memory, so what the CPU operator reports as an error stops here.
+  if (threadIdx.x == 0 && !well_formed(buffers)) __trap();
+  Barrier barrier;
+  step_in_block(buffers, lrs, call.moment(), threadIdx.x, blockDim.x, barrier);
 }
 
 void check_cuda(cudaError_t error) {

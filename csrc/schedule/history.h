@@ -59,7 +59,7 @@ FASTSCHED_HD PlateauReport report_of(const Place& root, const Node& node, std::i
 // itself; `barrier` has all threads wait for each other.
 template <typename LR, typename Barrier>
 FASTSCHED_HD void record(const Place& place, const Buffers& buffers, const LR* lrs, const Moment& moment,
-                         std::int64_t first, std::int64_t stride, Barrier barrier) {
+                         std::int64_t first, std::int64_t stride, Barrier& barrier) {
   double* const words = pointer_in(place.history());
   if (words == nullptr || !steps(place, moment)) return;
   const auto history = read_words<History>(words);
@@ -68,7 +68,7 @@ FASTSCHED_HD void record(const Place& place, const Buffers& buffers, const LR* l
   double* const row =
       words + kHistoryHeader +
       done % static_cast<std::int64_t>(history.capacity) * static_cast<std::int64_t>(history.columns);
-  barrier();                                      // everybody has read how many steps there were
+  barrier.wait();                                 // everybody has read how many steps there were
   const bool leaf = !is_composite(place.kind());  // which remembers what it left, whatever came after it
   for (std::int64_t i = first; i < buffers.groups; i += stride) {
     row[kHistoryOwn + i] = static_cast<double>(leaf ? static_cast<LR>(place.last_lrs()[i]) : lrs[i]);

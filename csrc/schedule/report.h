@@ -8,7 +8,7 @@ namespace fastsched {
 
 template <typename LR, typename Barrier>
 FASTSCHED_HD void report(const Buffers& buffers, const LR* lrs, const Moment& moment, std::int64_t first,
-                         std::int64_t stride, Barrier barrier) {
+                         std::int64_t stride, Barrier& barrier) {
   for (Walk walk(buffers); walk.more(); walk.next()) {
     reflect(walk.place(), buffers, first, stride, barrier);
     record(walk.place(), buffers, lrs, moment, first, stride, barrier);
