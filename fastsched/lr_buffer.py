@@ -56,8 +56,8 @@ class LRBuffer:
         self.live = True
         self.reported_to: list[Tensor] = []
         self._resumed: Tensor | None = None
-        for slot, tensor in enumerate(tensors):
-            self.point(slot, tensor)
+        for place, tensor in zip(lrs.unbind(), tensors, strict=True):
+            tensor.data = place if tensor.dim() == 0 else place.view(tensor.shape)
 
     def point(self, slot: int, tensor: Tensor) -> None:
         """Make ``tensor`` the object of this slot, keeping its shape."""
@@ -282,32 +282,47 @@ def allocate(optimizer: Optimizer, placement: Iterable[tuple[torch.device, torch
     buffers: list[LRBuffer] = []
     taken: set[int] = set()
     for (device, dtype), indices in by_place.items():
-        masters: list[Tensor] = []
+        lrs = [optimizer.param_groups[index]["lr"] for index in indices]
         tensors: list[Tensor] = []
-        for index in indices:
-            lr = optimizer.param_groups[index]["lr"]
-            if isinstance(lr, Tensor):
-                master = lr.detach().reshape(()).double()
-                if id(lr) in masters_before:  # as the engines do: the master counts unless the LR was written to
-                    before = masters_before[id(lr)]
-                    master = torch.where(before.to(lr.dtype) == master, before, master)
-                shape = lr.shape
-            else:
-                master = torch.tensor(float(lr), dtype=torch.float64, device="cpu")
-                shape = torch.Size()
+        for lr in lrs:
             # Groups that share one tensor part here: the first keeps it, the others get their own.
             kept = isinstance(lr, Tensor) and id(lr) not in taken and (lr.device, lr.dtype) == (device, dtype)
+            shape = lr.shape if isinstance(lr, Tensor) else ()
             tensors.append(lr if kept else torch.empty(shape, dtype=dtype, device=device))
             taken.add(id(tensors[-1]))
-            masters.append(master.to(device, non_blocking=True))
-        stacked = torch.stack(masters)
-        buffers.append(LRBuffer(indices, stacked.to(dtype, copy=True), stacked, tensors))
+        masters = _stacked(lrs, masters_before, device)
+        buffers.append(LRBuffer(indices, masters.to(dtype, copy=True), masters, tensors))
     for buffer in buffers:
         _owners[buffer.lrs.untyped_storage().data_ptr()] = buffer
         for index, tensor in zip(buffer.indices, buffer.tensors, strict=True):
             optimizer.param_groups[index]["lr"] = tensor
     _remember(optimizer, buffers)
     return buffers
+
+
+def _stacked(lrs: list[Any], masters_before: dict[int, Tensor], device: torch.device) -> Tensor:
+    """The learning rates in float64; what is a master already keeps its precision."""
+    if not any(isinstance(lr, Tensor) for lr in lrs):
+        return torch.tensor([float(lr) for lr in lrs], dtype=torch.float64, device="cpu").to(device, non_blocking=True)
+    places = {(lr.device, lr.dtype) if isinstance(lr, Tensor) and id(lr) not in masters_before else None for lr in lrs}
+    if len(places) == 1 and None not in places:  # one operator for all, not some for each
+        return stack_scalars(lrs).to(device, torch.float64, non_blocking=True)
+    masters = []
+    for lr in lrs:
+        if isinstance(lr, Tensor):
+            master = lr.detach().reshape(()).double()
+            if id(lr) in masters_before:  # as the engines do: the master counts unless the LR was written to
+                before = masters_before[id(lr)]
+                master = torch.where(before.to(lr.dtype) == master, before, master)
+        else:
+            master = torch.tensor(float(lr), dtype=torch.float64, device="cpu")
+        masters.append(master.to(device, non_blocking=True))
+    return torch.stack(masters)
+
+
+def stack_scalars(tensors: list[Tensor]) -> Tensor:
+    """Tensors of one element each, of one device and dtype, side by side."""
+    return torch.stack([tensor.detach() if tensor.dim() == 0 else tensor.detach().reshape(()) for tensor in tensors])
 
 
 def _remember(optimizer: Optimizer, buffers: list[LRBuffer]) -> None:

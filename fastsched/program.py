@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from . import _C
+from .lr_buffer import stack_scalars
 
 LAST_LR = "_last_lr"
 
@@ -92,10 +93,14 @@ def upload(packed: bytes, owns: list[list[Any]], indices: list[int], device: tor
     """A packed node on its device; tensors among the own parameters are copied there, unread."""
     node = torch.frombuffer(bytearray(packed), dtype=torch.float64).to(device, non_blocking=True)
     for k, values in enumerate(owns):
-        start = _C.NODE_SIZE + k * len(indices)
-        for slot, index in enumerate(indices):
-            if isinstance(values[index], Tensor):
-                node[start + slot].copy_(values[index].detach().reshape(()), non_blocking=True)
+        own = node[_C.NODE_SIZE + k * len(indices) :][: len(indices)]
+        tensors = [values[index] for index in indices if isinstance(values[index], Tensor)]
+        if len(tensors) == len(indices) and len({(tensor.device, tensor.dtype) for tensor in tensors}) == 1:
+            own.copy_(stack_scalars(tensors), non_blocking=True)  # one operator for all, not one for each
+        elif tensors:
+            for slot, index in enumerate(indices):
+                if isinstance(values[index], Tensor):
+                    own[slot].copy_(values[index].detach().reshape(()), non_blocking=True)
     return node
 
 
