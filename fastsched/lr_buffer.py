@@ -29,7 +29,7 @@ class LRBuffer:
         lrs: what the optimizer reads, shape ``(len(indices),)``.
         masters: the same in float64; ``lrs`` is this, rounded, unless somebody wrote to an LR.
         tensors: the object in each group's ``"lr"``, a view of one element of ``lrs``.
-        live: False once other buffers took over the optimizer's learning rates.
+        layout: replaced by another object when a slot gets another tensor; None once other buffers took over.
         reported_to: memory whose address some state has; kept for as long as a captured graph may write to it.
     """
 
@@ -38,7 +38,7 @@ class LRBuffer:
         "_resumed",
         "device",
         "indices",
-        "live",
+        "layout",
         "lrs",
         "masters",
         "on_host",
@@ -53,7 +53,7 @@ class LRBuffer:
         self.lrs = lrs
         self.masters = masters
         self.tensors = tensors
-        self.live = True
+        self.layout: object | None = object()
         self.reported_to: list[Tensor] = []
         self._resumed: Tensor | None = None
         for place, tensor in zip(lrs.unbind(), tensors, strict=True):
@@ -63,6 +63,7 @@ class LRBuffer:
         """Make ``tensor`` the object of this slot, keeping its shape."""
         tensor.data = self.lrs[slot].view(tensor.shape)
         self.tensors[slot] = tensor
+        self.layout = self.layout and object()
 
     def follow(self) -> None:
         """Go on from the LRs that somebody wrote to, as each step does (``follow`` in csrc/schedule/step.h)."""
@@ -87,7 +88,7 @@ class LRBuffer:
         tensors = [torch.empty(tensor.shape, dtype=self.lrs.dtype, device="cpu") for tensor in self.tensors]
         lrs, masters = self.lrs.to("cpu", copy=True), self.masters.to("cpu", copy=True)
         twin = LRBuffer(list(self.indices), lrs, masters, tensors)
-        twin.live = self.live
+        twin.layout = self.layout and object()
         twin._resumed = None if self._resumed is None else self._resumed.to("cpu", copy=True)
         memo.update({id(tensor): copied for tensor, copied in zip(self.tensors, tensors, strict=True)})
         _owners[lrs.untyped_storage().data_ptr()] = twin
@@ -128,7 +129,7 @@ def bind(optimizer: Optimizer) -> list[LRBuffer] | None:
     groups = optimizer.param_groups
     if not groups:
         return None
-    if sum(len(buffer.indices) for buffer in known) != len(groups) or not all(buffer.live for buffer in known):
+    if sum(len(buffer.indices) for buffer in known) != len(groups) or any(buffer.layout is None for buffer in known):
         return _bind_anew(optimizer, known)
     replaced = [
         _Replacement(buffer, slot, groups[index])
@@ -330,7 +331,8 @@ def _remember(optimizer: Optimizer, buffers: list[LRBuffer]) -> None:
         weakref.finalize(optimizer, _buffers.pop, id(optimizer), None)
         _follow_loading(optimizer)
     for buffer in _buffers.get(id(optimizer), []):
-        buffer.live = any(buffer is other for other in buffers)
+        if not any(buffer is other for other in buffers):
+            buffer.layout = None
     _buffers[id(optimizer)] = buffers
 
 

@@ -175,7 +175,7 @@ class EngineScheduler(LRScheduler):
         """
         engine = self._engine
         if isinstance(engine, TensorEngine):
-            return engine.peek()
+            return engine.peek(self)
         state = self._state()
         counters = {name: state[name] for name in _C.counter_names(self._schedule) if name in state}
         return {"lrs": [float(group["lr"]) for group in self.optimizer.param_groups], **counters}

@@ -41,6 +41,7 @@ class TensorEngine:
         "_epoch",
         "_epoch_limit",
         "_group_count",
+        "_layouts",
         "_lent",
         "_momentum",
         "_replicas",
@@ -54,6 +55,7 @@ class TensorEngine:
         self._schedule = schedule
         self._counters = _C.counter_names(schedule)
         self._replicas: list[Replica] = []
+        self._layouts: list[object] = []
         self._below: list[TensorEngine] = []
         self._group_count = 0
         self._lent: dict[str, Any] = {}
@@ -127,7 +129,7 @@ class TensorEngine:
             if found_inf.item():
                 return None
             found_inf = None
-        stale = not self._replicas[0].buffer.live or self._watch.changed(scheduler)
+        stale = self._is_stale(scheduler)
         if (
             self.order_unchecked
             or (stale and not (self._follow(scheduler) and self.reads_metric == reads_metric))
@@ -155,7 +157,7 @@ class TensorEngine:
 
     def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
         """Do what is no ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""
-        if self._watch.changed(scheduler) and not self._follow(scheduler):
+        if self._is_stale(scheduler) and not self._follow(scheduler):
             return False
         attributes = own_dict(scheduler)
         for name, where in _C.own_params(self._schedule):
@@ -181,6 +183,8 @@ class TensorEngine:
 
     def get(self, name: str) -> Any:
         if name == LAST_LR:
+            if not self._holds_below():
+                raise AttributeError(name)
             lrs: list[Tensor] = [torch.empty(0)] * self._group_count
             for place, replica in enumerate(self._replicas):
                 rounded = self._last_lr(place).to(replica.buffer.lrs.dtype, copy=True)
@@ -215,8 +219,10 @@ class TensorEngine:
             self._momentum.set(*packed)
         return True
 
-    def peek(self) -> dict[str, Any]:
+    def peek(self, scheduler: Any) -> dict[str, Any]:
         """What :meth:`Replica.peek` reads, by name; ``"lrs"`` as the optimizer has them."""
+        if self._has_moved():
+            self._follow(scheduler)
         lrs = [0.0] * self._group_count
         counters: list[float] = []
         for replica in self._replicas:
@@ -228,6 +234,8 @@ class TensorEngine:
         return {"lrs": lrs, **_C.unpack_counters(self._schedule, counters)}
 
     def state(self) -> dict[str, Any]:
+        if not self._holds_below():
+            return self._read_counters()
         lrs = [0.0] * self._group_count
         for place, replica in enumerate(self._replicas):
             for index, lr in zip(replica.buffer.indices, self._last_lr(place).tolist(), strict=True):
@@ -250,6 +258,9 @@ class TensorEngine:
         """Upload the hyperparameters, so that compiled code and captured graphs see them at once."""
         if len(scheduler.optimizer.param_groups) != self._group_count:
             return  # the next step makes new buffers
+        if self._has_moved():
+            self._follow(scheduler)
+            return
         refuse_capture("a hyperparameter was written; write it before the capture")
         # Where it does not go in place, the next step finds that and makes new buffers, or leaves the scheduler to
         # torch's code.
@@ -402,7 +413,7 @@ class TensorEngine:
         kept = (
             [replica.buffer for replica in self._replicas] == buffers
             and below == self._below
-            and self._watch.holds([engine._watch for engine in below])
+            and self._holds_below()
             and self._write_in_place(nodes)
         )
         if not kept:
@@ -411,8 +422,23 @@ class TensorEngine:
         self._mark(scheduler)
         return True
 
+    def _is_stale(self, scheduler: Any) -> bool:
+        """Whether something that the buffers were built from is not what it was."""
+        return self._has_moved() or self._watch.changed(scheduler)
+
+    def _has_moved(self) -> bool:
+        """Whether the LR buffers are laid out in another way, or are not the optimizer's any more."""
+        return any(
+            replica.buffer.layout is not layout for replica, layout in zip(self._replicas, self._layouts, strict=True)
+        )
+
+    def _holds_below(self) -> bool:
+        """Whether the children are still where they were put, within the state of this one."""
+        return self._watch.holds([engine._watch for engine in self._below])
+
     def _mark(self, scheduler: Any) -> None:
         self._direct = None
+        self._layouts = [replica.buffer.layout for replica in self._replicas]
         if scheduler._history is not None:
             scheduler._history.install(self._replicas)
         self._watch.mark_attributes(scheduler)
@@ -436,7 +462,7 @@ def _engines_below(scheduler: Any) -> list[TensorEngine] | None:
         engine = child._engine
         if not isinstance(engine, TensorEngine) or engine._momentum is not None:
             return None
-        if engine._watch.changed(child) and not engine._follow(child):
+        if engine._is_stale(child) and not engine._follow(child):
             return None
         engines.append(engine)
     return engines

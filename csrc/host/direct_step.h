@@ -29,6 +29,7 @@ class DirectStep {
           lrs.attr("element_size")().cast<int>() == sizeof(float),
           lrs.attr("data_ptr"),
           buffer,
+          buffer.attr("layout"),
           {program, state, lrs, buffer.attr("masters")}};
       if (!well_formed(part.buffers)) {
         throw pybind11::value_error("program and state do not describe a schedule");
@@ -53,7 +54,7 @@ class DirectStep {
     double value = 0.0;
     Event event = Event::step;
     if (reads_metric_ && !(metric == Py_None ? without_metric(event) : read(metric, value))) return false;
-    if (!live() || unwrap<Watch>(watch_.ptr()).changed(scheduler)) return false;
+    if (moved() || unwrap<Watch>(watch_.ptr()).changed(scheduler)) return false;
     return parts_[0].buffers.state[0] < limit_ && advance(Moment::make(event, value));
   }
 
@@ -67,6 +68,7 @@ class DirectStep {
     bool float32;
     pybind11::object lrs_address;  // the bound method data_ptr
     pybind11::object lr_buffer;
+    pybind11::object layout;
     std::vector<pybind11::object> kept_alive;
   };
 
@@ -104,20 +106,21 @@ class DirectStep {
       const Ref number(PyObject_CallOneArg(item_, metric));
       value = number ? PyFloat_AsDouble(number.get()) : -1.0;
       if (!PyErr_Occurred()) return true;
-      PyErr_Clear();
+      if (!PyErr_ExceptionMatches(PyExc_Exception)) throw pybind11::error_already_set();
+      PyErr_Clear();  // the longer way raises it again, or knows what to do
     }
     return false;
   }
 
-  // Whether the buffers are still those of the optimizer.
-  bool live() const {
-    static PyObject* const live_name = intern("live");
+  // Whether the buffers are not laid out any more as they were, or not the optimizer's.
+  bool moved() const {
+    static PyObject* const layout_name = intern("layout");
     for (const Part& part : parts_) {
-      const Ref answer(PyObject_GetAttr(part.lr_buffer.ptr(), live_name));
-      if (!answer) throw pybind11::error_already_set();
-      if (answer.get() != Py_True) return false;
+      const Ref now(PyObject_GetAttr(part.lr_buffer.ptr(), layout_name));
+      if (!now) throw pybind11::error_already_set();
+      if (now.get() != part.layout.ptr()) return true;
     }
-    return true;
+    return false;
   }
 
   // Whether the learning rates are where they were: share_memory_() on one of them moves them all.
