@@ -114,7 +114,7 @@ test-torch-versions:
 	    matplotlib numpy pandas plotille rich scikit-learn tqdm pytest pytest-timeout pytest-benchmark hypothesis sybil && \
 	  .venv-torch-$$version/bin/python -m pip install --quiet --no-deps --force-reinstall dist/fastsched-*.whl && \
 	  rm -rf build/torch-$$version && mkdir -p build/torch-$$version && \
-	  cp -r tests docs pyproject.toml *.md build/torch-$$version && \
+	  cp -r tests docs examples pyproject.toml *.md build/torch-$$version && \
 	  (cd build/torch-$$version && ../../.venv-torch-$$version/bin/python -m pytest -q) || exit 1; \
 	done
 

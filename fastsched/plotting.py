@@ -55,7 +55,8 @@ def plot(schedulers: Any, steps: int | None = None, path_or_axes: Any = None, me
     Raises:
         TypeError, ValueError: an argument is none of these; the message names it.
         ImportError: matplotlib is not installed.
-        Whatever :func:`fastsched.simulate` raises.
+
+    What :func:`fastsched.simulate` raises comes through.
 
     Waits for the device if learning rates are on one. Must not be called inside CUDA graph capture.
     """

@@ -49,7 +49,8 @@ def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDAr
             none where a step needs one; the scheduler cannot be copied.
         ImportError: NumPy is not installed.
         RuntimeError: inside CUDA graph capture.
-        Whatever a step raises, for instance beyond the ``total_steps`` of a ``OneCycleLR``.
+
+    What a step raises comes through, for instance beyond the ``total_steps`` of a ``OneCycleLR``.
 
     Scheduler, optimizer and random number generators are as before, whether it raises or not. Neither parameters nor
     the optimizer's state are copied: to the copy the parameters have a shape and no values, so that a scheduler of

@@ -1,6 +1,9 @@
-"""README and guide: every Python block runs as it stands, no link to a file is dead, no scheduler is left out."""
+"""README and guide: every block runs as it stands, no link to a file is dead, no scheduler is left out."""
 
+import contextlib
+import io
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer
 from sybil.parsers.myst import CodeBlockParser
 from sybil.parsers.rest.lexers import DirectiveLexer
 
-from fastsched import lr_scheduler
+from fastsched import cli, lr_scheduler
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch.compile itself uses what torch has deprecated
@@ -23,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("*.rst"))]
 GPU_BLOCK = "<!-- gpu -->"  # before a block that needs a CUDA device
+BLOCK = r"^(```python|```console|\.\. plot::)$"
 SCHEDULERS = [
     name
     for name in lr_scheduler.__all__
@@ -54,6 +58,27 @@ def draw(example):
     return None if drawn == wanted else f"{drawn} pictures"
 
 
+def command_lines(example):
+    """Runs the commands after ``$``; what one prints must be what follows it, if anything does."""
+    commands = re.split(r"^\$ ", example.parsed.replace("\\\n", " "), flags=re.MULTILINE)[1:]
+    for command, _, shown in (text.partition("\n") for text in commands):
+        name, *arguments = shlex.split(command)
+        assert name == "fastsched"
+        with io.StringIO() as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            try:
+                status = cli.main(arguments)
+            except SystemExit as left:
+                status = left.code
+            printed = out.getvalue()
+        if status == 1:
+            pytest.skip(printed)  # an extra is not installed, as it says
+        if shown.strip() and printed.strip() != shown.strip():
+            return f"$ {command}\nprints\n{printed}"
+        if status != 0 and " error: " not in shown:
+            return f"$ {command}\nfails:\n{printed}"
+    return None
+
+
 def pictures(document):
     for region in DirectiveLexer("plot")(document):
         region.parsed = region.lexemes["source"]
@@ -65,7 +90,12 @@ def blocks(page, with_gpu):
     if page.suffix == ".rst":
         parsers = [pictures]
     else:
-        parsers = [CodeBlockParser("python", PythonEvaluator()), *([] if with_gpu else [gpu_markers])]
+        parsers = [
+            CodeBlockParser("python", PythonEvaluator()),
+            CodeBlockParser("console", command_lines),
+            pictures,
+            *([] if with_gpu else [gpu_markers]),
+        ]
     return list(Sybil(parsers, patterns=[page.name], path=str(page.parent)).parse(page))
 
 
@@ -80,6 +110,7 @@ def elsewhere(tmp_path, monkeypatch):
     torch._dynamo.reset()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.syspath_prepend(DOCS)  # pictures.py
     yield
     torch._dynamo.reset()
@@ -99,7 +130,7 @@ def test_with_the_blocks_that_need_a_gpu(page):
 def test_no_block_is_overlooked():
     for page in PAGES:
         text = page.read_text()
-        assert len(blocks(page, with_gpu=True)) == text.count("```python") + text.count(".. plot::"), page
+        assert len(blocks(page, with_gpu=True)) == len(re.findall(BLOCK, text, flags=re.MULTILINE)), page
         assert len(blocks(page, with_gpu=False)) - len(blocks(page, with_gpu=True)) == text.count(GPU_BLOCK), page
         assert text.count(GPU_BLOCK) == text.count(f"{GPU_BLOCK}\n```python"), page
 
