@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any, Literal, SupportsFloat
 
@@ -16,6 +16,7 @@ from .lr_buffer import LRBuffer
 from .metric import as_plain, traced
 from .program import NOTHING_BELOW
 from .replica import Replica
+from .training_state import distinct
 
 _RULE = "EarlyStopping"
 _COUNTERS: list[str] = _C.counter_names(_RULE)
@@ -87,15 +88,15 @@ class EarlyStopping:
             self.__dict__[name] = _checked(name, value)
         if model is not None and not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        if model is not None and any(map(nn.parameter.is_lazy, [*model.parameters(), *model.buffers()])):
+            raise ValueError("model has parameters without a shape: run it once, then pass model=")
         place = None if device is None else torch.device(device)
         if place is not None and place.type not in ("cpu", "cuda"):
             raise ValueError(f"device must be a CPU or CUDA device, got {place}; pass device='cpu'")
-        best = math.inf if mode == "min" else -math.inf
-        counters = [best if name == "best" else 0.0 for name in _COUNTERS]
+        counters = [_no_best(mode) if name == "best" else 0.0 for name in _COUNTERS]
         self._stays = place is not None
         self._place(place if place is not None else torch.device("cpu"), counters)
-        self._weights: dict[str, Tensor] = {} if model is None else _weights(model)
-        self._best_weights = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        self._weights = _Weights(model) if model is not None else None
 
     def step(self, metric: SupportsFloat) -> None:
         """Take note of a metric.
@@ -122,8 +123,12 @@ class EarlyStopping:
             refuse_capture("its counters are on the host; step once before capturing, or pass device=")
             self._place(metric.device, self._replica.counters[: len(_COUNTERS)].tolist())
         self._replica.call(metric)
-        if self._best_weights:
-            self._keep_best(compiling)
+        if self._weights is not None:
+            improved = self._replica.state[_IMPROVED]
+            if compiling or not self._replica.buffer.on_host:
+                self._weights.keep_if(improved)
+            elif improved.item() != 0:
+                self._weights.keep()
 
     def poll(self) -> bool:
         """Whether to stop, as far as the host has heard: never waits for the device, and may be a step or two late."""
@@ -163,10 +168,9 @@ class EarlyStopping:
 
         Raises RuntimeError if there is no ``model``.
         """
-        if not self._best_weights:
+        if self._weights is None:
             raise RuntimeError("restore_best() has no weights to restore: construct EarlyStopping with model=")
-        for name, weight in self._weights.items():
-            weight.detach().copy_(self._best_weights[name])
+        self._weights.restore()
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and settings as plain Python values, and ``"best_weights"``, copies by name, if there is a model.
@@ -174,8 +178,8 @@ class EarlyStopping:
         Loads from a file with ``torch.load(..., weights_only=True)``. May wait for the device.
         """
         state = {name: getattr(self, name) for name in _SETTINGS} | self._counters()
-        if self._best_weights:
-            state["best_weights"] = {name: weight.clone() for name, weight in self._best_weights.items()}
+        if self._weights is not None:
+            state["best_weights"] = self._weights.state()
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -185,7 +189,7 @@ class EarlyStopping:
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
-        for name in (*_SETTINGS, *_COUNTERS, *(["best_weights"] if self._best_weights else [])):
+        for name in (*_SETTINGS, *_COUNTERS, *(["best_weights"] if self._weights is not None else [])):
             if name not in state_dict:
                 raise KeyError(f"state_dict has no {name!r}; it is not the state of such an EarlyStopping")
         settings = {name: _checked(name, state_dict[name]) for name in _SETTINGS}
@@ -196,9 +200,7 @@ class EarlyStopping:
                 raise ValueError(f"state_dict[{name!r}] must be a number, got {state_dict[name]!r}")
             counters.append(packed[1])
         weights = state_dict.get("best_weights", {})
-        if {name: weight.shape for name, weight in weights.items()} != {
-            name: weight.shape for name, weight in self._best_weights.items()
-        }:
+        if _shapes(weights) != ({} if self._weights is None else _shapes(self._weights.best)):
             raise ValueError("state_dict['best_weights'] are not of this model: pass the model they were kept of")
         refuse_capture("a state is loaded; load it before the capture")
         vars(self).update(settings)
@@ -206,8 +208,8 @@ class EarlyStopping:
         self._replica.state[: len(_COUNTERS)] = torch.tensor(counters, dtype=torch.float64, device="cpu")
         if self._replica.mirror is not None:
             self._mirror(counters)
-        for name, weight in weights.items():
-            self._best_weights[name].copy_(weight)
+        if self._weights is not None:
+            self._weights.load(weights)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _SETTINGS:
@@ -215,13 +217,16 @@ class EarlyStopping:
             return
         value = _checked(name, value)
         refuse_capture("a setting was written; write it before the capture")
+        before = self.mode
         self.__dict__[name] = value
         self._upload()
+        if value != before and name == "mode" and self._counters()["last_epoch"] <= self.start_after:
+            self._replica.state[_BEST] = _no_best(value)
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the addresses that the device's state has in it.
         buffer = self._replica.buffer
-        kept = {name: getattr(self, name) for name in (*_SETTINGS, "_stays", "_weights", "_best_weights")}
+        kept = {name: getattr(self, name) for name in (*_SETTINGS, "_stays", "_weights")}
         return kept | {"_placed": (buffer.device, self._replica.counters[: len(_COUNTERS)].tolist())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -275,23 +280,76 @@ class EarlyStopping:
         numbers[: len(counters)] = torch.tensor(counters, dtype=torch.float64, device="cpu")
         self._replica.reflect(numbers)
 
-    def _keep_best(self, compiling: bool) -> None:
-        improved = self._replica.state[_IMPROVED]
-        if self._replica.buffer.on_host and not compiling:
-            if improved.item() != 0:
-                for name, weight in self._weights.items():
-                    self._best_weights[name].copy_(weight.detach())
-            return
-        here: dict[torch.device, Tensor] = {}
-        for name, weight in self._weights.items():
-            best = self._best_weights[name]
-            if best.device not in here:
-                here[best.device] = improved.to(best.device, non_blocking=True) != 0
-            torch.where(here[best.device], weight.detach(), best, out=best)
+
+class _Weights:
+    """The parameters and buffers of a model, and copies of the best ones."""
+
+    @torch.inference_mode(False)
+    def __init__(self, model: nn.Module):
+        # Where each is, not what: modules put new tensors into their places, as do ``model.double()`` and loading.
+        self._places: dict[str, tuple[dict[str, Tensor], str]] = {}
+        met = set()
+        for path, module in model.named_modules():
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is not None and id(tensor) not in met:  # tied weights once
+                        met.add(id(tensor))
+                        self._places[f"{path}.{name}" if path else name] = (tensors, name)
+        self.best = {name: tensors[key].detach().clone() for name, (tensors, key) in self._places.items()}
+
+    def _now(self) -> Iterator[tuple[str, Tensor]]:
+        for name, (tensors, key) in self._places.items():
+            yield name, tensors[key].detach()
+
+    def keep(self) -> None:
+        for name, weight in self._now():
+            self._fitting(name, weight).copy_(weight)
+
+    def keep_if(self, improved: Tensor) -> None:
+        """The same where ``improved`` is not 0, which each device looks at itself."""
+        flags: dict[torch.device, Tensor] = {}
+        for name, weight in self._now():
+            best = self._fitting(name, weight)
+            if best.device not in flags:
+                flags[best.device] = improved.to(best.device, non_blocking=True) != 0
+            torch.where(flags[best.device], weight, best, out=best)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for name, weight in self._now():
+            distinct(weight).copy_(distinct(self.best[name], weight), non_blocking=True)
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        for name, weight in weights.items():
+            self.best[name].copy_(weight)
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: weight.clone() for name, weight in self.best.items()}
+
+    def _fitting(self, name: str, weight: Tensor) -> Tensor:
+        """The copy, brought to the device and dtype that the weight has come to."""
+        best = self.best[name]
+        if (best.device, best.dtype, best.shape) == (weight.device, weight.dtype, weight.shape):
+            return best
+        if best.shape != weight.shape:
+            raise RuntimeError(
+                f"{name} of the model has another shape than when EarlyStopping was constructed, {tuple(weight.shape)} "
+                f"for {tuple(best.shape)}: construct a new one"
+            )
+        refuse_capture("the model has moved; step once before capturing")
+        with torch.inference_mode(False):
+            self.best[name] = weight.clone() if best.is_meta else best.to(weight.device, weight.dtype)
+        return self.best[name]
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return dict(model.named_parameters()) | dict(model.named_buffers())
+def _no_best(mode: str) -> float:
+    return math.inf if mode == "min" else -math.inf
+
+
+def _shapes(weights: Any) -> dict[str, torch.Size]:
+    if not isinstance(weights, Mapping) or not all(isinstance(weight, Tensor) for weight in weights.values()):
+        raise ValueError("state_dict['best_weights'] must be tensors by name, as state_dict() gives them")
+    return {name: weight.shape for name, weight in weights.items()}
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -309,7 +367,10 @@ def _checked(name: str, value: Any) -> Any:
         return None
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    number = int(value) if isinstance(value, int) else float(value)
+    try:
+        number = int(float(value)) if isinstance(value, int) else float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
     least = -math.inf if name == "baseline" else 0
     if not number >= least:
         raise ValueError(f"{name} must be {'a number' if name == 'baseline' else '0 or more'}, got {value!r}")

@@ -10,6 +10,7 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim import swa_utils
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
+from . import lr_buffer
 from .capture import refuse_capture
 from .engine import DETACHED
 from .program import Event, own_dict
@@ -52,7 +53,6 @@ class EpochScheduler(EngineScheduler):
 
     def _step_off_path(self, declined: Any) -> None:
         if self._finish(declined):
-            self._stepped(None, by_torch=True)
             return
         if self._is_initial:
             self._step_as_torch(None)
@@ -66,8 +66,10 @@ class EpochScheduler(EngineScheduler):
                 if first or isinstance(self._engine, TensorEngine):
                     self._engine.check_order()
                 declined = self._engine.step(self, None)
-                if declined is None or self._finish(declined):
-                    self._stepped(None, by_torch=declined is not None)
+                if declined is None:
+                    self._stepped(None)
+                    return
+                if self._finish(declined):
                     return
             self._detach()
         self._step_as_torch(None)
@@ -113,6 +115,8 @@ class EpochScheduler(EngineScheduler):
 
     def _update_lr(self, epoch: int | None = None) -> None:
         # What SequentialLR calls to begin a child anew, and step(epoch) to go there.
+        if self._engine is DETACHED and lr_buffer.is_bound(self.optimizer):
+            self._attach()
         engine = self._engine
         whole = _is_number(epoch) and epoch == epoch // 1
         if whole and isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, cast(float, epoch)):

@@ -102,6 +102,7 @@ class FunctionScheduler(EpochScheduler):
             else:
                 group["lr"] = lr
         self._last_lr = [lr.clone() if isinstance(lr, Tensor) else lr for lr in (group["lr"] for group in groups)]
+        self._stepped(None, by_torch=True)
         self._attach()
         return True
 

@@ -70,10 +70,11 @@ class History:
         self._periods: list[_OnHost | _OnDevice] = []
         first = getattr(scheduler, "last_epoch", 0)
         self._first = first + 1 if isinstance(first, int) else 1
-        self._plateau_epochs = _plateau_epochs(scheduler)
-        object.__setattr__(scheduler, "_history", self)
+        self._groups = len(scheduler.optimizer.param_groups)
+        self._steps_of_plateaus = _steps_of(_plateaus(scheduler))
         if isinstance(scheduler._engine, TensorEngine):
             self.install(scheduler._engine._replicas)
+        object.__setattr__(scheduler, "_history", self)
 
     def close(self) -> None:
         """Record no more. What was recorded stays; graphs that were captured may be replayed on."""
@@ -96,7 +97,8 @@ class History:
         Fields: ``step``; ``metric``, NaN where there was none, or no plateau to read it; ``best``, that of the plateau
         whose turn it was, NaN if there was none; ``reductions``, the number of plateaus that found in this step that it
         was time to reduce (which ``min_lr`` and ``eps`` may have prevented); ``lr``, of shape ``(groups,)``, what the
-        optimizer has after the scheduler's step, NaN for a group that was added later.
+        optimizer has after the scheduler's step, NaN for a group that was added later. In a composition on tensor
+        learning rates whose children Python steps one by one, plateaus are not asked: NaN and 0.
 
         Raises ImportError without NumPy. Waits for the device if learning rates are on one.
         """
@@ -185,19 +187,20 @@ class History:
             self._periods.append(last)
         lrs = [group["lr"] for group in scheduler.optimizer.param_groups]
         best, reductions = math.nan, 0
-        epochs = _plateau_epochs(scheduler)
-        for plateau, epoch in epochs.items():
-            if epoch != self._plateau_epochs.get(plateau, 0):
+        plateaus = _plateaus(scheduler)
+        steps, before = _steps_of(plateaus), self._steps_of_plateaus
+        for plateau in plateaus:
+            if steps.get(id(plateau)) != before.get(id(plateau)):
                 best = plateau.best
                 reductions += last.reduced(plateau, lrs)
-        self._plateau_epochs = epochs
-        numbers = [math.nan if metric is None or not _has_plateau(scheduler) else metric, best, reductions, *lrs]
+        self._steps_of_plateaus = steps
+        numbers = [metric if plateaus and metric is not None else math.nan, best, reductions, *lrs]
         last.add([number.detach().clone() if isinstance(number, Tensor) else float(number) for number in numbers])
 
     def _read(self) -> tuple[range, Tensor]:
         """Step numbers, and the rows as a float64 tensor on the host."""
         tables = [period.read() for period in self._periods]
-        columns = max((table.shape[1] for table in tables), default=_C.HISTORY_OWN)
+        columns = max(_C.HISTORY_OWN + self._groups, *(table.shape[1] for table in tables), 0)
         padded = [
             torch.nn.functional.pad(table, (0, columns - table.shape[1]), value=math.nan)
             for table in (*tables, torch.empty(0, columns, dtype=torch.float64, device="cpu"))
@@ -280,17 +283,18 @@ class _OnHost:
         return torch.tensor(rows, dtype=torch.float64, device="cpu").reshape(len(rows), columns)
 
 
-def _has_plateau(scheduler: Any) -> bool:
-    children = getattr(scheduler, "_schedulers", [])
-    return isinstance(scheduler, TorchReduceLROnPlateau) or any(map(_has_plateau, children))
-
-
-def _plateau_epochs(scheduler: Any) -> dict[Any, int]:
-    """The plateaus in it, and how many metrics each has seen."""
+def _plateaus(scheduler: Any) -> list[Any]:
+    """The plateaus in it."""
     if isinstance(scheduler, TorchReduceLROnPlateau):
-        engine = getattr(scheduler, "_engine", None)
-        return {} if isinstance(engine, TensorEngine) else {scheduler: scheduler.last_epoch}
-    found: dict[Any, int] = {}
-    for child in getattr(scheduler, "_schedulers", []):
-        found |= _plateau_epochs(child)
-    return found
+        return [scheduler]
+    return [plateau for child in getattr(scheduler, "_schedulers", []) for plateau in _plateaus(child)]
+
+
+def _steps_of(plateaus: list[Any]) -> dict[int, Any]:
+    """What changes with each step of a plateau, by identity; without those whose steps only a device knows."""
+    engines = {id(plateau): getattr(plateau, "_engine", None) for plateau in plateaus}
+    return {
+        id(plateau): (id(engine), engine.steps) if isinstance(engine, _C.HostEngine) else plateau.last_epoch
+        for plateau in plateaus
+        if not isinstance(engine := engines[id(plateau)], TensorEngine)
+    }

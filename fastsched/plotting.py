@@ -111,7 +111,7 @@ def plot_text(lines: Sequence[Line], series: Sequence[float] | None, width: int,
     for line in lines:
         shown = [(step, lr) for step, lr in enumerate(line.lrs.tolist()) if math.isfinite(lr) and not (log and lr <= 0)]
         curve = [(step, math.log10(lr) if log else lr) for step, lr in shown]
-        if count <= STAIRS:
+        if count <= STAIRS + 1:
             corners = [(step + 1, lr) for step, lr in curve[:-1]]
             curve = sorted([*corners, *curve], key=operator.itemgetter(0))
         curves.append((line.label, curve))
@@ -233,7 +233,7 @@ def draw(
             color=COLORS[(line.scheduler if several or many else line.place) % len(COLORS)],
             linestyle=DASHES[line.place % len(DASHES)] if several and not many else "-",
             linewidth=1.0 if many else width,
-            drawstyle="steps-post" if len(line.lrs) <= STAIRS else "default",
+            drawstyle="steps-post" if len(line.lrs) <= STAIRS + 1 else "default",
         )
     if logarithmic(lines):
         axes.set_yscale("log")

@@ -42,6 +42,7 @@ class _TrainingState:
     """The objects that a training run changes, and what they hold now."""
 
     def __init__(self, modules: list[nn.Module], optimizer: Optimizer, loaders: list[Any]):
+        self._met: set[int] = set()  # containers and optimizers, which may refer to each other
         self._tensors: dict[int, _TensorContents] = {}
         self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         self._lists: list[tuple[list[Any], list[Any]]] = []
@@ -52,7 +53,7 @@ class _TrainingState:
                 self._modes.append((module, module.training))
                 self._save(module._parameters)
                 self._save(module._buffers)
-        self._save_optimizer(optimizer)
+        self._save(optimizer)
         self._random_numbers = _GlobalRandomNumbers()
         self._loaders = [_LoaderState(loader) for loader in loaders]
 
@@ -60,17 +61,15 @@ class _TrainingState:
         for loader in self._loaders:
             loader.set_workers(None)
 
-    def _save_optimizer(self, optimizer: Optimizer) -> None:
-        self._dicts.append((vars(optimizer), dict(vars(optimizer))))
-        self._save(optimizer.state)
-        self._save(optimizer.param_groups)
-        for wrapped in vars(optimizer).values():
-            if isinstance(wrapped, Optimizer):
-                self._save_optimizer(wrapped)
-
     def _save(self, value: Any) -> None:
-        """Note what this holds: a tensor, or a container of them at any depth. Anything else is taken as immutable."""
-        if isinstance(value, Tensor):
+        """Note what this holds: a tensor, an optimizer, or a container of them at any depth; all else as it is."""
+        if isinstance(value, (dict, list, Optimizer)):
+            if id(value) in self._met:
+                return
+            self._met.add(id(value))
+        if isinstance(value, Optimizer):
+            self._save(vars(value))
+        elif isinstance(value, Tensor):
             if id(value) not in self._tensors:
                 self._tensors[id(value)] = _TensorContents(value)
                 if value.is_leaf:
@@ -120,10 +119,10 @@ class _TensorContents:
     def __init__(self, tensor: Tensor):
         self.tensor = tensor
         self.storage = tensor.detach()
-        self.copy = _distinct(self.storage).clone()
+        self.copy = distinct(self.storage).clone()
 
     def restore(self) -> None:
-        _distinct(self.storage).copy_(self.copy)
+        distinct(self.storage).copy_(self.copy)
         # Some optimizers write `parameter.data = ...`.
         if self._is_plain() and self.tensor.data_ptr() != self.storage.data_ptr():
             self.tensor.data = self.storage
@@ -132,11 +131,15 @@ class _TensorContents:
         return type(self.tensor) in (Tensor, nn.Parameter) and self.tensor.layout is torch.strided
 
 
-def _distinct(tensor: Tensor) -> Tensor:
-    """Each element in memory once: an expanded buffer cannot be written to as a whole."""
-    if tensor.layout is not torch.strided or 0 not in tensor.stride():
+def distinct(tensor: Tensor, like: Tensor | None = None) -> Tensor:
+    """Each element once that is one in memory: an expanded buffer cannot be written to as a whole.
+
+    ``like``: a tensor of the same shape that says which elements those are; by default the tensor itself.
+    """
+    strided = tensor if like is None else like
+    if strided.layout is not torch.strided or 0 not in strided.stride():
         return tensor
-    return tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())]
+    return tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strided.stride())]
 
 
 class _GlobalRandomNumbers:

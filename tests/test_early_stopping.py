@@ -309,3 +309,89 @@ def test_what_a_graph_would_freeze_is_refused():
     with pytest.raises(RuntimeError, match="frozen"), torch.cuda.graph(graph):
         stopper.step(1.0)
     assert stopper.last_epoch == 1
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(2, 2)
+        self.tied = self.first
+        self.norm = torch.nn.BatchNorm1d(2)
+        self.register_buffer("average", torch.zeros(2))
+        self.register_buffer("same", torch.zeros(1).expand(4))
+
+
+def reassign(model):
+    model.average = model.average + 1
+    model.first.weight = torch.nn.Parameter(model.first.weight * 2)
+
+
+def load_by_assignment(model):
+    model.load_state_dict({name: value.clone() for name, value in model.state_dict().items()}, assign=True)
+
+
+CHANGES = {"reassigned": reassign, "double": torch.nn.Module.double, "assigned": load_by_assignment}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_weights_are_found_where_they_are_now(change, compiled):
+    torch._dynamo.reset()
+    model = Net()
+    stopper = fastsched.EarlyStopping(model=model)
+    change(model)
+    with torch.no_grad():
+        model.first.weight += 0.123456789
+        model.norm.running_mean += 3
+    step = torch.compile(stopper.step, backend="eager", fullgraph=True) if compiled else stopper.step
+    step(torch.tensor(1.0))
+    best = {name: value.clone() for name, value in model.state_dict().items()}
+    change(model)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.reshape(-1)[:1].add_(1) if value.dim() == 0 else value[..., :1].add_(1)
+    stopper.step(2.0)
+    stopper.restore_best()
+    for name, value in model.state_dict().items():
+        assert value.dtype == best[name].dtype
+        assert torch.equal(value, best[name]), name
+
+
+def test_weights_of_another_shape_are_refused():
+    model = torch.nn.Linear(2, 1)
+    stopper = fastsched.EarlyStopping(model=model)
+    model.weight = torch.nn.Parameter(torch.zeros(1, 3))
+    with pytest.raises(RuntimeError, match=r"weight of the model has another shape .*, \(1, 3\) for \(1, 2\)"):
+        stopper.step(1.0)
+    with pytest.raises(ValueError, match=r"run it once, then pass model="):
+        fastsched.EarlyStopping(model=torch.nn.LazyLinear(3))
+
+
+def test_it_may_be_made_in_inference_mode():
+    model = torch.nn.Linear(2, 1)
+    with torch.inference_mode():
+        stopper = fastsched.EarlyStopping(model=model)
+    stopper.step(1.0)
+    with torch.no_grad():
+        model.weight += 1.0
+    stopper.restore_best()
+    assert torch.equal(model.weight, stopper.state_dict()["best_weights"]["weight"])
+
+
+def test_settings_beyond_any_metric():
+    assert fastsched.EarlyStopping(patience=10**400).patience == math.inf
+    assert fastsched.EarlyStopping(baseline=-(10**400)).baseline == -math.inf
+    stopper = fastsched.EarlyStopping(start_after=1)
+    stopper.step(3.0)
+    stopper.mode = "max"
+    stopper.step(-5.0)
+    assert stopper.best == -5.0
+
+
+@pytest.mark.parametrize("weights", [None, 5, {"weight": 1.0}, {"weight": np.zeros((1, 2)), "bias": np.zeros(1)}])
+def test_states_with_other_weights_change_nothing(weights):
+    stopper = fastsched.EarlyStopping(model=torch.nn.Linear(2, 1))
+    stopper.step(1.0)
+    with pytest.raises(ValueError, match=r"state_dict\['best_weights'\]"):
+        stopper.load_state_dict({**stopper.state_dict(), "patience": 3, "best": 0.0, "best_weights": weights})
+    assert (stopper.patience, stopper.best) == (10, 1.0)

@@ -350,3 +350,11 @@ def test_a_group_whose_lr_was_taken_away_is_a_key_error():
         groups = scheduler.optimizer.param_groups
         with pytest.raises(KeyError, match="lr"):
             scheduler.step()
+
+
+def test_multiplicative_needs_no_base_lrs():
+    for module in modules:
+        scheduler = module.MultiplicativeLR(stepped_sgd([0.5]), lambda epoch: 0.5)
+        scheduler.base_lrs = []
+        scheduler.step()
+        assert scheduler.get_last_lr() == [0.25]

@@ -106,6 +106,65 @@ def test_children_have_histories_of_their_own_steps(kind):
     np.testing.assert_array_equal(rows["lr"], whole.to_numpy()["lr"][-6:] * 2)
 
 
+@kinds
+def test_a_composition_in_another_has_what_it_left(kind):
+    optimizer = stepped_sgd([kind(1.0)])
+    inner = fastsched.ChainedScheduler([fastsched.ExponentialLR(optimizer, 0.5)])
+    scheduler = fastsched.ChainedScheduler([inner, fastsched.ExponentialLR(optimizer, 0.125)])
+    history = fastsched.History(inner)
+    scheduler.step()
+    scheduler.step()
+    assert history.to_numpy()["lr"].ravel().tolist() == [0.5, 0.5 / 16]
+
+
+@kinds
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+def test_steps_that_leave_the_epoch_as_it_was(kind):
+    scheduler = fastsched.ReduceLROnPlateau(stepped_sgd([kind(0.5)]), patience=0)
+    history = fastsched.History(scheduler)
+    scheduler.step(1.0)
+    state = scheduler.state_dict()
+    scheduler.step(0.5)
+    scheduler.load_state_dict(state)
+    scheduler.step(0.75)
+    assert history.to_numpy()["best"].tolist() == [1.0, 0.5, 0.75]
+    for _ in range(3):
+        scheduler.step(1.0, 5)
+    assert history.to_numpy()["reductions"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_rows_stay_in_order_when_a_function_gives_tensors():
+    scheduler = fastsched.LambdaLR(
+        stepped_sgd([0.5]), lambda epoch: torch.tensor(0.5**epoch) if epoch > 2 else 0.5**epoch, total_steps=9
+    )
+    history = fastsched.History(scheduler)
+    for _ in range(5):
+        scheduler.step()
+    assert history.to_numpy()["lr"].ravel().tolist() == [0.5**i for i in range(2, 7)]
+
+
+def test_schedulers_that_compare_by_value():
+    class Equal(fastsched.ReduceLROnPlateau):
+        __hash__ = None
+
+        def __eq__(self, other):
+            return True
+
+    scheduler = Equal(stepped_sgd([0.5]))
+    history = fastsched.History(scheduler)
+    scheduler.step(1.0)
+    assert len(history) == 1
+
+
+def test_what_cannot_begin_leaves_nothing_behind():
+    scheduler = fastsched.ExponentialLR(stepped_sgd([torch.tensor(1.0)]), 0.5)
+    with pytest.raises(RuntimeError):
+        fastsched.History(scheduler, 2**45)
+    history = fastsched.History(scheduler)
+    scheduler.step()
+    assert len(history) == 1
+
+
 class OwnRule(fastsched.StepLR):
     def get_lr(self):
         return [group["lr"] * 0.5 for group in self.optimizer.param_groups]
@@ -200,6 +259,7 @@ def test_copies_record_nothing(device):
 def test_nothing_recorded_is_an_empty_table():
     history = fastsched.History(fastsched.ExponentialLR(stepped_sgd([1.0]), 0.5))
     assert len(history) == len(history.to_numpy()) == len(history.to_pandas()) == 0
+    assert list(history.to_pandas().columns) == ["step", "metric", "best", "reductions", "lr_0"]
 
 
 @kinds

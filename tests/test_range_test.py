@@ -809,3 +809,34 @@ class TestOnGPU:
         graph.replay()
         step(twin, expected)
         torch.testing.assert_close(model.weight, twin.weight)
+
+
+class LooksAhead(torch.optim.SGD):
+    """Keeps more than ``state``: tensors in lists, counts in a dict, another optimizer in a list."""
+
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, lr)
+        self.slow = [[parameter.detach().clone() for parameter in group["params"]] for group in self.param_groups]
+        self.count = torch.zeros(())
+        self.info = {"steps": 0}
+        self.inner = [torch.optim.Adam(self.param_groups[0]["params"], lr=1e-3)]
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        self.inner[0].step()
+        self.count += 1
+        self.info["steps"] += 1
+        for weights, group in zip(self.slow, self.param_groups, strict=True):
+            for weight, parameter in zip(weights, group["params"], strict=True):
+                weight.lerp_(parameter.detach(), 0.5)
+        return loss
+
+
+def test_what_an_optimizer_keeps_elsewhere_is_put_back():
+    model = nn.Linear(4, 2)
+    optimizer = LooksAhead(model.parameters(), lr=0.1)
+    before = copy.deepcopy((optimizer.slow, optimizer.count, optimizer.info, optimizer.inner[0].state_dict()))
+    batches = [(torch.randn(8, 4), torch.randint(0, 2, (8,)))]
+    fastsched.lr_range_test(model, optimizer, nn.CrossEntropyLoss(), batches, num_iter=5, end_lr=0.1, progress=False)
+    after = (optimizer.slow, optimizer.count, optimizer.info, optimizer.inner[0].state_dict())
+    torch.testing.assert_close(after, before, rtol=0, atol=0)

@@ -515,3 +515,16 @@ def test_tensors_on_a_gpu_are_stepped_on_the_host(library):
     graph = torch.cuda.CUDAGraph()
     with pytest.raises(RuntimeError, match="simulate cannot be captured"), torch.cuda.graph(graph):
         fastsched.simulate(scheduler, 2)
+
+
+def test_a_child_whose_turn_comes_in_python_is_as_exact_as_in_the_run():
+    optimizer = sgd([torch.tensor(0.1)])
+    optimizer._opt_called = True
+    parts = [torch.optim.lr_scheduler.StepLR(optimizer, 3), fastsched.LinearLR(optimizer, 0.2, 1.0, 5)]
+    scheduler = fastsched.SequentialLR(optimizer, parts, [2])
+    ahead = fastsched.simulate(scheduler, 6)
+    run = [optimizer.param_groups[0]["lr"].item()]
+    for _ in range(6):
+        scheduler.step()
+        run.append(optimizer.param_groups[0]["lr"].item())
+    assert ahead.ravel().tolist() == run

@@ -233,3 +233,103 @@ def test_a_wrapper_does_not_outlive_its_use():
     gc.collect()
     assert reference() is None
     inner.load_state_dict(inner.state_dict())
+
+
+def test_engines_notice_that_the_learning_rates_moved():
+    """Not only in ordinary steps: the LR tensors are the same objects, their storage is another."""
+
+    def moved(make):
+        optimizer = sgd([torch.tensor(1.0)])
+        optimizer._opt_called = True
+        scheduler = make(optimizer)
+        scheduler.step()
+        fastsched.use_tensor_lr(optimizer)
+        return scheduler, optimizer.param_groups[0]
+
+    scheduler, group = moved(lambda optimizer: fastsched.ExponentialLR(optimizer, 0.5))
+    with pytest.warns(UserWarning, match="epoch parameter"):
+        scheduler.step(5)
+    assert group["lr"].item() == 1 / 32
+    scheduler, group = moved(lambda optimizer: fastsched.CosineAnnealingWarmRestarts(optimizer, 5))
+    scheduler.step(2.5)
+    assert group["lr"].item() == pytest.approx(0.5)
+    scheduler, group = moved(
+        lambda optimizer: fastsched.SequentialLR(
+            optimizer,
+            [torch.optim.lr_scheduler.ConstantLR(optimizer, 0.5, 100), fastsched.ExponentialLR(optimizer, 0.25)],
+            [2],
+        )
+    )
+    scheduler.step()
+    assert group["lr"].item() == 1.0
+    scheduler, group = moved(lambda optimizer: fastsched.ExponentialLR(optimizer, 0.5))
+    group["lr"].fill_(0.3)
+    assert scheduler.peek()["lrs"] == [group["lr"].item()]
+
+
+def test_a_state_loaded_after_the_learning_rates_moved_is_exact():
+    def steps(scheduler, count):
+        for _ in range(count):
+            scheduler.step()
+        return scheduler.optimizer.param_groups[0]["lr"].item()
+
+    whole = fastsched.ExponentialLR(sgd([torch.tensor(0.1)]), 0.97)
+    whole.optimizer._opt_called = True
+    steps(whole, 50)
+    saved = copy.deepcopy((whole.optimizer.state_dict(), whole.state_dict()))
+    resumed = fastsched.ExponentialLR(sgd([torch.tensor(0.1)]), 0.97)
+    resumed.optimizer._opt_called = True
+    resumed.optimizer.load_state_dict(saved[0])
+    fastsched.use_tensor_lr(resumed.optimizer)
+    resumed.load_state_dict(saved[1])
+    assert [steps(resumed, 1) for _ in range(200)] == [steps(whole, 1) for _ in range(200)]
+
+
+@pytest.mark.parametrize("swaps", [lambda groups: groups.reverse(), None], ids=["groups", "tensors"])
+def test_slots_that_changed_hands_and_back(swaps):
+    lrs = [torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.25, dtype=torch.float64)]
+    optimizer = sgd(lrs)
+    optimizer._opt_called = True
+    scheduler = fastsched.LambdaLR(optimizer, lambda epoch: 0.5**epoch, total_steps=20)
+    scheduler.step()
+    scheduler.step()
+    groups = optimizer.param_groups
+
+    def swap():
+        if swaps:
+            swaps(groups)
+        else:
+            groups[0]["lr"], groups[1]["lr"] = groups[1]["lr"], groups[0]["lr"]
+
+    swap()
+    fastsched.ReduceLROnPlateau(optimizer)
+    swap()
+    scheduler.step()
+    assert [group["lr"].item() for group in groups] == [0.125, 0.03125]
+
+
+def test_a_composition_whose_children_have_moved_out():
+    def composed(kind, *initial):
+        optimizer = sgd(initial)
+        optimizer._opt_called = True
+        parts = [fastsched.ExponentialLR(optimizer, 0.5), fastsched.StepLR(optimizer, 3)]
+        scheduler = kind(parts) if kind is fastsched.ChainedScheduler else kind(optimizer, parts, [4])
+        scheduler.step()
+        return scheduler, parts, optimizer
+
+    two_dtypes = torch.tensor(1.0), torch.tensor(1.0, dtype=torch.float64)
+    scheduler, parts, optimizer = composed(fastsched.SequentialLR, *two_dtypes)
+    fastsched.use_tensor_lr(optimizer)
+    step = parts[1].step
+    parts[1].step = lambda *arguments: step(*arguments)
+    scheduler.step()
+    assert [lr.item() for lr in scheduler.get_last_lr()] == [0.25, 0.25]
+    scheduler, parts, optimizer = composed(fastsched.ChainedScheduler, *two_dtypes)
+    fastsched.use_tensor_lr(optimizer)
+    parts[1].step()
+    assert scheduler.state_dict()["_schedulers"][0]["last_epoch"] == 1
+    scheduler, parts, optimizer = composed(fastsched.SequentialLR, torch.tensor(1.0), torch.tensor(1.0))
+    group = {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": torch.tensor(1.0), "initial_lr": 1.0}
+    optimizer.add_param_group(group)
+    parts[1].step()
+    assert [lr.item() for lr in scheduler.get_last_lr()] == [0.5, 0.5]

@@ -81,6 +81,7 @@ class HostEngine {
     }
     counters_ = next;
     reduced_ = update.kind() == Law::reduce;
+    ++steps_;
     groups_.copy_changed(last_lr_);
     return Outcome::stepped;
   }
@@ -88,7 +89,8 @@ class HostEngine {
   // What another engine has read and written since, it does not look up again.
   void learn(const HostEngine& other) { groups_.learn(other.groups_); }
 
-  // Whether in the last step it was time to reduce.
+  // How many steps it has made, and whether in the last one it was time to reduce.
+  std::int64_t steps() const { return steps_; }
   bool reduced() const { return reduced_; }
 
   // The learning rates of a step that was declined after the scheduler's functions were called, as a list.
@@ -231,7 +233,7 @@ class HostEngine {
     Ref values;  // empty while operands and factors are plain numbers
     for (std::size_t i = 0; i < count; ++i) {
       if (length(functions.get()) <= i || length(groups.get()) <= i ||
-          length(bases.get()) <= i * scales_bases) {
+          (scales_bases && length(bases.get()) <= i)) {
         PyErr_SetString(PyExc_ValueError, "lr_lambdas changed their number while they were called");
         return Outcome::failed;
       }
@@ -335,6 +337,7 @@ class HostEngine {
   PyObject* optimizer_ = nullptr;
   TableReader table_;
   bool order_checked_ = false;
+  std::int64_t steps_ = 0;
   bool reduced_ = false;
   GroupEntries groups_;
   OwnValues own_;

@@ -246,6 +246,7 @@ PYBIND11_MODULE(_C, module) {
       .def(py::init<const std::string&, py::type, py::object>(), py::arg("scheduler"), py::arg("tensor"),
            py::arg("read_tensor"))
       .def("check_order", &HostEngine::check_order)
+      .def_property_readonly("steps", &HostEngine::steps)
       .def_property_readonly("reduced", &HostEngine::reduced);
   add_engine_methods(engine);
   add_method(engine, step_method);

@@ -55,6 +55,18 @@ FASTSCHED_HD PlateauReport report_of(const Place& root, const Node& node, std::i
   return report;
 }
 
+// The learning rates as the subtree's last schedule left them, whatever comes after it; null where none was
+// stepped.
+FASTSCHED_HD const double* left_by(const Place& root, std::int64_t groups) {
+  const double* left = nullptr;
+  const Place end = root.after(root.node());
+  for (Place place = root; place.program < end.program; place = place.next(place.node(), groups)) {
+    const bool idle = read_words<Update>(place.update()).kind() == Law::idle;
+    if (!is_composite(place.kind()) && !idle) left = place.last_lrs();
+  }
+  return left;
+}
+
 // `first` and `stride` are the calling thread's share of the groups, whose learning rates it has written
 // itself; `barrier` has all threads wait for each other.
 template <typename LR, typename Barrier>
@@ -68,10 +80,10 @@ FASTSCHED_HD void record(const Place& place, const Buffers& buffers, const LR* l
   double* const row =
       words + kHistoryHeader +
       done % static_cast<std::int64_t>(history.capacity) * static_cast<std::int64_t>(history.columns);
-  barrier.wait();                                 // everybody has read how many steps there were
-  const bool leaf = !is_composite(place.kind());  // which remembers what it left, whatever came after it
+  barrier.wait();  // everybody has read how many steps there were
+  const double* const left = left_by(place, buffers.groups);
   for (std::int64_t i = first; i < buffers.groups; i += stride) {
-    row[kHistoryOwn + i] = static_cast<double>(leaf ? static_cast<LR>(place.last_lrs()[i]) : lrs[i]);
+    row[kHistoryOwn + i] = static_cast<double>(left != nullptr ? static_cast<LR>(left[i]) : lrs[i]);
   }
   if (first != 0) return;
   const PlateauReport report = report_of(place, place.node(), buffers.groups, moment);
