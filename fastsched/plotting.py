@@ -111,7 +111,7 @@ def plot_text(lines: Sequence[Line], series: Sequence[float] | None, width: int,
     for line in lines:
         shown = [(step, lr) for step, lr in enumerate(line.lrs.tolist()) if math.isfinite(lr) and not (log and lr <= 0)]
         curve = [(step, math.log10(lr) if log else lr) for step, lr in shown]
-        if count <= STAIRS + 1:
+        if count <= STAIRS:
             corners = [(step + 1, lr) for step, lr in curve[:-1]]
             curve = sorted([*corners, *curve], key=operator.itemgetter(0))
         curves.append((line.label, curve))
