@@ -101,13 +101,21 @@ class TensorEngine:
         return engine
 
     def step(self, scheduler: Any, metric: Any, found_inf: Tensor | None = None) -> Any:
-        if not is_dynamo_compiling() and found_inf is None and self._momentum is None:
-            direct = self._direct
-            if direct is not None and direct.step(scheduler, metric):
+        direct = self._direct
+        if direct is not None and found_inf is None and not is_dynamo_compiling():
+            alone = self._momentum is None
+            stepped = direct.step(scheduler, metric) if alone else self._step_with_momentum(scheduler, direct)
+            if stepped:
                 if self._epoch_limit is not None:
                     self._epoch += 1
                 return None
         return self._step(scheduler, metric, found_inf)
+
+    def _step_with_momentum(self, scheduler: Any, direct: _C.DirectStep) -> bool:
+        if not (direct.ready(scheduler) and self._momentum.step(scheduler, 0, 0.0)):  # type: ignore[union-attr]
+            return False
+        direct.run()
+        return True
 
     def _step(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> Any:
         event = 0
@@ -139,8 +147,6 @@ class TensorEngine:
             return 0.0 if metric is None else metric
         if self._epoch_limit is not None and found_inf is None:
             self._epoch += 1
-        if self._momentum is not None and found_inf is None and self._direct is not None and self._direct.run():
-            return None
         self._call(metric, event, found_inf)
         self._prepare_direct()
         return None
@@ -428,9 +434,10 @@ class TensorEngine:
 
     def _has_moved(self) -> bool:
         """Whether the LR buffers are laid out in another way, or are not the optimizer's any more."""
-        return any(
-            replica.buffer.layout is not layout for replica, layout in zip(self._replicas, self._layouts, strict=True)
-        )
+        for replica, layout in zip(self._replicas, self._layouts, strict=True):
+            if replica.buffer.layout is not layout:
+                return True
+        return False
 
     def _holds_below(self) -> bool:
         """Whether the children are still where they were put, within the state of this one."""

@@ -54,12 +54,14 @@ class DirectStep {
     double value = 0.0;
     Event event = Event::step;
     if (reads_metric_ && !(metric == Py_None ? without_metric(event) : read(metric, value))) return false;
-    if (moved() || unwrap<Watch>(watch_.ptr()).changed(scheduler)) return false;
-    return parts_[0].buffers.state[0] < limit_ && advance(Moment::make(event, value));
+    if (!fits(scheduler)) return false;
+    advance(Moment::make(event, value));
+    return true;
   }
 
-  // The same without a look at the scheduler and its groups.
-  bool run() { return !watched() && advance(Moment::make(Event::step, 0.0)); }
+  // The same in two parts, for what has to be done between them.
+  bool ready(PyObject* scheduler) { return !watched() && fits(scheduler); }
+  void run() const { advance(Moment::make(Event::step, 0.0)); }
 
  private:
   struct Part {
@@ -72,8 +74,13 @@ class DirectStep {
     std::vector<pybind11::object> kept_alive;
   };
 
-  bool advance(const Moment& moment) const {
-    if (!in_place()) return false;
+  // Whether everything is as it was, and there are steps left.
+  bool fits(PyObject* scheduler) const {
+    return !moved() && !unwrap<Watch>(watch_.ptr()).changed(scheduler) &&
+           parts_[0].buffers.state[0] < limit_ && in_place();
+  }
+
+  void advance(const Moment& moment) const {
     for (const Part& part : parts_) {
       if (part.float32) {
         step_on_host(part.buffers, static_cast<float*>(part.lrs), moment);
@@ -81,7 +88,6 @@ class DirectStep {
         step_on_host(part.buffers, static_cast<double*>(part.lrs), moment);
       }
     }
-    return true;
   }
   static void* address(const pybind11::object& tensor) {
     return reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<std::uintptr_t>());

@@ -44,6 +44,7 @@ class GroupEntries {
       changed_ = true;
     }
     for (std::size_t i = 0; i < count; ++i) {
+      ask_for(groups, i + kAhead);
       PyObject* group = item(groups, i);
       if (!PyDict_CheckExact(group)) return false;
       if (unchanged(group, versions_[i])) continue;
@@ -58,8 +59,17 @@ class GroupEntries {
     return true;
   }
 
+  // Has a group's dict brought into the cache: hundreds of them do not fit there, and each pass waits for
+  // every one.
+  static void ask_for(PyObject* groups, std::size_t i) {
+#ifdef __GNUC__
+    if (i < length(groups)) __builtin_prefetch(item(groups, i));
+#endif
+  }
+
   // Writes the first entry, which refresh() has read; `number` is what `value` holds.
   bool write(PyObject* groups, std::size_t i, PyObject* value, const Number& number) {
+    ask_for(groups, i + kAhead);
     PyObject* group = item(groups, i);
     if (PyDict_SetItem(group, keys_[0], value) != 0) return false;
     versions_[i] = version(group);
@@ -103,6 +113,8 @@ class GroupEntries {
   void forget_copy() { changed_ = true; }
 
  private:
+  static constexpr std::size_t kAhead = 8;
+
   std::vector<PyObject*> keys_;
   std::vector<DictVersion> versions_;
   std::vector<Number> values_;

@@ -274,6 +274,7 @@ PYBIND11_MODULE(_C, module) {
   direct
       .def(py::init<py::object, const py::list&, bool, bool, double>(), py::arg("watch"), py::arg("replicas"),
            py::arg("reads_metric"), py::arg("composite"), py::arg("limit"))
+      .def("ready", [](DirectStep& self, py::object scheduler) { return self.ready(scheduler.ptr()); })
       .def("run", &DirectStep::run)
       .def_static("use", &DirectStep::use, py::arg("modes"), py::arg("profiling"), py::arg("item"),
                   py::arg("tensor_types"));
