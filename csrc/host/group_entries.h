@@ -5,6 +5,7 @@
 
 #include "description.h"
 #include "dict_version.h"
+#include "number_list.h"
 #include "param_groups.h"
 #include "python.h"
 
@@ -121,40 +122,6 @@ class GroupEntries {
   bool changed_ = true;
 };
 
-// The numbers in a list, read again only where it holds other objects than before.
-class NumberList {
- public:
-  // False if they are no plain numbers.
-  bool read(PyObject* list, double* out) {
-    const std::size_t count = length(list);
-    PyObject* const* now = PySequence_Fast_ITEMS(list);
-    if (objects_.size() != count || memcmp(now, objects_.data(), count * sizeof(PyObject*)) != 0) {
-      objects_.clear();
-      kept_.clear();
-      numbers_.resize(count);
-      has_integers_ = false;
-      for (std::size_t i = 0; i < count; ++i) {
-        if (!read_number(now[i], numbers_[i])) {
-          objects_.clear();
-          return false;
-        }
-        has_integers_ |= !PyFloat_CheckExact(now[i]);
-        kept_.push_back(Ref::borrow(now[i]));
-        objects_.push_back(now[i]);
-      }
-    }
-    memcpy(out, numbers_.data(), count * sizeof(double));
-    return true;
-  }
-  bool has_integers() const { return has_integers_; }
-
- private:
-  std::vector<PyObject*> objects_;
-  std::vector<Ref> kept_;  // so that an object that comes to be later cannot have the address of one of these
-  std::vector<double> numbers_;
-  bool has_integers_ = false;
-};
-
 // The own parameters of all groups as numbers, gathered from the scheduler's lists and the groups' entries.
 class OwnValues {
  public:
@@ -169,7 +136,8 @@ class OwnValues {
         list_ = PyDict_GetItemWithError(scheduler_dict, owns[k].name);
         if (list_ == nullptr || !PyList_CheckExact(list_) || length(list_) != count) return false;
         lists_.resize(owns.size());
-        if (!lists_[k].read(list_, out)) return false;
+        if (!lists_[k].read(list_)) return false;
+        memcpy(out, lists_[k].numbers().data(), count * sizeof(double));
         has_integers_ |= lists_[k].has_integers();
         break;
       }

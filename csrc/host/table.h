@@ -8,6 +8,7 @@
 
 #include "description.h"
 #include "dict_version.h"
+#include "number_list.h"
 #include "param_groups.h"
 #include "python.h"
 
@@ -26,15 +27,6 @@ inline bool read_milestone_counts(PyObject* table, std::vector<double>& out) {
   }
   std::sort(pairs.begin(), pairs.end());
   for (const auto& [milestone, count] : pairs) out.insert(out.end(), {milestone, count});
-  return true;
-}
-
-inline bool read_milestones(PyObject* table, std::vector<double>& out) {
-  if (!PyList_CheckExact(table)) return false;
-  out.resize(length(table));
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    if (!read_number(item(table, i), out[i])) return false;
-  }
   return true;
 }
 
@@ -87,7 +79,7 @@ class TableReader {
     sources_.clear();
     if (about.table_type == TableType::none || about.table_type == TableType::factors) return true;
     PyObject* table = PyDict_GetItemWithError(scheduler_dict, about.table);
-    if (table == nullptr || !parse(about.table_type, table, values_)) return false;
+    if (table == nullptr || !parse(about.table_type, table)) return false;
     if (PyDict_Check(table)) {
       sources_.emplace_back(table, version(table));
     } else if (about.table_type == TableType::phases) {
@@ -102,7 +94,11 @@ class TableReader {
     if (about.table_type == TableType::none || about.table_type == TableType::factors) return true;
     PyObject* table = PyDict_GetItemWithError(scheduler_dict, about.table);
     if (table == nullptr) return false;
-    if (!sources_.empty() && unchanged_sources(table)) return true;
+    if (about.table_type == TableType::milestones) {
+      if (PyList_CheckExact(table) && milestones_.holds(table)) return true;
+    } else if (!sources_.empty() && unchanged_sources(table)) {
+      return true;
+    }
     TableReader now;
     if (!now.read(about, scheduler_dict) || now.values_ != values_) return false;
     *this = std::move(now);
@@ -110,11 +106,14 @@ class TableReader {
   }
 
  private:
-  static bool parse(TableType type, PyObject* table, std::vector<double>& out) {
+  bool parse(TableType type, PyObject* table) {
     switch (type) {
-      case TableType::milestone_counts: return read_milestone_counts(table, out);
-      case TableType::milestones: return read_milestones(table, out);
-      case TableType::phases: return read_phases(table, out);
+      case TableType::milestone_counts: return read_milestone_counts(table, values_);
+      case TableType::milestones:
+        if (!PyList_CheckExact(table) || !milestones_.read(table)) return false;
+        values_ = milestones_.numbers();
+        return true;
+      case TableType::phases: return read_phases(table, values_);
       case TableType::none:
       case TableType::factors: break;
     }
@@ -131,6 +130,7 @@ class TableReader {
   }
 
   std::vector<double> values_;
+  NumberList milestones_;  // of a list
   // The dicts that were read and their versions. Compared by address only while they are in the table, so a
   // dict that took a freed one's address shows by its version.
   std::vector<std::pair<PyObject*, DictVersion>> sources_;
