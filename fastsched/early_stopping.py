@@ -117,6 +117,8 @@ class EarlyStopping:
         """
         metric = as_plain(metric)
         compiling = torch.compiler.is_compiling()
+        if self._weights is not None and not compiling:
+            self._weights.check()
         if compiling:
             metric = traced(metric, self._replica.buffer.device)
         elif isinstance(metric, Tensor) and metric.is_cuda and self._replica.buffer.on_host and not self._stays:
@@ -170,6 +172,7 @@ class EarlyStopping:
         """
         if self._weights is None:
             raise RuntimeError("restore_best() has no weights to restore: construct EarlyStopping with model=")
+        self._weights.check()
         self._weights.restore()
 
     def state_dict(self) -> dict[str, Any]:
@@ -281,21 +284,45 @@ class EarlyStopping:
         self._replica.reflect(numbers)
 
 
+_ANEW = "construct a new one"
+
+
 class _Weights:
     """The parameters and buffers of a model, and copies of the best ones."""
 
     @torch.inference_mode(False)
     def __init__(self, model: nn.Module):
         # Where each is, not what: modules put new tensors into their places, as do ``model.double()`` and loading.
-        self._places: dict[str, tuple[dict[str, Tensor], str]] = {}
-        met = set()
+        self._modules = [
+            (parent._modules, name, module)
+            for parent in model.modules()
+            for name, module in parent._modules.items()
+            if module is not None
+        ]
+        self._places: dict[str, tuple[dict[str, Any], str]] = {}
         for path, module in model.named_modules():
             for tensors in (module._parameters, module._buffers):
                 for name, tensor in tensors.items():
-                    if tensor is not None and id(tensor) not in met:  # tied weights once
-                        met.add(id(tensor))
+                    if tensor is not None:
                         self._places[f"{path}.{name}" if path else name] = (tensors, name)
-        self.best = {name: tensors[key].detach().clone() for name, (tensors, key) in self._places.items()}
+        self.best: dict[str, Tensor] = {
+            name: tensors[key].detach().clone() for name, (tensors, key) in self._places.items()
+        }
+
+    def check(self) -> None:
+        """Raise RuntimeError if a module or a tensor is not where it was."""
+        for modules, name, module in self._modules:
+            if modules.get(name) is not module:
+                raise RuntimeError(f"the model has another {name!r} than when EarlyStopping was constructed: {_ANEW}")
+        for name, (tensors, key) in self._places.items():
+            weight, best = tensors.get(key), self.best[name]
+            if weight is None:
+                raise RuntimeError(f"the model has no {name} any more: {_ANEW}")
+            if weight.shape != best.shape:
+                raise RuntimeError(
+                    f"{name} of the model has another shape than when EarlyStopping was constructed, "
+                    f"{tuple(weight.shape)} for {tuple(best.shape)}: {_ANEW}"
+                )
 
     def _now(self) -> Iterator[tuple[str, Tensor]]:
         for name, (tensors, key) in self._places.items():
@@ -316,7 +343,8 @@ class _Weights:
 
     @torch.no_grad()
     def restore(self) -> None:
-        for name, weight in self._now():
+        for name, (tensors, key) in self._places.items():
+            weight = tensors[key]
             distinct(weight).copy_(distinct(self.best[name], weight), non_blocking=True)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -329,13 +357,8 @@ class _Weights:
     def _fitting(self, name: str, weight: Tensor) -> Tensor:
         """The copy, brought to the device and dtype that the weight has come to."""
         best = self.best[name]
-        if (best.device, best.dtype, best.shape) == (weight.device, weight.dtype, weight.shape):
+        if (best.device, best.dtype) == (weight.device, weight.dtype):
             return best
-        if best.shape != weight.shape:
-            raise RuntimeError(
-                f"{name} of the model has another shape than when EarlyStopping was constructed, {tuple(weight.shape)} "
-                f"for {tuple(best.shape)}: construct a new one"
-            )
         refuse_capture("the model has moved; step once before capturing")
         with torch.inference_mode(False):
             self.best[name] = weight.clone() if best.is_meta else best.to(weight.device, weight.dtype)

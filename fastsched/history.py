@@ -190,7 +190,7 @@ class History:
         plateaus = _plateaus(scheduler)
         steps, before = _steps_of(plateaus), self._steps_of_plateaus
         for plateau in plateaus:
-            if steps.get(id(plateau)) != before.get(id(plateau)):
+            if _has_stepped(before.get(id(plateau)), steps.get(id(plateau))):
                 best = plateau.best
                 reductions += last.reduced(plateau, lrs)
         self._steps_of_plateaus = steps
@@ -290,11 +290,27 @@ def _plateaus(scheduler: Any) -> list[Any]:
     return [plateau for child in getattr(scheduler, "_schedulers", []) for plateau in _plateaus(child)]
 
 
-def _steps_of(plateaus: list[Any]) -> dict[int, Any]:
-    """What changes with each step of a plateau, by identity; without those whose steps only a device knows."""
-    engines = {id(plateau): getattr(plateau, "_engine", None) for plateau in plateaus}
-    return {
-        id(plateau): (id(engine), engine.steps) if isinstance(engine, _C.HostEngine) else plateau.last_epoch
-        for plateau in plateaus
-        if not isinstance(engine := engines[id(plateau)], TensorEngine)
-    }
+class _Steps(NamedTuple):
+    """How far a plateau is: by its engine's count, or by its epoch where the engine is another."""
+
+    engine: int
+    made: int
+    epoch: Any
+
+
+def _steps_of(plateaus: list[Any]) -> dict[int, _Steps]:
+    """By identity; without the plateaus whose steps only a device knows."""
+    steps = {}
+    for plateau in plateaus:
+        engine = getattr(plateau, "_engine", None)
+        if isinstance(engine, _C.HostEngine):
+            steps[id(plateau)] = _Steps(id(engine), engine.steps, plateau.last_epoch)
+        elif not isinstance(engine, TensorEngine):
+            steps[id(plateau)] = _Steps(0, 0, plateau.last_epoch)
+    return steps
+
+
+def _has_stepped(before: _Steps | None, now: _Steps | None) -> bool:
+    if before is None or now is None:
+        return False
+    return now.made != before.made if now.engine == before.engine != 0 else now.epoch != before.epoch

@@ -287,6 +287,8 @@ class TensorEngine:
         return lrs
 
     def resume(self) -> None:
+        if self._has_moved() or not self._holds_below():
+            return  # the next step chooses another engine
         for place, replica in enumerate(self._replicas):
             replica.buffer.resume(self._last_lr(place))
 
@@ -315,6 +317,7 @@ class TensorEngine:
             engine._mark(child)
         self.leave()
         self._replicas = replicas
+        self._layouts = [replica.buffer.layout for replica in replicas]
         self._below = below
         self.reads_metric = any(engine.reads_metric for engine in below) if below else self.reads_metric
         self._group_count = len(scheduler.optimizer.param_groups)
@@ -441,7 +444,8 @@ class TensorEngine:
 
     def _holds_below(self) -> bool:
         """Whether the children are still where they were put, within the state of this one."""
-        return self._watch.holds([engine._watch for engine in self._below])
+        here = self._watch.holds([engine._watch for engine in self._below])
+        return here and all(engine._holds_below() for engine in self._below)
 
     def _mark(self, scheduler: Any) -> None:
         self._direct = None

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -69,8 +70,10 @@ class _TrainingState:
             self._met.add(id(value))
         if isinstance(value, Optimizer):
             self._save(vars(value))
+            for entry in (value.param_groups, value.state):  # of a wrapper they are another object's
+                self._save(entry)
         elif isinstance(value, Tensor):
-            if id(value) not in self._tensors:
+            if id(value) not in self._tensors and not is_lazy(value):
                 self._tensors[id(value)] = _TensorContents(value)
                 if value.is_leaf:
                     self._grads[id(value)] = (value, value.grad)
@@ -122,7 +125,10 @@ class _TensorContents:
         self.copy = distinct(self.storage).clone()
 
     def restore(self) -> None:
-        distinct(self.storage).copy_(self.copy)
+        if self.tensor.layout is torch.strided:
+            distinct(self.storage).copy_(self.copy)
+        else:  # a detached sparse tensor is another one
+            self.tensor.copy_(self.copy)
         # Some optimizers write `parameter.data = ...`.
         if self._is_plain() and self.tensor.data_ptr() != self.storage.data_ptr():
             self.tensor.data = self.storage
@@ -137,7 +143,7 @@ def distinct(tensor: Tensor, like: Tensor | None = None) -> Tensor:
     ``like``: a tensor of the same shape that says which elements those are; by default the tensor itself.
     """
     strided = tensor if like is None else like
-    if strided.layout is not torch.strided or 0 not in strided.stride():
+    if strided.layout is not torch.strided or strided.is_nested or 0 not in strided.stride():
         return tensor
     return tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strided.stride())]
 

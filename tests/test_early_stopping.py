@@ -395,3 +395,40 @@ def test_states_with_other_weights_change_nothing(weights):
     with pytest.raises(ValueError, match=r"state_dict\['best_weights'\]"):
         stopper.load_state_dict({**stopper.state_dict(), "patience": 3, "best": 0.0, "best_weights": weights})
     assert (stopper.patience, stopper.best) == (10, 1.0)
+
+
+def test_a_model_of_another_structure_is_refused():
+    def replace(model):
+        model[1] = torch.nn.Linear(2, 2)
+
+    def drop(model):
+        del model[1].bias
+
+    for change, message in ((replace, "the model has another '1'"), (drop, "the model has no 1.bias any more")):
+        model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+        stopper = fastsched.EarlyStopping(model=model)
+        stopper.step(1.0)
+        change(model)
+        with pytest.raises(RuntimeError, match=message):
+            stopper.step(0.5)
+        with pytest.raises(RuntimeError, match=message):
+            stopper.restore_best()
+        assert (stopper.best, stopper.last_epoch) == (1.0, 1)
+
+
+def test_ties_that_come_apart_and_sparse_buffers():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    model.register_buffer("mask", (torch.eye(3) * 2).to_sparse())
+    stopper = fastsched.EarlyStopping(model=model)
+    model.load_state_dict({name: value.clone() for name, value in model.state_dict().items()}, assign=True)
+    stopper.step(1.0)
+    best = [model[0].weight.detach().clone(), model[1].weight.detach().clone()]
+    with torch.no_grad():
+        model[0].weight += 1
+        model[1].weight += 2
+        model.mask.values().mul_(5) if model.mask.is_coalesced() else model.mask._values().mul_(5)
+    stopper.restore_best()
+    assert torch.equal(model[0].weight, best[0])
+    assert torch.equal(model[1].weight, best[1])
+    assert model.mask.to_dense().sum() == 6

@@ -377,3 +377,18 @@ def test_it_does_not_begin_inside_a_capture():
     with pytest.raises(RuntimeError, match="construct it before the capture, or after"), torch.cuda.graph(graph):
         fastsched.History(scheduler)
     assert scheduler._history is None
+
+
+def test_a_plateau_whose_turn_it_is_not_has_no_part_in_a_row():
+    optimizer = stepped_sgd([0.1])
+    plateau = fastsched.ReduceLROnPlateau(optimizer, patience=1)
+    scheduler = fastsched.SequentialLR(optimizer, [fastsched.ExponentialLR(optimizer, 0.5), plateau], [100])
+    history = fastsched.History(scheduler)
+    scheduler.step(1.0)
+    plateau.best = torch.tensor(0.25)  # which no engine can hold
+    scheduler.step(1.0)
+    plateau._is_better = plateau._is_better
+    scheduler.step(1.0)
+    rows = history.to_numpy()
+    assert np.isnan(rows["best"]).all()
+    assert rows["reductions"].tolist() == [0, 0, 0]

@@ -840,3 +840,38 @@ def test_what_an_optimizer_keeps_elsewhere_is_put_back():
     fastsched.lr_range_test(model, optimizer, nn.CrossEntropyLoss(), batches, num_iter=5, end_lr=0.1, progress=False)
     after = (optimizer.slow, optimizer.count, optimizer.info, optimizer.inner[0].state_dict())
     torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+class Engine:
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+
+class WrapsAnEngine(torch.optim.Optimizer):
+    """As deepspeed's: what it wraps is no optimizer itself."""
+
+    def __init__(self, engine):
+        self.engine = engine
+
+    param_groups = property(lambda self: self.engine.optimizer.param_groups)
+    state = property(lambda self: self.engine.optimizer.state)
+
+    def step(self, closure=None):
+        return self.engine.optimizer.step(closure)
+
+    def zero_grad(self, set_to_none=True):
+        self.engine.optimizer.zero_grad(set_to_none)
+
+
+def test_what_an_optimizer_shows_of_another_is_put_back():
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    batches = [(torch.randn(8, 4), torch.randint(0, 2, (8,)))]
+    nn.CrossEntropyLoss()(model(batches[0][0]), batches[0][1]).backward()
+    optimizer.step()
+    before = copy.deepcopy(optimizer.state_dict())
+    wrapper = WrapsAnEngine(Engine(optimizer))
+    fastsched.lr_range_test(model, wrapper, nn.CrossEntropyLoss(), batches, num_iter=5, progress=False)
+    after = optimizer.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    torch.testing.assert_close(after["state"], before["state"], rtol=0, atol=0)

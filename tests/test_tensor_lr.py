@@ -333,3 +333,34 @@ def test_a_composition_whose_children_have_moved_out():
     optimizer.add_param_group(group)
     parts[1].step()
     assert [lr.item() for lr in scheduler.get_last_lr()] == [0.5, 0.5]
+
+
+def test_a_composition_within_one_whose_children_have_moved_out():
+    optimizer = sgd([torch.tensor(0.5)])
+    optimizer._opt_called = True
+    parts = [fastsched.StepLR(optimizer, 3), fastsched.ExponentialLR(optimizer, 0.5)]
+    scheduler = fastsched.ChainedScheduler([fastsched.SequentialLR(optimizer, parts, [5])])
+    scheduler.step()
+    group = {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": torch.tensor(0.25), "initial_lr": 0.25}
+    optimizer.add_param_group(group)
+    for part in parts:
+        part.base_lrs.append(0.25)
+    parts[0].step()
+    assert [lr.item() for lr in scheduler.get_last_lr()] == [0.5, 0.25]
+    assert scheduler.state_dict()["_schedulers"][0]["last_epoch"] == 1
+
+
+def test_a_state_loads_into_a_composition_that_has_to_be_left():
+    dtypes = (torch.float32, torch.float64, torch.float32)
+    optimizer = sgd([torch.tensor(0.5, dtype=dtype) for dtype in dtypes])
+    optimizer._opt_called = True
+    parts = [fastsched.StepLR(optimizer, 3), fastsched.ExponentialLR(optimizer, 0.5)]
+    scheduler = fastsched.SequentialLR(optimizer, parts, [5])
+    scheduler.step()
+    state = scheduler.state_dict()
+    fastsched.use_tensor_lr(optimizer, dtype=torch.float64)
+    step = parts[1].step
+    parts[1].step = lambda: step()
+    scheduler.step()
+    scheduler.load_state_dict(state)
+    assert scheduler.last_epoch == parts[0].last_epoch == 1
