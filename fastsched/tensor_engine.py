@@ -134,9 +134,7 @@ class TensorEngine:
             self._call(metric, event, found_inf)
             return None
         if found_inf is not None and (self._replicas[0].buffer.on_host or isinstance(self._momentum, HostMomentum)):
-            if found_inf.item():
-                return None
-            found_inf = None
+            return None if found_inf.item() else self.step(scheduler, metric)
         stale = self._is_stale(scheduler)
         if (
             self.order_unchecked

@@ -117,3 +117,15 @@ def test_an_epoch_is_skipped_as_well(kind, form):
     assert scheduler.last_epoch == 0
     scheduler.step(1.0, 7, found_inf=form(False))
     assert scheduler.last_epoch == 7
+
+
+def test_on_host_tensors_it_costs_no_new_engine_parts():
+    scheduler = make(fastsched, "StepLR", [torch.tensor(0.5)], LONG["StepLR"])
+    scheduler.optimizer.step()
+    scheduler.step()
+    direct = scheduler._engine._direct
+    for _ in range(3):
+        scheduler.step(found_inf=torch.tensor(0.0))
+    assert direct is not None
+    assert scheduler._engine._direct is direct
+    assert scheduler.last_epoch == 4
