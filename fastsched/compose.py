@@ -41,7 +41,7 @@ def _set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
         return
     for group, lr in zip(optimizer.param_groups, lrs, strict=True):
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
+            group["lr"].fill_(lr.reshape(()) if isinstance(lr, Tensor) else lr)
         else:
             group["lr"] = lr
 
@@ -344,9 +344,8 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         self._milestones = milestones
         self.last_epoch = last_epoch + 1
         self.optimizer = optimizer
-        for group in optimizer.param_groups:
-            lr = group["lr"]
-            group.setdefault("initial_lr", lr.clone() if isinstance(lr, Tensor) else lr)
+        for group, lr in zip(optimizer.param_groups, lr_buffer.exact(optimizer), strict=True):
+            group.setdefault("initial_lr", lr)
         _set_lrs(optimizer, self._initial_lrs())
         self.recursive_undo()
         self._initial_step()

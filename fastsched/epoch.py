@@ -10,7 +10,6 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim import swa_utils
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
-from . import lr_buffer
 from .capture import refuse_capture
 from .engine import DETACHED
 from .program import Event, own_dict
@@ -98,6 +97,7 @@ class EpochScheduler(EngineScheduler):
 
     def _initial_step(self) -> None:
         begins = self.last_epoch == -1
+        self._take_exact_bases()
         self._begin_stepping()
         if begins:
             self._note_first_lrs()
@@ -120,8 +120,7 @@ class EpochScheduler(EngineScheduler):
 
     def _update_lr(self, epoch: int | None = None) -> None:
         # What SequentialLR calls to begin a child anew, and step(epoch) to go there.
-        if self._engine is DETACHED and lr_buffer.is_bound(self.optimizer):
-            self._attach()
+        self._follow_to_tensors()
         engine = self._engine
         whole = _is_number(epoch) and epoch == epoch // 1
         if whole and isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, cast(float, epoch)):

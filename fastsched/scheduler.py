@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from . import _C
+from . import _C, lr_buffer
 from .capture import refuse_capture
-from .engine import DETACHED, Engine, Recorder, StateAttribute, attach
+from .engine import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
 from .program import LAST_LR, Table, own_dict, whole
 from .tensor_engine import TensorEngine
 
@@ -27,10 +27,11 @@ class EngineScheduler(LRScheduler):
     replaced it on the object, torch's own code steps and calls it.
     """
 
-    __slots__ = ("_engine", "_first_lrs", "_history")
+    __slots__ = ("_begun_groups", "_engine", "_first_lrs", "_history")
 
     _engine: Engine
     _history: Recorder | None
+    _begun_groups: list[int]  # those without an initial LR when construction began
     _first_lrs: list[Any] | None  # the learning rates that construction left; None where it did not begin at epoch 0
     _schedule: ClassVar[str]
     _replaces: ClassVar[tuple[str, ...]]
@@ -44,6 +45,7 @@ class EngineScheduler(LRScheduler):
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Any:
         scheduler = super().__new__(cls)
+        object.__setattr__(scheduler, "_begun_groups", [])
         object.__setattr__(scheduler, "_engine", DETACHED)
         object.__setattr__(scheduler, "_first_lrs", None)
         object.__setattr__(scheduler, "_history", None)
@@ -68,6 +70,10 @@ class EngineScheduler(LRScheduler):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._replaces:
             self._detach()
+        if name == "optimizer":  # torch's constructors set it first, and initial LRs then
+            groups = getattr(value, "param_groups", ())
+            begun = [index for index, group in enumerate(groups) if "initial_lr" not in group]
+            object.__setattr__(self, "_begun_groups", begun)
         super().__setattr__(name, value)
         if name in self._hyperparameters:
             self._engine.refresh(self)
@@ -222,6 +228,16 @@ class EngineScheduler(LRScheduler):
             lrs = [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
         object.__setattr__(self, "_first_lrs", lrs)
 
+    def _take_exact_bases(self) -> None:
+        """Begin from the float64 learning rates, where torch's constructor has just copied their roundings."""
+        begun, self._begun_groups = self._begun_groups, []
+        if begun and lr_buffer.is_bound(self.optimizer):
+            for index, lr in enumerate(lr_buffer.exact(self.optimizer)):
+                group = self.optimizer.param_groups[index]
+                if index in begun and "initial_lr" in group and isinstance(lr, Tensor):
+                    group["initial_lr"] = lr
+                    self.base_lrs[index] = lr.clone()
+
     def _children(self) -> Sequence[Any]:
         """The schedulers that a composition is made of."""
         return ()
@@ -309,6 +325,12 @@ class EngineScheduler(LRScheduler):
                 _C.put_in_charge(self, DETACHED, engine, self._held)
         return self._engine is not DETACHED
 
+    def _follow_to_tensors(self) -> None:
+        """Choose an engine again if use_tensor_lr came after the present one: the LRs to go on from are masters now."""
+        if not isinstance(self._engine, TensorEngine) and lr_buffer.has_tensors(self.optimizer):
+            self._detach()
+            self._attach()
+
     def _detach(self) -> None:
         """Become a plain torch object, all state in ``__dict__``; what was written there meanwhile stands."""
         while self._engine is not DETACHED:
@@ -316,12 +338,14 @@ class EngineScheduler(LRScheduler):
             own_dict(self).update(self._state())
             if _C.give_up(self, engine, DETACHED, self._counters):
                 engine.leave()
+                take_numbers(self)
 
     def _load(self, state: Mapping[str, Any]) -> None:
         """Write these values, what an engine holds into the storage it already has."""
         held = {name for name in state if isinstance(self._native.get(name), StateAttribute)}
         own_dict(self).update({name: value for name, value in state.items() if name not in held})
         object.__setattr__(self, "_first_lrs", None)  # those of the run that the state is from are not known
+        self._follow_to_tensors()
         self._engine.refresh(self)
         for name in held:
             setattr(self, name, state[name])

@@ -14,7 +14,7 @@ from .lr_buffer import LRBuffer
 from .metric import as_plain, traced
 from .momentum import HostMomentum, TensorMomentum, cycle_momentum
 from .program import LAST_LR, Below, Event, has_values_for_groups, own_dict, own_values, pack, upload
-from .replica import Replica
+from .replica import Replica, joined
 
 _C.DirectStep.use(
     modes=torch._C._len_torch_dispatch_stack,
@@ -95,7 +95,7 @@ class TensorEngine:
         if not below:
             if restore and engine.set(LAST_LR, last_lr):
                 engine.resume()
-            elif isinstance(last_lr, list) and len(last_lr) == engine._group_count:
+            elif isinstance(last_lr, list):
                 engine._take_last_lr(last_lr)
         engine._functions = scheduler._calls_functions()
         engine._epoch_limit = scheduler._epoch_limit()
@@ -264,7 +264,12 @@ class TensorEngine:
 
     def set(self, name: str, value: Any) -> bool:
         if name == LAST_LR:
-            lrs = None if self._below else _floats(value, self._group_count)
+            if self._below or not isinstance(value, (list, tuple)) or len(value) != self._group_count:
+                return False
+            if any(isinstance(lr, Tensor) for lr in value):
+                self._take_last_lr(list(value))
+                return True
+            lrs = _floats(value, self._group_count)
             if lrs is None:
                 return False
             for replica in self._replicas:
@@ -287,8 +292,10 @@ class TensorEngine:
 
     def peek(self, scheduler: Any) -> dict[str, Any]:
         """What :meth:`Replica.peek` reads, by name; ``"lrs"`` as the optimizer has them."""
-        if self._has_moved():
-            self._follow(scheduler)
+        if self._has_moved() and not self._follow(scheduler):  # there are no tensors any more, for one
+            scheduler._detach()
+            scheduler._attach()
+            return scheduler.peek()  # type: ignore[no-any-return]
         lrs = [0.0] * self._group_count
         counters: list[float] = []
         for replica in self._replicas:
@@ -360,6 +367,7 @@ class TensorEngine:
         nodes = _nodes(scheduler, buffers, below)
         if nodes is None:
             return False
+        last_lrs = {} if below or self._below else self._last_lr_by_group()
         replicas = []
         for place, (buffer, node) in enumerate(zip(buffers, nodes, strict=True)):
             parts = [engine._replicas[place] for engine in below]
@@ -369,8 +377,11 @@ class TensorEngine:
                 replicas[-1].report_as(before)
                 continue
             state = _state(counters, buffer, leaf=not below)
+            for slot, index in enumerate(buffer.indices):
+                if index in last_lrs:
+                    state[_C.NODE_STATE_SIZE + slot].copy_(last_lrs[index], non_blocking=True)
             program = torch.cat([node, *(part.program for part in parts)]) if parts else node
-            state = torch.cat([state, *(part.state for part in parts)]) if parts else state
+            state = joined([state, *(part.state for part in parts)]) if parts else state
             replicas.append(Replica(buffer, program, state))
         for engine, child in zip(below, scheduler._children(), strict=True):
             engine.leave()
@@ -431,6 +442,14 @@ class TensorEngine:
         turn = torch.bucketize(replica.counters[:1], milestones, right=True)
         return torch.stack([engine._last_lr(place) for engine in self._below]).index_select(0, turn)[0]
 
+    def _last_lr_by_group(self) -> dict[int, Tensor]:
+        """A leaf's own last learning rates, by the positions that the groups had then."""
+        return {
+            index: lr
+            for replica in self._replicas
+            for index, lr in zip(replica.buffer.indices, replica.last_lr.unbind(), strict=True)
+        }
+
     def _fit_momentum(self, scheduler: Any) -> bool:
         """Cycle momentum or not, as the scheduler says now; False if it cannot be done."""
         if not own_dict(scheduler).get("cycle_momentum"):
@@ -443,16 +462,28 @@ class TensorEngine:
         return True
 
     def _take_last_lr(self, lrs: list[Any]) -> None:
-        """Keep the last LRs that torch's code left, tensors mostly; in full precision where that is known."""
+        """Keep the last LRs that another engine or torch's code left; in full precision where that is known.
+
+        A learning rate in a tensor of fewer bits, loaded from a checkpoint for one, goes on from the number that the
+        scheduler has for it.
+        """
         for replica in self._replicas:
-            dtype = replica.buffer.lrs.dtype
-            for slot, index in enumerate(replica.buffer.indices):
-                last = replica.last_lr[slot]
-                lr = lrs[index]
-                if not isinstance(lr, Tensor):
-                    lr = torch.tensor(float(lr), dtype=torch.float64, device="cpu")
-                lr = lr.detach().reshape(()).to(last.device, torch.float64, non_blocking=True)
-                last.copy_(torch.where(last.to(dtype) == lr.to(dtype), last, lr))
+            buffer = replica.buffer
+            dtype = buffer.lrs.dtype
+            for slot, index in enumerate(buffer.indices):
+                if index >= len(lrs):
+                    continue  # the group came later
+                lr, last, master = lrs[index], replica.last_lr[slot], buffer.masters[slot]
+                if isinstance(lr, Tensor):
+                    lr = lr.detach().reshape(()).to(last.device, torch.float64, non_blocking=True)
+                    for better in (master, last):
+                        lr = torch.where(better.to(dtype) == lr.to(dtype), better, lr)
+                    last.copy_(lr)
+                else:
+                    last.copy_(torch.tensor(float(lr), dtype=torch.float64, device="cpu"))
+                    rounded = buffer.lrs[slot].double()
+                    known = (master == rounded) & (last.to(dtype) == buffer.lrs[slot])
+                    master.copy_(torch.where(known, last, master))
 
     def _read_counters(self) -> dict[str, Any]:
         # All replicas decide alike, so the first speaks for them.
