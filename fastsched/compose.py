@@ -47,7 +47,7 @@ def _initial_lr(optimizer: Optimizer) -> None:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)
         else:
-            group["lr"] = lr
+            group["lr"] = lr.clone() if isinstance(lr, Tensor) else lr
 
 
 def _lrs(optimizer: Optimizer) -> list[Any]:

@@ -9,18 +9,26 @@ from . import _C, ops
 from .capture import refuse_capture
 from .lr_buffer import LRBuffer
 from .metric import operand, refuse_frozen
+from .program import Setting, copy_settings
 
 
 class Replica:
-    """One schedule over the groups of one :class:`LRBuffer`, laid out as ``csrc/schedule/layout.h`` says."""
+    """One schedule over the groups of one :class:`LRBuffer`, laid out as ``csrc/schedule/layout.h`` says.
 
-    __slots__ = ("buffer", "history", "mirror", "program", "reflection", "state")
+    Attributes:
+        settings: the tensors that the program was made from, those of the schedules below too.
+        copied: those of them that a step may need; each step copies them.
+    """
+
+    __slots__ = ("buffer", "copied", "history", "mirror", "program", "reflection", "settings", "state")
 
     def __init__(self, buffer: LRBuffer, program: Tensor, state: Tensor):
         self.buffer = buffer
         self.mirror: Tensor | None = None
         self.history: Tensor | None = None
         self.reflection: list[float] = []
+        self.settings: list[Setting] = []
+        self.copied: list[Setting] = []
         self.place(program, state)
 
     def report_as(self, other: Replica) -> None:
@@ -48,6 +56,7 @@ class Replica:
         """Call the operator for one step, without reading a device."""
         buffer = self.buffer
         tensor, value = operand(metric, buffer) if metric is not None else (None, 0.0)
+        copy_settings(self.program, self.copied)
         step = ops.step_ if torch.compiler.is_compiling() else ops.call_step_
         arguments = (self.program, self.state, buffer.masters, buffer.lrs, tensor, value, event)
         if found_inf is None:
