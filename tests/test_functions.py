@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 
 import fastsched
 from fastsched import _C
-from fastsched.engine import DETACHED, TensorEngine
+from fastsched.engine import TensorEngine
 
 from .test_compose import lrs, stepped_sgd
 from .test_epoch import Ramp, double, geometric, stepwise
