@@ -397,7 +397,7 @@ class TensorEngine:
         layouts = [replica.buffer.layout for replica in replicas]
         groups = len(scheduler.optimizer.param_groups)
         reads_metric = any(engine.reads_metric for engine in below) if below else self.reads_metric
-        self._settings = [node.settings for node in nodes]  # the mark that leave() has left is still there
+        self._settings = [node.settings for node in nodes]
         # One statement, which no exception of a signal handler comes into: these belong together.
         self._replicas, self._layouts, self._below, self._group_count = replicas, layouts, below, groups
         self.reads_metric = reads_metric

@@ -91,7 +91,8 @@ class DirectStep {
 
     template <typename T>
     void copy() const {
-      for (std::int64_t i = 0; i < count; ++i) to[i] = static_cast<double>(static_cast<const T*>(from)[i * stride]);
+      for (std::int64_t i = 0; i < count; ++i)
+        to[i] = static_cast<double>(static_cast<const T*>(from)[i * stride]);
     }
   };
   struct Part {
