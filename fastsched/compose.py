@@ -43,7 +43,7 @@ def _set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr.reshape(()) if isinstance(lr, Tensor) else lr)
         else:
-            group["lr"] = lr
+            group["lr"] = lr.clone() if isinstance(lr, Tensor) else lr
 
 
 def _lrs(optimizer: Optimizer) -> list[Any]:

@@ -20,7 +20,7 @@ class _MomentumCycler(EpochScheduler):
     """Momentum that is a tensor is written in place: with Python-number learning rates and in torch's code, too."""
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        with kept_in_place(self.optimizer):
+        with kept_in_place(self, self.optimizer):
             super()._update_lr(epoch)
 
     def _attach_again(self) -> None:
@@ -57,12 +57,20 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
 
     @wraps(torch_lr_scheduler.CyclicLR.__init__)  # type: ignore[misc]
     def __init__(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
-        with kept_in_place(optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
+        with kept_in_place(self, optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
             begins = not any("initial_lr" in group for group in getattr(optimizer, "param_groups", ()))
             super().__init__(optimizer, *args, **kwargs)
+        self._part_from_bounds()
         self._attach_again()
         if begins:
             self._begin_exactly()
+
+    def _part_from_bounds(self) -> None:
+        # Where the learning rate was a number, torch makes the bound itself the group's, and then writes to it.
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            if isinstance(base, Tensor) and group["lr"] is base:
+                group["lr"] = base.detach().clone()
+                base.data = base.detach().clone()  # an LR buffer holds the memory that it had
 
     def _begin_exactly(self) -> None:
         # torch begins from the bound as an LR tensor's dtype holds it. The schedule goes on from the exact one.
@@ -152,7 +160,7 @@ class OneCycleLR(_MomentumCycler, torch_lr_scheduler.OneCycleLR):
 
     @wraps(torch_lr_scheduler.OneCycleLR.__init__)  # type: ignore[misc]
     def __init__(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
-        with kept_in_place(optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
+        with kept_in_place(self, optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
             super().__init__(optimizer, *args, **kwargs)
         self._attach_again()
 

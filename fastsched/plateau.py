@@ -140,7 +140,11 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
                 return
             metrics = declined
         self._detach()
+        numbers = [group for group in self.optimizer.param_groups if not isinstance(group["lr"], Tensor)]
         super().step(metrics)
+        for group in numbers:
+            if isinstance(group["lr"], Tensor):  # torch has made the bound itself the learning rate
+                group["lr"] = group["lr"].detach().clone()
         self._stepped(metrics, by_torch=True)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -397,7 +397,9 @@ def test_a_composition_is_one_operator_call(device, depth, groups):
     for _ in range(6):
         with Operators() as seen:
             scheduler.step(metric)
-        assert seen.calls == [torch.ops.fastsched.step_.default]
+        # Initial and base learning rates are tensors here, which somebody may write to: one copy for all of them.
+        calls = [call for call in seen.calls if call is not torch.ops.aten.slice.Tensor]
+        assert calls == [torch.ops.aten._foreach_copy_.default, torch.ops.fastsched.step_.default]
 
 
 @pytest.mark.parametrize("depth", [0, 1, 5])
