@@ -3,13 +3,14 @@
 import math
 import random
 
-import fastsched
 import pytest
 import torch
-from fastsched.compose import Composite
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_lr_scheduler
+
+import fastsched
+from fastsched.compose import Composite
 
 from .test_compose import double, lrs, stepped_sgd
 

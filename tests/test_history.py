@@ -18,7 +18,8 @@ import fastsched
 from fastsched import _C, replica
 from fastsched import history as history_module
 
-from .conftest import capture, interrupted
+from .conftest import capture
+from .interruption import interrupted
 from .test_capture import NoSyncs
 from .test_compose import deep, grow, stepped_sgd, trees
 from .test_epoch import double

@@ -13,7 +13,7 @@ import fastsched
 from fastsched import _C, tensor_engine
 from fastsched import replica as replica_module
 
-from .conftest import interrupted
+from .interruption import interrupted
 from .test_compose import deep, grow, stepped_sgd, trees
 from .test_epoch import double
 

@@ -18,7 +18,8 @@ import fastsched
 from fastsched import _C, lr_buffer, tensor_lr
 from fastsched.engine import TensorEngine
 
-from .conftest import interrupted, sgd
+from .conftest import sgd
+from .interruption import interrupted
 from .test_epoch import CONFIGURATIONS, lrs, names, tabulated
 
 
