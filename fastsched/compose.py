@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -130,7 +130,7 @@ class Composite(EngineScheduler):
 
     _schedulers: Any
 
-    def step(self, metrics: Any = None, *, found_inf: Tensor | float | None = None) -> None:
+    def step(self, metrics: SupportsFloat | None = None, *, found_inf: Tensor | float | None = None) -> None:
         """Step the children whose turn it is.
 
         Args:
@@ -294,7 +294,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
     def __init__(
         self,
         optimizer: Optimizer,
-        schedulers: list[LRScheduler],
+        schedulers: Sequence[LRScheduler],
         milestones: list[int],
         last_epoch: int = -1,
     ) -> None:
