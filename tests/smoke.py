@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from types import ModuleType
 
 import torch
@@ -21,6 +22,9 @@ def trained(library: ModuleType, *, on_tensors: bool) -> float:
         scheduler.step()
     return float(optimizer.param_groups[0]["lr"])
 
+
+if version("fastsched") != fastsched.__version__:
+    raise SystemExit(f"the wheel is of {version('fastsched')}, and its package says {fastsched.__version__}")
 
 expected = trained(torch_lr_scheduler, on_tensors=False)
 for on_tensors in (False, True):
