@@ -289,13 +289,13 @@ PYBIND11_MODULE(_C, module) {
       "pack_node",
       [](const std::string& scheduler, const py::dict& attributes, const std::vector<py::list>& owns,
          const std::vector<std::size_t>& indices, const std::vector<double>& factors, std::size_t columns,
-         std::size_t children, std::size_t children_size, std::size_t children_state_size) {
-        return pack_node(scheduler, attributes, owns, indices, factors, columns,
+         std::size_t children, std::size_t children_size, std::size_t children_state_size, bool of_step) {
+        return pack_node(scheduler, attributes, owns, indices, factors, columns, of_step,
                          {children, children_size, children_state_size});
       },
       py::arg("scheduler"), py::arg("attributes"), py::arg("owns"), py::arg("indices"),
       py::arg("factors") = std::vector<double>(), py::arg("columns") = 0, py::arg("children") = 0,
-      py::arg("children_size") = 0, py::arg("children_state_size") = 0);
+      py::arg("children_size") = 0, py::arg("children_state_size") = 0, py::arg("of_step") = false);
   module.def(
       "state_size",
       [](const std::string& program) {
