@@ -8,7 +8,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 import fastsched
 
 from .conftest import sgd
-from .test_compose import deep, stepped_sgd
+from .optimizers import stepped_sgd
+from .trees import deep
 
 # Inductor itself uses what torch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

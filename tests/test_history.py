@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import fastsched
 
 from .conftest import capture
-from .test_capture import NoSyncs
-from .test_compose import deep, grow, stepped_sgd, trees
-from .test_epoch import double
-from .test_peek import tree_of
+from .optimizers import stepped_sgd
+from .trees import deep, grow, tree_of, trees
+from .values import double
+from .watching import NoSyncs
 
 KINDS = {"float": float, "float64": double, "float32": torch.tensor}
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

@@ -10,19 +10,14 @@ from hypothesis import strategies as st
 import fastsched
 from fastsched import _C
 
-from .test_compose import deep, grow, stepped_sgd, trees
-from .test_epoch import double
+from .optimizers import stepped_sgd
+from .trees import deep, grow, tree_of, trees
+from .values import double
 
 
 def expected(scheduler):
     lrs = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
     return {"lrs": lrs, **{name: getattr(scheduler, name) for name in _C.counter_names(scheduler._schedule)}}
-
-
-def tree_of(scheduler):
-    yield scheduler
-    for child in getattr(scheduler, "_schedulers", []):
-        yield from tree_of(child)
 
 
 @pytest.mark.parametrize("kind", [float, double, torch.tensor], ids=["float", "float64", "float32"])
