@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copyreg
 import inspect
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,9 +20,6 @@ from .tensor_engine import TensorEngine
 
 if TYPE_CHECKING:
     from typing_extensions import Never
-
-# A scheduler changes its engine under this lock, so that two threads do not hand its state to two engines.
-_changing_engine = threading.RLock()
 
 
 class EngineScheduler(LRScheduler):
@@ -312,31 +308,19 @@ class EngineScheduler(LRScheduler):
         """
         if not self._decides_natively():
             return False
-        with _changing_engine:
-            if self._engine is not DETACHED:
-                return True  # another thread was faster
+        if self._engine is DETACHED:
             engine = attach(self, restore=restore)
-            object.__setattr__(self, "_engine", engine)
-            if engine is DETACHED:
-                return False
-            attributes = own_dict(self)
-            for name in self._held:
-                attributes.pop(name, None)
-            return True
+            if engine is not DETACHED:
+                _C.put_in_charge(self, DETACHED, engine, self._held)
+        return self._engine is not DETACHED
 
     def _detach(self) -> None:
         """Become a plain torch object, all state in ``__dict__``; what was written there meanwhile stands."""
-        if self._engine is DETACHED:
-            return
-        with _changing_engine:
+        while self._engine is not DETACHED:
             engine = self._engine
-            attributes = own_dict(self)
-            attributes.update(self._state())
-            object.__setattr__(self, "_engine", DETACHED)
-            if any(name not in attributes for name in self._counters):  # another thread has stepped it meanwhile
-                for name, value in engine.state().items():
-                    attributes.setdefault(name, value)
-            engine.leave()
+            own_dict(self).update(self._state())
+            if _C.give_up(self, engine, DETACHED, self._counters):
+                engine.leave()
 
     def _load(self, state: Mapping[str, Any]) -> None:
         """Write these values, what an engine holds into the storage it already has."""

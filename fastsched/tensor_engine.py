@@ -200,7 +200,7 @@ class TensorEngine:
         As in torch the counters have gone on when the functions are called, and stay so if one raises.
 
         Returns:
-            None; or, where a function has changed the scheduler or the groups, the learning rates that they are to have.
+            None; or, where a function has changed the scheduler or the groups, the learning rates that they are to get.
         """
         refuse_capture("it calls Python functions; give the scheduler total_steps=")
         attributes = own_dict(scheduler)
@@ -322,8 +322,8 @@ class TensorEngine:
 
     def refresh(self, scheduler: Any) -> None:
         """Upload the hyperparameters, so that compiled code and captured graphs see them at once."""
-        if len(scheduler.optimizer.param_groups) != self._group_count:
-            return  # the next step makes new buffers
+        if len(scheduler.optimizer.param_groups) != self._group_count or not has_values_for_groups(scheduler):
+            return  # the next step makes new buffers, or finds that it cannot
         if self._has_moved():
             self._follow(scheduler)
             return
@@ -376,11 +376,12 @@ class TensorEngine:
             engine.leave()
             engine._mark(child)
         self.leave()
-        self._replicas = replicas
-        self._layouts = [replica.buffer.layout for replica in replicas]
-        self._below = below
-        self.reads_metric = any(engine.reads_metric for engine in below) if below else self.reads_metric
-        self._group_count = len(scheduler.optimizer.param_groups)
+        layouts = [replica.buffer.layout for replica in replicas]
+        groups = len(scheduler.optimizer.param_groups)
+        reads_metric = any(engine.reads_metric for engine in below) if below else self.reads_metric
+        # One statement, which no exception of a signal handler comes into: these belong together.
+        self._replicas, self._layouts, self._below, self._group_count = replicas, layouts, below, groups
+        self.reads_metric = reads_metric
         self._place_below()
         return True
 
