@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -118,7 +118,7 @@ class Composite(EngineScheduler):
     _schedulers: Any
     _began_with: list[Any]  # each group's LR where its schedule began
 
-    def step(self, metrics: Any = None, *, found_inf: Tensor | float | None = None) -> None:
+    def step(self, metrics: SupportsFloat | None = None, *, found_inf: Tensor | float | None = None) -> None:
         """Step the children whose turn it is.
 
         Args:
@@ -330,7 +330,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
     def __init__(
         self,
         optimizer: Optimizer,
-        schedulers: list[LRScheduler],
+        schedulers: Sequence[LRScheduler],
         milestones: list[int],
         last_epoch: int = -1,
     ) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial, wraps
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -14,6 +15,18 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 from .epoch import EpochScheduler
 from .momentum import kept_in_place
 from .program import own_dict
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
+
+_Parameters = ParamSpec("_Parameters")
+
+
+def _with_parameters_of(
+    torchs: Callable[_Parameters, None],
+) -> Callable[[Callable[..., None]], Callable[_Parameters, None]]:
+    """What ``help()`` and type checkers show is the signature that the installed torch has."""
+    return wraps(torchs)
 
 
 class _MomentumCycler(EpochScheduler):
@@ -55,7 +68,7 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
     )
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "_scale_fn_ref", "_scale_fn_custom")
 
-    @wraps(torch_lr_scheduler.CyclicLR.__init__)  # type: ignore[misc]
+    @_with_parameters_of(torch_lr_scheduler.CyclicLR.__init__)
     def __init__(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
         with kept_in_place(self, optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
             begins = not any("initial_lr" in group for group in getattr(optimizer, "param_groups", ()))
@@ -83,7 +96,7 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
         if self.last_epoch >= 0:  # a subclass's own step() may not have made the initial one
             self._update_lr(self.last_epoch)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
         if name in ("mode", "gamma", "_scale_fn_ref", "_scale_fn_custom"):
             self._detach()  # torch goes on with the function that it chose by these
         super().__setattr__(name, value)
@@ -158,7 +171,7 @@ class OneCycleLR(_MomentumCycler, torch_lr_scheduler.OneCycleLR):
         "_annealing_linear",
     )
 
-    @wraps(torch_lr_scheduler.OneCycleLR.__init__)  # type: ignore[misc]
+    @_with_parameters_of(torch_lr_scheduler.OneCycleLR.__init__)
     def __init__(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
         with kept_in_place(self, optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
             super().__init__(optimizer, *args, **kwargs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from numbers import Real
-from typing import Any, Literal, SupportsFloat
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from .metric import as_plain, traced
 from .program import NOTHING_BELOW
 from .replica import Replica
 from .training_state import distinct
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
 
 _RULE = "EarlyStopping"
 _COUNTERS: list[str] = _C.counter_names(_RULE)
@@ -214,7 +217,7 @@ class EarlyStopping:
         if self._weights is not None:
             self._weights.load(weights)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
         if name not in _SETTINGS:
             super().__setattr__(name, value)
             return

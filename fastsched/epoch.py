@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard, cast
 
 from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
@@ -15,6 +15,9 @@ from .engine import DETACHED
 from .program import Event, own_dict
 from .scheduler import EngineScheduler
 from .tensor_engine import TensorEngine
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
 
 
 class EpochScheduler(EngineScheduler):
@@ -290,7 +293,7 @@ class SWALR(EpochScheduler, swa_utils.SWALR):
     )
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "anneal_func")
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
         if name in ("anneal_func", "_anneal_strategy"):
             self._detach()  # torch goes on with the function that it chose by these
         super().__setattr__(name, value)

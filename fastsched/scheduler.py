@@ -6,7 +6,7 @@ import copyreg
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from .capture import refuse_capture
 from .engine import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
 from .program import LAST_LR, Table, own_dict, whole
 from .tensor_engine import TensorEngine
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
 
 
 class EngineScheduler(LRScheduler):
@@ -43,13 +46,15 @@ class EngineScheduler(LRScheduler):
     _takes_metrics: ClassVar[bool] = False
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer",)  # what a state_dict leaves out
 
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> Any:
-        scheduler = super().__new__(cls)
-        object.__setattr__(scheduler, "_begun_groups", [])
-        object.__setattr__(scheduler, "_engine", DETACHED)
-        object.__setattr__(scheduler, "_first_lrs", None)
-        object.__setattr__(scheduler, "_history", None)
-        return scheduler
+    if not TYPE_CHECKING:  # a checker would look at these arguments instead of at those of __init__
+
+        def __new__(cls, *_args: object, **_kwargs: object) -> EngineScheduler:
+            scheduler = super().__new__(cls)
+            object.__setattr__(scheduler, "_begun_groups", [])
+            object.__setattr__(scheduler, "_engine", DETACHED)
+            object.__setattr__(scheduler, "_first_lrs", None)
+            object.__setattr__(scheduler, "_history", None)
+            return scheduler
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -67,7 +72,7 @@ class EngineScheduler(LRScheduler):
             cls._hyperparameters = frozenset(_C.param_names(cls._schedule))
             cls._native = {name: getattr(cls, name, None) for name in (*cls._held, *cls._replaces)}
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
         if name in self._replaces:
             self._detach()
         if name == "optimizer":  # torch's constructors set it first, and initial LRs then

@@ -217,7 +217,7 @@ class TensorEngine:
         As in torch the counters have gone on when the functions are called, and stay so if one raises.
 
         Returns:
-            None; or, where a function has changed the scheduler or the groups, the learning rates for them.
+            None; or, where a function has changed the scheduler or the groups, the learning rates that they are to get.
         """
         refuse_capture("it calls Python functions; give the scheduler total_steps=")
         attributes = own_dict(scheduler)

@@ -210,7 +210,7 @@ def test_bench_steps_what_it_says():
     """Each step changes every learning rate, with either library, but for idle ones."""
     for name in bench.SCHEDULES:
         for mode in ("float", "tensor"):
-            optimizer = bench._optimizer(3, mode)
+            optimizer = bench.groups_of(3, mode)
             scheduler = getattr(fastsched, name)(optimizer, **bench.SCHEDULES[name])
             optimizer.step()
             lrs = fastsched.simulate(scheduler, 900, 1.0)

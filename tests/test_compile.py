@@ -8,7 +8,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 import fastsched
 
 from .conftest import sgd
-from .test_compose import deep, lrs, stepped_sgd
+from .optimizers import stepped_sgd
+from .trees import deep
+from .values import lrs
 
 # Inductor itself uses what torch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -11,7 +11,7 @@ import fastsched
 from fastsched import _C
 from fastsched.engine import DETACHED, TensorEngine
 
-from .test_compose import Operators
+from .watching import Operators
 
 CYCLES = {
     "CyclicLR": {"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 4, "step_size_down": 3, "mode": "triangular2"},

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 import fastsched
 
 from .conftest import capture, sgd
-from .test_capture import NoSyncs
+from .watching import NoSyncs
 
 
 class Reference:

@@ -18,6 +18,7 @@ import fastsched
 from fastsched.engine import TensorEngine
 
 from .conftest import sgd
+from .optimizers import Wrapper
 
 FLOAT = pytest.param(float, id="float")
 TENSOR = pytest.param(lambda lr: torch.tensor(lr, dtype=torch.float64), id="tensor")
@@ -205,15 +206,6 @@ def test_two_optimizers_that_share_one_lr_object(kind):
         return lrs(first) + lrs(second)
 
     assert run(fastsched.ReduceLROnPlateau) == run(TorchPlateau)
-
-
-class Wrapper(torch.optim.Optimizer):
-    """As SAM and Lookahead do it: an optimizer that shows the groups of another."""
-
-    def __init__(self, base):
-        self.base = base
-        super().__init__(base.param_groups, base.defaults)
-        self.param_groups = base.param_groups
 
 
 @either_kind

@@ -9,7 +9,7 @@ import torch
 import fastsched
 
 from .interruption import interrupted
-from .test_compose import stepped_sgd
+from .optimizers import stepped_sgd
 
 
 def sequence(optimizer):

@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 
 import fastsched
 
-from .test_compose import grow, stepped_sgd, trees_of
-from .test_compose import lrs as lrs_of
-from .test_epoch import CONFIGURATIONS, LONG, double, make
+from .configurations import LONG, make
+from .optimizers import stepped_sgd
+from .trees import FUNCTIONS_OF_THE_STEP, functions_of_the_step, grow, trees_of
+from .values import double
+from .values import lrs as lrs_of
 
-# SWALR goes from wherever the learning rates are.
-FUNCTIONS_OF_THE_STEP = sorted(set(CONFIGURATIONS) - {"SWALR"})
 names = pytest.mark.parametrize("name", FUNCTIONS_OF_THE_STEP)
 kinds = pytest.mark.parametrize("kind", [float, double, torch.tensor], ids=["float", "float64", "float32"])
-leaves = st.sampled_from(FUNCTIONS_OF_THE_STEP).flatmap(lambda name: st.tuples(st.just(name), CONFIGURATIONS[name]))
-trees = trees_of(leaves)
+trees = trees_of(functions_of_the_step)
 
 
 @kinds

@@ -1,7 +1,5 @@
 """Python-number learning rates: bit-identical to torch after every step, whatever happens in between."""
 
-import math
-import struct
 import warnings
 
 import numpy as np
@@ -14,29 +12,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 import fastsched
 from fastsched import _C
 
+from .configurations import configurations, metrics
 from .conftest import sgd
+from .values import bits
 
 lrs = st.floats(0.0, 10.0, allow_subnormal=True) | st.integers(0, 3)
-metrics = (
-    st.floats(-2.0, 2.0)
-    | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0])
-    | st.floats(allow_nan=True, allow_infinity=True)
-)
-
-
-@st.composite
-def configurations(draw: st.DrawFn, groups: int) -> dict[str, object]:
-    minimum = st.floats(0.0, 0.5) | st.integers(0, 2)
-    return {
-        "mode": draw(st.sampled_from(["min", "max"])),
-        "factor": draw(st.floats(0.0, 0.999) | st.just(0)),
-        "patience": draw(st.integers(0, 4)),
-        "threshold": draw(st.floats(0.0, 0.5) | st.just(1e-4) | st.just(0)),
-        "threshold_mode": draw(st.sampled_from(["rel", "abs"])),
-        "cooldown": draw(st.integers(0, 3)),
-        "min_lr": draw(minimum | st.lists(minimum, min_size=groups, max_size=groups)),
-        "eps": draw(st.sampled_from([1e-8, 0.0, 0, 1e-2])),
-    }
 
 
 @st.composite
@@ -46,15 +26,6 @@ def runs(draw: st.DrawFn) -> tuple[list[float], dict[str, object], list[float]]:
     if draw(st.booleans()):  # long plateaus make reductions, cooldowns and floors likely
         stream = [value for value in stream[:6] for _ in range(7)]
     return initial, draw(configurations(len(initial))), stream
-
-
-def bits(value: object) -> object:
-    """Equal exactly when type and bits are: 1 is not 1.0, -0.0 is not 0.0, every NaN is NaN."""
-    if isinstance(value, float):
-        return "nan" if math.isnan(value) else struct.pack("d", value)
-    if isinstance(value, (list, tuple)):
-        return [bits(item) for item in value]
-    return (type(value), value)
 
 
 def snapshot(scheduler: TorchPlateau) -> dict[str, object]:

@@ -15,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fastsched
 from fastsched.engine import TensorEngine
 
+from .configurations import configurations, metrics
 from .conftest import sgd
-from .test_plateau_host import bits, configurations, metrics
+from .values import bits
 
 COUNTERS = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 

@@ -26,8 +26,8 @@ class HostComposition {
 
   bool reads_metric() const { return reads_metric_; }
 
-  // Copies the epoch from the scheduler's __dict__, where it stays until this is in charge. False, with nothing
-  // changed, if it is not a plain number.
+  // Copies the epoch from the scheduler's __dict__, where it stays until this is in charge. False, with
+  // nothing changed, if it is not a plain number.
   bool attach(PyObject* scheduler) {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) throw pybind11::error_already_set();
@@ -116,8 +116,8 @@ class HostComposition {
            memcmp(items(list), children_.data(), children_.size() * sizeof(PyObject*)) == 0;
   }
 
-  // Groups that came or went, or learning rates that became tensors: another engine may fit, and the scheduler
-  // takes note of the groups' learning rates before a child changes them.
+  // Groups that came or went, or learning rates that became tensors: another engine may fit, and the
+  // scheduler takes note of the groups' learning rates before a child changes them.
   bool same_groups(PyObject* dict) const {
     const Ref groups = param_groups(optimizer_of(dict));
     if (!groups) return groups_ == 0;

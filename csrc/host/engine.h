@@ -158,8 +158,8 @@ class HostEngine {
   // Whether __dict__, and the table in it, are as they were when they were read.
   bool same(PyObject* dict) { return unchanged(dict, dict_version_) && table_.same(about_, dict); }
 
-  // Catches up with a __dict__ that changed. Only for the scheduler's own engine: one that was given up, which a
-  // second thread may still be about to step, must not take the state away from its successor.
+  // Catches up with a __dict__ that changed. Only for the scheduler's own engine: one that was given up,
+  // which a second thread may still be about to step, must not take the state away from its successor.
   bool refresh(PyObject* scheduler, PyObject* dict) {
     if (!is_engine_of(scheduler, this) || !read_scheduler(dict)) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);

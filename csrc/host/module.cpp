@@ -306,7 +306,8 @@ PYBIND11_MODULE(_C, module) {
       py::arg("program"));
   module.def("put_in_charge", &put_in_charge, py::arg("scheduler"), py::arg("before"), py::arg("engine"),
              py::arg("names"));
-  module.def("give_up", &give_up, py::arg("scheduler"), py::arg("engine"), py::arg("after"), py::arg("names"));
+  module.def("give_up", &give_up, py::arg("scheduler"), py::arg("engine"), py::arg("after"),
+             py::arg("names"));
   module.def("use_capture_probe", &CaptureProbe::use, py::arg("cuda"), py::arg("capturing"));
   module.def("mirror_size", &fastsched::mirror_size, py::arg("groups"));
   module.def("run_program", &run_program, py::arg("program"), py::arg("lrs"), py::arg("first"),

@@ -20,8 +20,8 @@ struct Children {
 
 // A node with its own parameters and table, over the groups at `indices`, as the bytes of a float64 array.
 // `owns` has a list of one number per group for each own parameter; `factors` are the rows of a LambdaLR's or
-// MultiplicativeLR's table, empty for others, and `of_step` says that it has one row, of the step to be made. None where an attribute is not a plain number, or torch's
-// Python would raise at some step.
+// MultiplicativeLR's table, empty for others, and `of_step` says that it has one row, of the step to be made.
+// None where an attribute is not a plain number, or torch's Python would raise at some step.
 inline pybind11::object pack_node(const std::string& scheduler, const pybind11::dict& dict,
                                   const std::vector<pybind11::list>& owns,
                                   const std::vector<std::size_t>& indices, const std::vector<double>& factors,

@@ -237,8 +237,8 @@ FASTSCHED_HD Update decide(const Averaging& p, EpochState& state, const Moment& 
   return Update::make(Law::approach, p.share(taken), p.share(taken - 1.0));
 }
 
-// Factors that Python functions gave: a row for every epoch, beyond which the learning rate stays, or the row of
-// the one step that is being made.
+// Factors that Python functions gave: a row for every epoch, beyond which the learning rate stays, or the row
+// of the one step that is being made.
 struct Factors {
   double columns;
   double of_step;  // 1: the table is a single row, written anew before each step
