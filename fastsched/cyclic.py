@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from functools import partial, wraps
 from typing import Any, ClassVar, Literal
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 
+from . import _C
+from .checkpoint import checked, function_state
 from .epoch import EpochScheduler
 from .momentum import kept_in_place
 from .program import own_dict
@@ -22,6 +25,15 @@ class _MomentumCycler(EpochScheduler):
     def _update_lr(self, epoch: int | None = None) -> None:
         with kept_in_place(self.optimizer):
             super()._update_lr(epoch)
+
+    def _checked(self, state_dict: Mapping[str, Any], where: str, free: Collection[str] = ()) -> dict[str, Any]:
+        state = checked(self, state_dict, where, free)
+        attributes = own_dict(self)
+        if state.get("cycle_momentum", attributes.get("cycle_momentum")):
+            for name in ("use_beta1", *(name for name, place in _C.momentum_params(self._schedule) if place == "list")):
+                if name not in state and name not in attributes:
+                    raise KeyError(f"{where} has no {name!r}, which cycle_momentum needs")
+        return state
 
     def _attach_again(self) -> None:
         """The groups have their momentum tensors back, which were numbers while torch's code constructed."""
@@ -88,18 +100,18 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
         saved = None if function is None or isinstance(function, types.FunctionType) else vars(function).copy()
         return {**super().state_dict(), "_scale_fn_custom": saved}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state from :meth:`state_dict`, of this class or of torch's.
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        function = self._scale_fn_custom
+        # torch reads any other scale_mode as "iterations", and a mode only where there is no function.
+        state = super()._checked(state_dict, where, free=("scale_mode", *(["mode"] if function is not None else [])))
+        if "_scale_fn_custom" not in state_dict:
+            raise KeyError(f"{where} has no '_scale_fn_custom'; it is not the state of a CyclicLR")
+        saved = state_dict["_scale_fn_custom"]
+        return {**state, "_scale_fn_custom": function_state(f"{where}['_scale_fn_custom']", function, saved)}
 
-        Never writes the optimizer's learning rates.
-
-        Raises KeyError if ``_scale_fn_custom`` is missing; then nothing is changed.
-        """
-        state = dict(state_dict)
-        if "_scale_fn_custom" not in state:
-            raise KeyError("state_dict has no '_scale_fn_custom'; it is not the state of a CyclicLR")
+    def _load(self, state: dict[str, Any]) -> None:
         saved = state.pop("_scale_fn_custom")
-        self._load(state)
+        super()._load(state)
         if saved is not None:
             vars(self._scale_fn_custom).update(saved)
         if own_dict(self).get("_scale_fn_custom") is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 
+from .checkpoint import function_state
 from .epoch import EpochScheduler
 from .program import Table
 
@@ -51,22 +52,23 @@ class FunctionScheduler(EpochScheduler):
         ]
         return {**super().state_dict(), "lr_lambdas": saved}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state from :meth:`state_dict`, of this class or of torch's.
-
-        Never writes the optimizer's learning rates.
-
-        Raises:
-            KeyError: ``lr_lambdas`` is missing.
-            ValueError: it is of more functions than there are here. Nothing is changed then.
-        """
-        state = dict(state_dict)
-        if "lr_lambdas" not in state:
-            raise KeyError(f"state_dict has no 'lr_lambdas'; it is not the state of a {type(self).__name__}")
-        saved = state.pop("lr_lambdas")
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        if isinstance(state_dict, Mapping) and "lr_lambdas" not in state_dict:
+            raise KeyError(f"{where} has no 'lr_lambdas'; it is not the state of a {type(self).__name__}")
+        state = super()._checked(state_dict, where)
+        place = f"{where}['lr_lambdas']"
+        saved = state_dict["lr_lambdas"]
+        if not isinstance(saved, (list, tuple)):
+            raise TypeError(f"{place} must be a list, got {type(saved).__name__}")
         if len(saved) > len(self.lr_lambdas):
-            raise ValueError(f"state_dict['lr_lambdas'] has {len(saved)} entries for {len(self.lr_lambdas)} functions")
-        self._load(state)
+            raise ValueError(f"{place} has {len(saved)} entries for {len(self.lr_lambdas)} functions")
+        functions = zip(self.lr_lambdas, saved, strict=False)
+        entries = [function_state(f"{place}[{index}]", *pair) for index, pair in enumerate(functions)]
+        return {**state, "lr_lambdas": entries}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        saved = state.pop("lr_lambdas")
+        super()._load(state)
         for function, attributes in zip(self.lr_lambdas, saved, strict=False):
             if attributes is not None:
                 vars(function).update(attributes)
