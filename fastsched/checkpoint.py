@@ -1,4 +1,4 @@
-"""What a scheduler's state must be like, so that it can go on from it: looked at as a whole before anything is written."""
+"""What a state must be like for a scheduler to go on from it: all of it is looked at before anything is written."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from .program import LAST_LR, own_dict
 
 # What a step divides by.
 _DIVISORS = frozenset({"step_size", "T_max", "T_i", "total_size", "step_ratio", "start_factor"})
+# What torch has beside them, or takes in another way.
+_TORCHS = {
+    LAST_LR: "per group",
+    "last_epoch": "finite",  # a fraction, too, as ``step(epoch)`` may leave it
+    **dict.fromkeys(("use_beta1", "_is_initial", "_get_lr_called_within_step"), "flag"),
+}
 # The names of a param group's entries that a phase of OneCycleLR goes between.
 _ENDS = {
     **dict.fromkeys(("start_lr", "end_lr"), ("initial_lr", "max_lr", "min_lr")),
@@ -45,13 +51,9 @@ def checked(scheduler: Any, state_dict: Any, where: str, free: Collection[str] =
     _require_own(scheduler, state, known, where)
     for name, value in state.items():
         place = f"{where}[{name!r}]"
-        must_be = known.get(name)
         if name in free:
             continue
-        if name == LAST_LR:
-            must_be = "per group"
-        elif name == "last_epoch":
-            must_be = "finite"  # torch, too, goes on from a fraction
+        must_be = _TORCHS.get(name) or known.get(name)
         if isinstance(must_be, tuple):
             choice(place, value, must_be)
         elif must_be in _READERS:
@@ -64,7 +66,7 @@ def checked(scheduler: Any, state_dict: Any, where: str, free: Collection[str] =
 
 
 def _require_own(scheduler: Any, state: dict[str, Any], known: Mapping[str, Any], where: str) -> None:
-    """Raise KeyError where a counter is missing, or settings are and it has another class's: it is not of this class."""
+    """Raise KeyError for another class's state: a counter is missing, or settings are and it has some of others."""
     name = type(scheduler).__name__
     for counter in _C.counter_names(scheduler._schedule):
         # _step_count keeps its value, as missing settings do: states of the first versions of torch lack it.
@@ -87,21 +89,25 @@ def number(where: str, value: Any) -> Any:
         plain = isinstance(value, Real) or kind in tuple("biuf")
     if not plain:
         raise TypeError(f"{where} must be a number, got {value!r}")
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError(f"{where} must be a number that a float can hold, got one of more than 300 digits") from None
     return value
 
 
 def counter(where: str, value: Any) -> Any:
     """The value of a counter as a plain number, where that is the same number."""
     value = number(where, value)
-    if isinstance(value, Tensor):
-        value = value.item()
+    if not isinstance(value, Real):
+        value = value.item()  # a tensor's or an array's
     if isinstance(value, Integral):
         return int(value)
     return float(value) if isinstance(value, float) else value
 
 
 def finite(where: str, value: Any) -> Any:
-    """A counter that may be fractional: where ``step(epoch)`` went to."""
+    """A counter, int or float, that may be fractional: where ``step(epoch)`` went to."""
     value = counter(where, value)
     if not math.isfinite(value):
         raise ValueError(f"{where} must be a finite number, got {value!r}")
@@ -109,6 +115,7 @@ def finite(where: str, value: Any) -> Any:
 
 
 def whole(where: str, value: Any) -> int:
+    """A counter of what happened so many times."""
     value = counter(where, value)
     if not (math.isfinite(value) and value == value // 1):
         raise ValueError(f"{where} must be a whole number, got {value!r}")
@@ -123,7 +130,17 @@ def numbers(where: str, values: Any) -> list[Any]:
     return [number(f"{where}[{index}]", value) for index, value in enumerate(values)]
 
 
+def flag(where: str, value: Any) -> Any:
+    """Whatever has a truth value."""
+    try:
+        bool(value)
+    except Exception as error:
+        raise TypeError(f"{where} must be True or False, got {value!r}") from error
+    return value
+
+
 def choice(where: str, value: Any, choices: tuple[str, ...]) -> str:
+    """One of some strings."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{where} must be one of {choices}, got {value!r}")
     return value
@@ -178,6 +195,7 @@ _READERS: dict[Any, Callable[[str, Any], Any]] = {
     "number": number,
     "finite": finite,
     "whole": whole,
+    "flag": flag,
     "per group": numbers,
     "list": numbers,
     "counts": counts,

@@ -33,6 +33,9 @@ class _MomentumCycler(EpochScheduler):
             for name in ("use_beta1", *(name for name, place in _C.momentum_params(self._schedule) if place == "list")):
                 if name not in state and name not in attributes:
                     raise KeyError(f"{where} has no {name!r}, which cycle_momentum needs")
+            betas = state.get("use_beta1", attributes.get("use_beta1"))
+            if betas and not all("betas" in group for group in self.optimizer.param_groups):
+                raise ValueError(f"{where}['use_beta1'] must be False: the optimizer has no betas")
         return state
 
     def _attach_again(self) -> None:
@@ -102,8 +105,12 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
 
     def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
         function = self._scale_fn_custom
-        # torch reads any other scale_mode as "iterations", and a mode only where there is no function.
+        # With a function the mode is not read, and any scale_mode but "cycle" is "iterations"; else the mode decides.
         state = super()._checked(state_dict, where, free=("scale_mode", *(["mode"] if function is not None else [])))
+        if function is None:
+            state.pop("scale_mode", None)
+        elif not isinstance(state.get("scale_mode"), (str, type(None))):
+            raise TypeError(f"{where}['scale_mode'] must be 'cycle' or 'iterations', got {state['scale_mode']!r}")
         if "_scale_fn_custom" not in state_dict:
             raise KeyError(f"{where} has no '_scale_fn_custom'; it is not the state of a CyclicLR")
         saved = state_dict["_scale_fn_custom"]

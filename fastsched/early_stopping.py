@@ -208,6 +208,8 @@ class EarlyStopping:
         weights = state_dict.get("best_weights", {})
         if _shapes(weights) != ({} if self._weights is None else _shapes(self._weights.best)):
             raise ValueError("state_dict['best_weights'] are not of this model: pass the model they were kept of")
+        if any(weight.is_meta for weight in weights.values()):
+            raise ValueError("state_dict['best_weights'] must have data: some are on the meta device")
         refuse_capture("a state is loaded; load it before the capture")
         if self._weights is not None:
             self._weights.load(weights)
@@ -351,12 +353,8 @@ class _Weights:
             distinct(weight).copy_(distinct(self.best[name], weight), non_blocking=True)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        fitting = {}  # all of them before any is written
-        for name, weight in weights.items():
-            try:
-                fitting[name] = weight.detach().to(self.best[name])
-            except (RuntimeError, NotImplementedError) as error:
-                raise ValueError(f"state_dict['best_weights'][{name!r}] cannot be copied: {error}") from error
+        # All of them before any is written: this fails, if anything does.
+        fitting = {name: weight.detach().to(self.best[name]) for name, weight in weights.items()}
         for name, weight in fitting.items():
             self.best[name].copy_(weight)
 
