@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial, wraps
 from typing import Any, ClassVar, Literal
@@ -26,8 +26,12 @@ class _MomentumCycler(EpochScheduler):
         with kept_in_place(self.optimizer):
             super()._update_lr(epoch)
 
-    def _checked(self, state_dict: Mapping[str, Any], where: str, free: Collection[str] = ()) -> dict[str, Any]:
-        state = checked(self, state_dict, where, free)
+    def _unread(self) -> tuple[str, ...]:
+        """Settings that may be anything."""
+        return ()
+
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        state = checked(self, state_dict, where, self._unread())
         attributes = own_dict(self)
         if state.get("cycle_momentum", attributes.get("cycle_momentum")):
             for name in ("use_beta1", *(name for name, place in _C.momentum_params(self._schedule) if place == "list")):
@@ -87,7 +91,8 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
         for group, base in zip(groups, self.base_lrs, strict=True):
             if not isinstance(base, Tensor):
                 group["initial_lr"] = base
-        self._update_lr(self.last_epoch)
+        if self.last_epoch >= 0:  # a subclass's own step() may not have made the initial one
+            self._update_lr(self.last_epoch)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("mode", "gamma", "_scale_fn_ref", "_scale_fn_custom"):
@@ -103,10 +108,13 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
         saved = None if function is None or isinstance(function, types.FunctionType) else vars(function).copy()
         return {**super().state_dict(), "_scale_fn_custom": saved}
 
+    def _unread(self) -> tuple[str, ...]:
+        # With a function the mode is not read, and any scale_mode but "cycle" is "iterations"; else the mode decides.
+        return ("scale_mode",) if self._scale_fn_custom is None else ("scale_mode", "mode")
+
     def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
         function = self._scale_fn_custom
-        # With a function the mode is not read, and any scale_mode but "cycle" is "iterations"; else the mode decides.
-        state = super()._checked(state_dict, where, free=("scale_mode", *(["mode"] if function is not None else [])))
+        state = super()._checked(state_dict, where)
         if function is None:
             state.pop("scale_mode", None)
         elif not isinstance(state.get("scale_mode"), (str, type(None))):

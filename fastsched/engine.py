@@ -102,6 +102,7 @@ class Detached:
 
 
 DETACHED = Detached()
+_MISSING = object()
 
 
 class StateAttribute:
@@ -118,13 +119,17 @@ class StateAttribute:
         if scheduler is None:
             return self
         attributes = own_dict(scheduler)
-        scheduler._engine.settle(attributes)
-        if self.name in attributes:
-            return attributes[self.name]
-        try:
-            return scheduler._engine.get(self.name)
-        except AttributeError:
-            return scheduler._state_without_engine(self.name)
+        while True:
+            engine = scheduler._engine
+            engine.settle(attributes)
+            value = attributes.get(self.name, _MISSING)
+            if value is not _MISSING:
+                return value
+            try:
+                return engine.get(self.name)
+            except AttributeError:
+                if scheduler._engine is engine:  # and not another, which another thread has put in charge
+                    return scheduler._state_without_engine(self.name)
 
     def __set__(self, scheduler: Any, value: Any) -> None:
         if scheduler._engine.set(self.name, value):
@@ -145,7 +150,7 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     """The engine for the scheduler's optimizer as it is now; :data:`DETACHED` if none fits.
 
     Args:
-        scheduler: detached, its state in ``__dict__``. The engine takes the state over.
+        scheduler: detached, its state in ``__dict__``. The engine has a copy of it.
         restore: ``_last_lr`` holds the float64 learning rates of an earlier run, to go on from.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim import swa_utils
@@ -118,7 +118,7 @@ def steps_of(scheduler, count=6):
     for _ in range(count):
         try:
             step(scheduler)
-        except (ValueError, TypeError, KeyError, IndexError, ZeroDivisionError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, RuntimeError) as error:
             trajectory.append(type(error).__name__)
         trajectory.append(seen(scheduler))
     return trajectory
@@ -179,6 +179,7 @@ def corrupted(state, path, value):
 
 @names
 @kinds
+@settings(max_examples=settings.default.max_examples // 4)
 @given(data=st.data())
 def test_a_corrupted_state_is_refused_as_a_whole_or_goes_on_as_torch_does(name, kind, data):
     scheduler, twin = stepped(name, kind), stepped(name, kind)
@@ -198,7 +199,7 @@ def test_a_corrupted_state_is_refused_as_a_whole_or_goes_on_as_torch_does(name, 
     for _ in range(6):
         try:
             step(theirs)
-        except (TypeError, ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError):
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError):
             break
         step(scheduler)
 
