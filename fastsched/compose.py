@@ -218,14 +218,6 @@ class Composite(EngineScheduler):
         self._fit_groups()
         return super()._attach(restore=restore)
 
-    def _load(self, state: Mapping[str, Any]) -> None:
-        super()._load(state)
-        for child in self._schedulers:
-            bases = getattr(child, "base_lrs", None)
-            if bases is not None and len(bases) == len(self.optimizer.param_groups):
-                self._began_with = list(bases)
-                break
-
     def _yet_to_begin(self, *, anew: bool = False) -> Iterator[Any]:
         """As in the base class; ``anew``: it is going to begin once more itself."""
         raise NotImplementedError
@@ -273,35 +265,66 @@ class Composite(EngineScheduler):
         last_lr = state[LAST_LR] if LAST_LR in state else self._last_child().get_last_lr()
         return {**state, LAST_LR: [lr.item() if isinstance(lr, Tensor) else lr for lr in last_lr]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state from :meth:`state_dict`, of this class or of torch's, with those of all children.
-
-        Never writes the optimizer's learning rates. Tensors keep their storage.
-
-        Raises:
-            KeyError, ValueError: ``_schedulers`` is missing or is not one state per child; nothing is changed then.
-            Exception: whatever a child raises for a state that it refuses; all children have their old state then.
-        """
-        state = dict(state_dict)
-        if "_schedulers" not in state:
-            raise KeyError(f"state_dict has no '_schedulers'; it is not the state of a {type(self).__name__}")
-        states = state.pop("_schedulers")
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        if isinstance(state_dict, Mapping) and "_schedulers" not in state_dict:
+            raise KeyError(f"{where} has no '_schedulers'; it is not the state of a {type(self).__name__}")
+        state = super()._checked(state_dict, where)
+        place = f"{where}['_schedulers']"
+        states = state_dict["_schedulers"]
+        if not isinstance(states, (list, tuple)):
+            raise TypeError(f"{place} must be a list, got {type(states).__name__}")
         if len(states) != len(self._schedulers):
-            raise ValueError(
-                f"state_dict['_schedulers'] has {len(states)} states for {len(self._schedulers)} schedulers"
-            )
-        before = [child.state_dict() for child in self._schedulers]
+            raise ValueError(f"{place} has {len(states)} states for {len(self._schedulers)} schedulers")
+        children = [
+            child._checked(saved, f"{place}[{index}]") if _loads_itself(child) else saved
+            for index, (child, saved) in enumerate(zip(self._schedulers, states, strict=True))
+        ]
+        return {**state, "_schedulers": children}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        pairs = list(zip(self._schedulers, state.pop("_schedulers"), strict=True))
+        before = [(child, child.state_dict()) for child in self._schedulers if _may_refuse(child)]
         try:
-            for child, child_state in zip(self._schedulers, states, strict=True):
-                child.load_state_dict(child_state)
+            for child, saved in pairs:
+                if _may_refuse(child):
+                    _load_child(child, saved)
         except Exception:
-            for child, child_state in zip(self._schedulers, before, strict=True):
-                child.load_state_dict(child_state)
+            for child, saved in before:
+                child.load_state_dict(saved)
             raise
+        for child, saved in pairs:
+            if not _may_refuse(child):
+                _load_child(child, saved)
         last_lr = state.pop(LAST_LR, None)
-        self._load(state)
+        super()._load(state)
         if not isinstance(self._engine, TensorEngine) and last_lr is not None:
             own_dict(self)[LAST_LR] = last_lr
+        for child in self._schedulers:
+            bases = getattr(child, "base_lrs", None)
+            if bases is not None and len(bases) == len(self.optimizer.param_groups):
+                self._began_with = list(bases)
+                break
+
+
+def _loads_itself(scheduler: Any) -> bool:
+    """Whether :class:`EngineScheduler`'s code loads a state, not that of a subclass or of another library."""
+    return (
+        isinstance(scheduler, EngineScheduler)
+        and type(scheduler).load_state_dict is EngineScheduler.load_state_dict
+        and "load_state_dict" not in own_dict(scheduler)
+    )
+
+
+def _may_refuse(scheduler: Any) -> bool:
+    """Whether loading a state that was checked may still fail."""
+    return not _loads_itself(scheduler) or any(map(_may_refuse, scheduler._children()))
+
+
+def _load_child(scheduler: Any, state: Any) -> None:
+    if _loads_itself(scheduler):
+        scheduler._load(state)
+    else:
+        scheduler.load_state_dict(dict(state))  # a copy: torch's CyclicLR takes something out of it
 
 
 class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from . import _C, ops
 from .capture import refuse_capture
+from .checkpoint import number, whole
 from .lr_buffer import LRBuffer
 from .metric import as_plain, traced
 from .program import NOTHING_BELOW
@@ -201,21 +202,25 @@ class EarlyStopping:
         settings = {name: _checked(name, state_dict[name]) for name in _SETTINGS}
         counters = []
         for name in _COUNTERS:
-            packed = _C.pack_counter(_RULE, name, state_dict[name])
+            place = f"state_dict[{name!r}]"
+            value = float(number(place, state_dict[name])) if name == "best" else whole(place, state_dict[name])
+            packed = _C.pack_counter(_RULE, name, value)
             if packed is None:
-                raise ValueError(f"state_dict[{name!r}] must be a number, got {state_dict[name]!r}")
+                raise ValueError(f"{place} must be a number that was counted, got {value!r}")
             counters.append(packed[1])
         weights = state_dict.get("best_weights", {})
         if _shapes(weights) != ({} if self._weights is None else _shapes(self._weights.best)):
             raise ValueError("state_dict['best_weights'] are not of this model: pass the model they were kept of")
+        if any(weight.is_meta for weight in weights.values()):
+            raise ValueError("state_dict['best_weights'] must have data: some are on the meta device")
         refuse_capture("a state is loaded; load it before the capture")
+        if self._weights is not None:
+            self._weights.load(weights)
         vars(self).update(settings)
         self._upload()
         self._replica.state[: len(_COUNTERS)] = torch.tensor(counters, dtype=torch.float64, device="cpu")
         if self._replica.mirror is not None:
             self._mirror(counters)
-        if self._weights is not None:
-            self._weights.load(weights)
 
     def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
         if name not in _SETTINGS:
@@ -351,7 +356,9 @@ class _Weights:
             distinct(weight).copy_(distinct(self.best[name], weight), non_blocking=True)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        for name, weight in weights.items():
+        # All of them before any is written: this fails, if anything does.
+        fitting = {name: weight.detach().to(self.best[name]) for name, weight in weights.items()}
+        for name, weight in fitting.items():
             self.best[name].copy_(weight)
 
     def state(self) -> dict[str, Tensor]:
@@ -382,7 +389,7 @@ def _checked(name: str, value: Any) -> Any:
     """The value of a setting as a plain Python one, or an error that names it."""
     if name in ("mode", "threshold_mode"):
         choices = ("min", "max") if name == "mode" else ("rel", "abs")
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise ValueError(f"{name} must be {choices[0]!r} or {choices[1]!r}, got {value!r}")
         return value
     if name == "stop_on_nan":

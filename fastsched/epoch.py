@@ -298,16 +298,8 @@ class SWALR(EpochScheduler, swa_utils.SWALR):
             self._detach()  # torch goes on with the function that it chose by these
         super().__setattr__(name, value)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state from :meth:`state_dict`, of this class or of torch's.
-
-        Never writes the optimizer's learning rates.
-
-        Raises KeyError if ``_anneal_strategy`` is missing; then nothing is changed.
-        """
-        if "_anneal_strategy" not in state_dict:
-            raise KeyError("state_dict has no '_anneal_strategy'; it is not the state of a SWALR")
-        self._load(state_dict)
+    def _load(self, state: dict[str, Any]) -> None:
+        super()._load(state)
         if not self._expressible():
             self._set_anneal_func(self._anneal_strategy)
 

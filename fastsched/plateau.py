@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any, ClassVar, Literal, SupportsFloat
 
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from .capture import refuse_capture
+from .checkpoint import number
 from .scheduler import EngineScheduler
 
 
@@ -147,17 +147,14 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
                 group["lr"] = group["lr"].detach().clone()
         self._stepped(metrics, by_torch=True)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state from :meth:`state_dict`, of this class or of torch's.
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        state = super()._checked(state_dict, where)
+        if state.get("default_min_lr") is not None:
+            number(f"{where}['default_min_lr']", state["default_min_lr"])
+        return state
 
-        Never writes the optimizer's learning rates. With as many param groups as were saved, tensors keep their
-        storage, so that a captured CUDA graph goes on from the loaded state.
-
-        Raises:
-            TypeError, ValueError, KeyError: naming the key at fault; then nothing is changed.
-        """
-        state = _checked(state_dict)
-        self._load(state)
+    def _load(self, state: dict[str, Any]) -> None:
+        super()._load(state)
         self._init_is_better(self.mode, self.threshold, self.threshold_mode)
 
     def _fit_groups(self) -> None:
@@ -170,46 +167,3 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
                 "optimizer, or a state of another one loaded; set scheduler.min_lrs to one minimum per group"
             )
         self.min_lrs = [self.default_min_lr] * groups
-
-
-def _checked(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a ReduceLROnPlateau state with numbers for tensors, or an error that names the key at fault."""
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
-    state = dict(state_dict)
-    for key in ("last_epoch", "best", "num_bad_epochs", "cooldown_counter"):
-        if key not in state:
-            raise KeyError(f"state_dict has no {key!r}; it is not the state of a ReduceLROnPlateau")
-    for key in ("last_epoch", "num_bad_epochs", "cooldown_counter"):
-        state[key] = _integer(key, state[key])
-    for key in ("best", "factor", "patience", "threshold", "cooldown", "eps", "mode_worse"):
-        if key in state:
-            state[key] = _number(key, state[key])
-    for key in ("min_lrs", "_last_lr"):
-        if key in state:
-            if not isinstance(state[key], (list, tuple)):
-                raise TypeError(f"state_dict[{key!r}] must be a list, got {type(state[key]).__name__}")
-            state[key] = [_number(f"{key}[{i}]", value) for i, value in enumerate(state[key])]
-    if state.get("default_min_lr") is not None:
-        state["default_min_lr"] = _number("default_min_lr", state["default_min_lr"])
-    for key, choices in (("mode", ("min", "max")), ("threshold_mode", ("rel", "abs"))):
-        if key in state and state[key] not in choices:
-            raise ValueError(f"state_dict[{key!r}] must be one of {choices}, got {state[key]!r}")
-    return state
-
-
-def _number(key: str, value: object) -> int | float:
-    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
-        value = value.item()
-    if isinstance(value, (int, float)) and type(value) in (int, float):
-        return value
-    if isinstance(value, Real):
-        return float(value)
-    raise TypeError(f"state_dict[{key!r}] must be a number, got {value!r}")
-
-
-def _integer(key: str, value: object) -> int:
-    number = _number(key, value)
-    if number != number // 1:
-        raise ValueError(f"state_dict[{key!r}] must be a whole number, got {value!r}")
-    return int(number)

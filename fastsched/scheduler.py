@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from . import _C, lr_buffer
 from .capture import refuse_capture
+from .checkpoint import checked
 from .engine import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
 from .program import LAST_LR, Table, own_dict, whole
 from .tensor_engine import TensorEngine
@@ -69,7 +70,7 @@ class EngineScheduler(LRScheduler):
                 attribute.__set_name__(cls, name)
                 setattr(cls, name, attribute)
             cls._native_step = cls.step
-            cls._hyperparameters = frozenset(_C.param_names(cls._schedule))
+            cls._hyperparameters = frozenset(_C.ATTRIBUTES[cls._schedule]).difference(cls._held)
             cls._native = {name: getattr(cls, name, None) for name in (*cls._held, *cls._replaces)}
 
     def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
@@ -129,8 +130,9 @@ class EngineScheduler(LRScheduler):
         """The scheduler's state under torch's keys.
 
         Plain Python values: it loads into torch's scheduler of the same name, and from a file with
-        ``torch.load(..., weights_only=True)``. ``_last_lr`` holds the float64 learning rates, so that resuming
-        loses nothing to the rounding of a float32 LR tensor.
+        ``torch.load(..., weights_only=True)``. Settings that are NumPy numbers stay that, because Python computes with
+        them in another way; torch has to be told that they are safe. ``_last_lr`` holds the float64 learning rates, so
+        that resuming loses nothing to the rounding of a float32 LR tensor.
 
         With learning rates on a CUDA device this waits for the device.
         """
@@ -139,10 +141,21 @@ class EngineScheduler(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state from :meth:`state_dict`, of this class or of torch's.
 
-        Never writes the optimizer's learning rates. With as many param groups as were saved, tensors keep their
-        storage, so that a captured CUDA graph goes on from the loaded state.
+        Never writes the optimizer's learning rates, and may be called before or after the optimizer's state is loaded.
+        With as many param groups as were saved, tensors keep their storage, so that a captured CUDA graph goes on from
+        the loaded state; with another number the next step does as torch's. Settings that the state lacks stay as they
+        are, and what else is in it is kept as an attribute, as in torch. The state of a function is loaded into the
+        function, and a composition's with those of all children.
+
+        Raises:
+            TypeError, ValueError, KeyError: a step could not go on from this state; names the key and what is expected.
+                Then nothing is changed.
+            RuntimeError: inside CUDA graph capture.
+            Exception: whatever a child of another library raises; all children have their old state then.
         """
-        self._load(state_dict)
+        if isinstance(self._engine, TensorEngine):
+            refuse_capture("a state is loaded; load it before the capture")
+        self._load(self._checked(state_dict, "state_dict"))
 
     def lr_at(self, step: int) -> list[float]:
         """The learning rates after ``step`` steps from the beginning, one per param group, without stepping.
@@ -345,10 +358,26 @@ class EngineScheduler(LRScheduler):
                 engine.leave()
                 take_numbers(self)
 
-    def _load(self, state: Mapping[str, Any]) -> None:
-        """Write these values, what an engine holds into the storage it already has."""
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """A copy of a state as :meth:`_load` takes it, or an error that names ``where`` it is wrong."""
+        return checked(self, state_dict, where)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        """Write what :meth:`_checked` gave, what an engine holds into the storage it already has."""
+        attributes = own_dict(self)
+        groups = len(self.optimizer.param_groups)
+        for name, must_be in _C.ATTRIBUTES[self._schedule].items():
+            values = state.get(name, attributes.get(name))
+            if must_be != "per group" or values is None:
+                continue
+            if len(values) != groups:
+                self._detach()  # for the next step, which chooses an engine anew or raises as torch's
+            elif name in state and len(attributes.get(name, ())) == groups:
+                state[name] = [_as_before(*pair) for pair in zip(attributes[name], values, strict=True)]
+        if any(name in self._replaces for name in state):
+            self._detach()
         held = {name for name in state if isinstance(self._native.get(name), StateAttribute)}
-        own_dict(self).update({name: value for name, value in state.items() if name not in held})
+        attributes.update({name: value for name, value in state.items() if name not in held})
         object.__setattr__(self, "_first_lrs", None)  # those of the run that the state is from are not known
         self._follow_to_tensors()
         self._engine.refresh(self)
@@ -362,3 +391,11 @@ def _plain(value: Any) -> Any:
     if type(value) is list and any(isinstance(item, Tensor) for item in value):
         return [item.item() if isinstance(item, Tensor) and item.numel() == 1 else item for item in value]
     return value
+
+
+def _as_before(before: Any, value: Any) -> Any:
+    """A number as a tensor again where there was one, which :func:`_plain` wrote down, if that holds it exactly."""
+    if not isinstance(before, Tensor) or isinstance(value, Tensor):
+        return value
+    tensor = torch.tensor(value, dtype=before.dtype, device="cpu")
+    return tensor.reshape(before.shape).to(before.device) if tensor.item() == value else value

@@ -189,7 +189,7 @@ def test_bad_metrics_and_states_change_nothing():
         ({}, KeyError, "state_dict has no 'mode'"),
         (fastsched.EarlyStopping().state_dict(), KeyError, "state_dict has no 'best_weights'"),
         (other, ValueError, "state_dict['best_weights'] are not of this model"),
-        ({**before, "best": "low"}, ValueError, "state_dict['best'] must be a number, got 'low'"),
+        ({**before, "best": "low"}, TypeError, "state_dict['best'] must be a number, got 'low'"),
         ({**before, "patience": -3}, ValueError, "patience must be 0 or more, got -3"),
     ):
         with pytest.raises(error) as caught:
