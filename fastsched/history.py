@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,7 +67,7 @@ class History:
             raise ValueError("the scheduler has a history already; close() that first")
         refuse_capture("a history begins; construct it before the capture, or after")
         self.capacity = capacity
-        self._scheduler: EngineScheduler | None = scheduler
+        self._scheduler: weakref.ref[EngineScheduler] | None = weakref.ref(scheduler)  # which refers to this
         self._periods: list[_OnHost | _OnDevice] = []
         first = getattr(scheduler, "last_epoch", 0)
         self._first = first + 1 if isinstance(first, int) else 1
@@ -78,7 +79,8 @@ class History:
 
     def close(self) -> None:
         """Record no more. What was recorded stays; graphs that were captured may be replayed on."""
-        scheduler, self._scheduler = self._scheduler, None
+        scheduler = None if self._scheduler is None else self._scheduler()
+        self._scheduler = None
         if scheduler is None:
             return
         refuse_capture("a history ends; close it before the capture, or after")
@@ -86,6 +88,9 @@ class History:
         if isinstance(scheduler._engine, TensorEngine):
             for replica in scheduler._engine._replicas:
                 replica.record(None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_scheduler": None}  # a copy is closed: the scheduler has its history
 
     def __len__(self) -> int:
         """How many steps there are to read. With tensor learning rates on a CUDA device this waits for the device."""

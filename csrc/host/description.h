@@ -93,7 +93,7 @@ inline const Description& description(Kind kind) {
     return new std::vector<Description>{
         {"ReduceLROnPlateau",
          {choice("mode", {"min", "max"}),
-          choice("threshold_mode", {"rel", "abs"}),
+          choice("threshold_mode", {"rel", "abs", "rel_abs"}),
           number("threshold"),
           number("factor"),
           number("patience"),
@@ -149,7 +149,7 @@ inline const Description& description(Kind kind) {
         with_table(composite("SequentialLR", {last_epoch}), TableType::milestones, "_milestones"),
         composite("ChainedScheduler", {}),
         {"EarlyStopping",
-         {choice("mode", {"min", "max"}), choice("threshold_mode", {"rel", "abs"}), number("threshold"),
+         {choice("mode", {"min", "max"}), choice("threshold_mode", {"rel", "abs", "rel_abs"}), number("threshold"),
           number("patience"), number("baseline"), number("start_after"), number("stop_on_nan")},
          {last_epoch,
           number("best"),
