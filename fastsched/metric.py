@@ -61,6 +61,10 @@ def as_plain(metric: Any) -> Tensor | float:
     if type(metric) not in _PLAIN and isinstance(metric, Tensor) and _is_tensors_own(type(metric)):
         with torch._C.DisableTorchFunctionSubclass():  # its class is not asked
             metric = metric.detach()
+            if torch.compiler.is_compiling():
+                # The graph's input stays what it is, and torch hands no subclass to an operator that is not its own
+                # (it raises where it checks for aliases). This copies, and is not left out as a clone would be.
+                metric = torch.maximum(metric, metric)
     if type(metric) in _PLAIN and metric.numel() == 1 and metric.layout is torch.strided:
         if metric.dtype in _DECODED:
             return cast(Tensor, metric)
