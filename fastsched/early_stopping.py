@@ -27,10 +27,10 @@ _SETTINGS = ("mode", "patience", "threshold", "threshold_mode", "baseline", "sta
 class EarlyStopping:
     r"""Say when to stop training because a metric has stopped improving.
 
-    A metric improves by the rule of :class:`fastsched.ReduceLROnPlateau` with ``threshold_mode="rel_abs"``, and epochs are
-    counted as there: it stops in the epoch that makes more than ``patience`` bad ones in a row. (Keras and Lightning stop one epoch sooner: their
-    ``patience=n`` is ``n - 1`` here.) Once stopped it stays stopped; stepped on, it goes on keeping the best metric. An
-    epoch is whatever is between two calls of ``step()``.
+    A metric improves by the rule of :class:`fastsched.ReduceLROnPlateau` with ``threshold_mode="rel_abs"``, and epochs
+    are counted as there: it stops in the epoch that makes more than ``patience`` bad ones in a row. (Keras and Lightning
+    stop one epoch sooner: their ``patience=n`` is ``n - 1`` here.) Once stopped it stays stopped; stepped on, it goes on
+    keeping the best metric. An epoch is whatever is between two calls of ``step()``.
 
     The counters live where the metric is. With metrics on a CUDA device, nothing but ``should_stop`` and the other
     attributes waits for it::
@@ -47,8 +47,8 @@ class EarlyStopping:
         mode: ``"min"`` if lower is better, ``"max"`` if higher is.
         patience: how many bad epochs in a row are put up with.
         threshold: how much better than the best counts as better.
-        threshold_mode: whether ``threshold`` is relative to the absolute value of the best (``"rel"``, or ``"rel_abs"``,
-            which is the same here, so that a negative metric has to get better, too) or absolute (``"abs"``).
+        threshold_mode: whether ``threshold`` is relative to the absolute value of the best (``"rel"``, or
+            ``"rel_abs"``, which is the same here: a negative metric has to get better, too) or absolute (``"abs"``).
         baseline: a metric that has to be beaten: epochs that do not are bad ones.
         start_after: the metrics of so many first epochs are not looked at.
         stop_on_nan: whether a metric that is NaN stops at once. If not, it makes a bad epoch.

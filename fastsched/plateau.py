@@ -31,9 +31,9 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
     ========  =======================  ==================  =====================
 
     and bad otherwise, NaN included. Below zero ``rel`` counts a metric that got slightly worse, by less than
-    :math:`\theta|b|`, as better: then use ``rel_abs``, which torch does not have. Above zero the two are the same. More than ``patience`` bad epochs in a row, not counting those in a
-    cooldown, set every group's LR to :math:`\max(lr \cdot factor, min\_lr)` where that is lower by more than
-    ``eps``.
+    :math:`\theta|b|`, as better: then use ``rel_abs``, which torch does not have. Above zero the two are the same.
+    More than ``patience`` bad epochs in a row, not counting those in a cooldown, set
+    every group's LR to :math:`\max(lr \cdot factor, min\_lr)` where that is lower by more than ``eps``.
 
     With Python-number learning rates every step is bit-identical to torch's. With tensor learning rates
     (:func:`fastsched.use_tensor_lr`) the decision is made on their device, in float64: each LR is torch's float
@@ -94,7 +94,7 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
     def _is_better(self, a: Any, best: Any) -> Any:
         # For torch's code, which asks this where no engine steps; ``Improvement`` in csrc/schedule/plateau.h.
         if self.threshold_mode != "rel_abs":
-            return super()._is_better(a, best)
+            return super()._is_better(a, best)  # type: ignore[no-untyped-call]
         threshold = 0.0 if math.isinf(best) else self.threshold if best >= 0 else -self.threshold
         return a > best * (threshold + 1.0) if self.mode == "max" else a < best * (1.0 - threshold)
 

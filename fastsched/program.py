@@ -110,7 +110,7 @@ _MOST_FACTORS = 2 * 10**7  # of a LambdaLR: a gigabyte
 
 
 def refuse_endless(scheduler: Any, steps: int) -> None:
-    """Raise ValueError where running so many steps of the scheduler's program would take too long, or too much memory."""
+    """Raise ValueError where so many steps of the scheduler's program would take too long, or too much memory."""
     schedulers = [scheduler]
     for one in schedulers:  # grows meanwhile
         schedulers += getattr(one, "_children", tuple)()

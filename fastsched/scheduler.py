@@ -142,10 +142,11 @@ class EngineScheduler(LRScheduler):
         Raises:
             NotImplementedError: the learning rates are no function of the step alone: a metric decides, or code of
                 yours.
-            TypeError, ValueError: ``step`` is no whole number, or negative, or beyond what the schedule has, or so large
-                that getting there would take more than about ten minutes.
+            TypeError, ValueError: ``step`` is no whole number, or negative, or beyond what the schedule has, or so
+                large that getting there would take more than about ten minutes, or gigabytes of memory.
 
-        Changes nothing, also when interrupted (Ctrl-C). Waits for the device if there are settings or initial learning rates on one.
+        Changes nothing, and may be interrupted (Ctrl-C). Waits for the device if there are settings or initial learning
+        rates on one.
         """
         if not isinstance(step, int) or isinstance(step, bool):
             raise TypeError(f"step must be an int, got {type(step).__name__}")

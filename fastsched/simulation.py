@@ -54,8 +54,8 @@ def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDAr
 
     What a step raises comes through, for instance beyond the ``total_steps`` of a ``OneCycleLR``.
 
-    Scheduler, optimizer and random number generators are as before, whether it raises, is interrupted or not. Neither parameters nor
-    the optimizer's state are copied: to the copy the parameters have a shape and no values, so that a scheduler of
+    Scheduler, optimizer and random number generators are as before, whether it raises, is interrupted or not. Neither
+    parameters nor the optimizer's state are copied: to the copy the parameters have a shape and no values, so that a scheduler of
     yours that looks at weights raises. What it has for attributes is copied; functions, those of a ``LambdaLR`` for
     one, are called as they are.
 
@@ -124,8 +124,8 @@ def _count(steps: int, groups: int = 1) -> int:
         raise ValueError(f"steps must be 0 or more, got {count}")
     if (count + 1) * groups > MOST:
         raise ValueError(
-            f"steps must be less than {MOST // groups} with {groups} param group{'s' * (groups > 1)}: every step is taken, "
-            f"and its learning rates are kept, {MOST} at most"
+            f"steps must be less than {MOST // groups} with {groups} param group{'s' * (groups > 1)}: every step is "
+            f"taken, and its learning rates are kept, {MOST} at most"
         )
     return count
 

@@ -112,7 +112,11 @@ NOT_A_STATE = [
     ({"_last_lr": [None]}, TypeError, r"state_dict\['_last_lr\[0\]'\] must be a number"),
     ({"default_min_lr": "low"}, TypeError, r"state_dict\['default_min_lr'\] must be a number"),
     ({"mode": "middle"}, ValueError, r"state_dict\['mode'\] must be one of \('min', 'max'\), got 'middle'"),
-    ({"threshold_mode": 3}, ValueError, r"state_dict\['threshold_mode'\] must be one of \('rel', 'abs', 'rel_abs'\), got 3"),
+    (
+        {"threshold_mode": 3},
+        ValueError,
+        r"state_dict\['threshold_mode'\] must be one of \('rel', 'abs', 'rel_abs'\), got 3",
+    ),
 ]
 
 

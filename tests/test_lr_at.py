@@ -107,11 +107,11 @@ FAR = {
 def test_what_would_take_forever_is_refused_at_once(name, steps):
     groups, make_one = FAR[name]
     scheduler = make_one(stepped_sgd([1.0] * groups))
-    with pytest.raises(ValueError, match="step must be at most [0-9]+ here: lr_at runs all steps, and more would"):
+    with pytest.raises(ValueError, match=r"step must be at most [0-9]+ here: lr_at runs all steps, and more would"):
         scheduler.lr_at(steps)
-    with pytest.raises(ValueError, match="steps must be less than [0-9]+ with"):
+    with pytest.raises(ValueError, match=r"steps must be less than [0-9]+ with"):
         fastsched.simulate(scheduler, steps)
-    with pytest.raises(ValueError, match="steps must be less than [0-9]+ with 1 param group:"):
+    with pytest.raises(ValueError, match=r"steps must be less than [0-9]+ with 1 param group:"):
         fastsched.plot(scheduler, steps, metrics=1.0)
 
 

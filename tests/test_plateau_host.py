@@ -92,7 +92,9 @@ class ByTheBook(TorchPlateau):
 
 
 @given(
-    values=st.lists(st.integers(-9, 9).map(lambda eighths: eighths / 8) | st.sampled_from([math.nan, math.inf, -math.inf])),
+    values=st.lists(
+        st.integers(-9, 9).map(lambda eighths: eighths / 8) | st.sampled_from([math.nan, math.inf, -math.inf])
+    ),
     mode=st.sampled_from(["min", "max"]),
     threshold=st.sampled_from([0.1, 0, 1.5]),  # of no best so far just so much that it is another metric
 )

@@ -201,6 +201,7 @@ class Dispatched(torch.Tensor):
 
 
 @pytest.mark.parametrize("kind", [CarriesSomething, CarriesNothing])
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # inductor's own
 @pytest.mark.parametrize(("shape", "backend"), [((), "eager"), ((1, 1), "inductor")])
 def test_a_subclass_that_computes_nothing_is_a_metric_where_it_lies(kind, shape, backend, device):
     value = torch.full(shape, 0.5, device=device)
