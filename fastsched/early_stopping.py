@@ -28,9 +28,9 @@ class EarlyStopping:
     r"""Say when to stop training because a metric has stopped improving.
 
     A metric improves by the rule of :class:`fastsched.ReduceLROnPlateau` with ``threshold_mode="rel_abs"``, and epochs
-    are counted as there: it stops in the epoch that makes more than ``patience`` bad ones in a row. (Keras and Lightning
-    stop one epoch sooner: their ``patience=n`` is ``n - 1`` here.) Once stopped it stays stopped; stepped on, it goes on
-    keeping the best metric. An epoch is whatever is between two calls of ``step()``.
+    are counted as there: it stops in the epoch that makes more than ``patience`` bad ones in a row. (Keras and
+    Lightning stop one epoch sooner: their ``patience=n`` is ``n - 1`` here.) Once stopped it stays stopped; stepped on,
+    it goes on keeping the best metric. An epoch is whatever is between two calls of ``step()``.
 
     The counters live where the metric is. With metrics on a CUDA device, nothing but ``should_stop`` and the other
     attributes waits for it::

@@ -55,9 +55,9 @@ def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDAr
     What a step raises comes through, for instance beyond the ``total_steps`` of a ``OneCycleLR``.
 
     Scheduler, optimizer and random number generators are as before, whether it raises, is interrupted or not. Neither
-    parameters nor the optimizer's state are copied: to the copy the parameters have a shape and no values, so that a scheduler of
-    yours that looks at weights raises. What it has for attributes is copied; functions, those of a ``LambdaLR`` for
-    one, are called as they are.
+    parameters nor the optimizer's state are copied: to the copy the parameters have a shape and no values, so that a
+    scheduler of yours that looks at weights raises. What it has for attributes is copied; functions, those of a
+    ``LambdaLR`` for one, are called as they are.
 
     Waits for the device if there are learning rates or counters on one; the steps are taken on the host.
     """
