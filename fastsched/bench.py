@@ -21,6 +21,7 @@ ROUND_SECONDS = 0.004
 ROUNDS = 15
 CELL_SECONDS = 0.35  # where a round cannot be that short, there are fewer
 FEWEST_ROUNDS = 3
+MOST_GROUPS = 10**5  # their dicts and tensors take some hundred megabytes
 LONG = 10**8  # steps; no schedule comes to its end, and each step changes the learning rates unless it is said
 
 # Momentum is left alone: here are learning rates.

@@ -162,6 +162,8 @@ class Composite(EngineScheduler):
                     self._stepped(metrics)
                     return
             self._detach()
+        if metrics is None:
+            self._require_metric()
         own_dict(self).pop(LAST_LR, None)
         self._step_children(metrics)
         self._stepped(metrics, by_torch=True)

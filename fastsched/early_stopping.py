@@ -31,10 +31,10 @@ _SETTINGS = ("mode", "patience", "threshold", "threshold_mode", "baseline", "sta
 class EarlyStopping:
     r"""Say when to stop training because a metric has stopped improving.
 
-    A metric improves by the rule of :class:`fastsched.ReduceLROnPlateau`, and epochs are counted as there: it stops in
-    the epoch that makes more than ``patience`` bad ones in a row. (Keras and Lightning stop one epoch sooner: their
-    ``patience=n`` is ``n - 1`` here.) Once stopped it stays stopped; stepped on, it goes on keeping the best metric. An
-    epoch is whatever is between two calls of ``step()``.
+    A metric improves by the rule of :class:`fastsched.ReduceLROnPlateau` with ``threshold_mode="rel_abs"``, and epochs
+    are counted as there: it stops in the epoch that makes more than ``patience`` bad ones in a row. (Keras and
+    Lightning stop one epoch sooner: their ``patience=n`` is ``n - 1`` here.) Once stopped it stays stopped; stepped on,
+    it goes on keeping the best metric. An epoch is whatever is between two calls of ``step()``.
 
     The counters live where the metric is. With metrics on a CUDA device, nothing but ``should_stop`` and the other
     attributes waits for it::
@@ -51,7 +51,8 @@ class EarlyStopping:
         mode: ``"min"`` if lower is better, ``"max"`` if higher is.
         patience: how many bad epochs in a row are put up with.
         threshold: how much better than the best counts as better.
-        threshold_mode: whether ``threshold`` is relative to the best (``"rel"``) or absolute (``"abs"``).
+        threshold_mode: whether ``threshold`` is relative to the absolute value of the best (``"rel"``, or
+            ``"rel_abs"``, which is the same here: a negative metric has to get better, too) or absolute (``"abs"``).
         baseline: a metric that has to be beaten: epochs that do not are bad ones.
         start_after: the metrics of so many first epochs are not looked at.
         stop_on_nan: whether a metric that is NaN stops at once. If not, it makes a bad epoch.
@@ -69,7 +70,7 @@ class EarlyStopping:
     mode: Literal["min", "max"]
     patience: float
     threshold: float
-    threshold_mode: Literal["rel", "abs"]
+    threshold_mode: Literal["rel", "abs", "rel_abs"]
     baseline: float | None
     start_after: int
     stop_on_nan: bool
@@ -79,7 +80,7 @@ class EarlyStopping:
         mode: Literal["min", "max"] = "min",
         patience: float = 10,
         threshold: float = 1e-4,
-        threshold_mode: Literal["rel", "abs"] = "rel",
+        threshold_mode: Literal["rel", "abs", "rel_abs"] = "rel",
         baseline: float | None = None,
         start_after: int = 0,
         stop_on_nan: bool = True,
@@ -110,7 +111,7 @@ class EarlyStopping:
                 distributed training reduce it over the ranks first, so that all of them stop together.
 
         Raises:
-            TypeError, ValueError, RuntimeError: as ``float(metric)`` does where that is no number.
+            TypeError, ValueError, RuntimeError: as ``float(metric)`` does where that is no number; nothing is counted.
 
         Sync: does not wait for the device, unless ``device`` was given as the host and the metric is on a GPU.
 
@@ -119,6 +120,8 @@ class EarlyStopping:
 
         Compile: traces under ``fullgraph=True``, under the same condition.
         """
+        if metric is None:
+            raise TypeError("metric must be a number, or a tensor with one element, got None")
         metric = as_plain(metric)
         compiling = torch.compiler.is_compiling()
         if self._weights is not None and not compiling:
@@ -257,7 +260,7 @@ class EarlyStopping:
     def _program(self) -> Tensor:
         numbers = {
             "mode": self.mode,
-            "threshold_mode": self.threshold_mode,
+            "threshold_mode": "abs" if self.threshold_mode == "abs" else "rel_abs",
             "threshold": self.threshold,
             "patience": self.patience,
             "baseline": math.nan if self.baseline is None else self.baseline,
@@ -388,9 +391,9 @@ def _shapes(weights: Any) -> dict[str, torch.Size]:
 def _checked(name: str, value: Any) -> Any:
     """The value of a setting as a plain Python one, or an error that names it."""
     if name in ("mode", "threshold_mode"):
-        choices = ("min", "max") if name == "mode" else ("rel", "abs")
+        choices = ("min", "max") if name == "mode" else ("rel", "abs", "rel_abs")
         if not isinstance(value, str) or value not in choices:
-            raise ValueError(f"{name} must be {choices[0]!r} or {choices[1]!r}, got {value!r}")
+            raise ValueError(f"{name} must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, got {value!r}")
         return value
     if name == "stop_on_nan":
         if not isinstance(value, bool):

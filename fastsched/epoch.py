@@ -134,18 +134,22 @@ class EpochScheduler(EngineScheduler):
 
 def warn_about_order(optimizer: Any, stacklevel: int) -> None:
     """Warn, as torch does at a scheduler's first step, if ``optimizer.step()`` did not come before it."""
+    # torch's to the word: filters match them.
     if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
-        problem = "Seems like `optimizer.step()` has been overridden after learning rate scheduler initialization."
+        problem = (
+            "Seems like `optimizer.step()` has been overridden after learning rate scheduler initialization. Please, "
+            "make sure to call `optimizer.step()` before `lr_scheduler.step()`."
+        )
     elif not getattr(optimizer, "_opt_called", False):
-        problem = "Detected call of `lr_scheduler.step()` before `optimizer.step()`."
+        problem = (
+            "Detected call of `lr_scheduler.step()` before `optimizer.step()`. In PyTorch 1.1.0 and later, you should "
+            "call them in the opposite order: `optimizer.step()` before `lr_scheduler.step()`.  Failure to do this "
+            "will result in PyTorch skipping the first value of the learning rate schedule."
+        )
     else:
         return
-    warnings.warn(
-        f"{problem} Call `optimizer.step()` before `lr_scheduler.step()`, or the first value of the learning rate "
-        "schedule is skipped.",
-        UserWarning,
-        stacklevel=stacklevel,
-    )
+    details = "See more details at https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate"
+    warnings.warn(f"{problem} {details}", UserWarning, stacklevel=stacklevel)
 
 
 def _is_number(epoch: object) -> TypeGuard[float]:

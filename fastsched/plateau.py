@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, SupportsFloat
@@ -22,16 +23,17 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
     A drop-in for :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (the formulas are those of torch 2.13).
     Per step, with metric :math:`m`, best so far :math:`b` and threshold :math:`\theta`, an epoch is good if
 
-    ========  =======================  ==================
-    mode      ``rel``                  ``abs``
-    ========  =======================  ==================
-    ``min``   :math:`m < b(1-\theta)`  :math:`m < b-\theta`
-    ``max``   :math:`m > b(1+\theta)`  :math:`m > b+\theta`
-    ========  =======================  ==================
+    ========  =======================  ==================  =====================
+    mode      ``rel``                  ``abs``             ``rel_abs``
+    ========  =======================  ==================  =====================
+    ``min``   :math:`m < b(1-\theta)`  :math:`m < b-\theta`  :math:`m < b-\theta|b|`
+    ``max``   :math:`m > b(1+\theta)`  :math:`m > b+\theta`  :math:`m > b+\theta|b|`
+    ========  =======================  ==================  =====================
 
-    and bad otherwise, NaN included. More than ``patience`` bad epochs in a row, not counting those in a
-    cooldown, set every group's LR to :math:`\max(lr \cdot factor, min\_lr)` where that is lower by more than
-    ``eps``.
+    and bad otherwise, NaN included. Below zero ``rel`` counts a metric that got slightly worse, by less than
+    :math:`\theta|b|`, as better: then use ``rel_abs``, which torch does not have. Above zero the two are the same.
+    More than ``patience`` bad epochs in a row, not counting those in a cooldown, set
+    every group's LR to :math:`\max(lr \cdot factor, min\_lr)` where that is lower by more than ``eps``.
 
     With Python-number learning rates every step is bit-identical to torch's. With tensor learning rates
     (:func:`fastsched.use_tensor_lr`) the decision is made on their device, in float64: each LR is torch's float
@@ -43,7 +45,8 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         factor: what to multiply the learning rates by, below 1.
         patience: number of bad epochs that are tolerated.
         threshold: how much better than the best counts as better.
-        threshold_mode: whether ``threshold`` is relative to the best or absolute.
+        threshold_mode: whether ``threshold`` is relative to the best (``"rel"``), absolute (``"abs"``), or relative to
+            the absolute value of the best (``"rel_abs"``), for metrics that may be negative.
         cooldown: number of epochs after a reduction in which bad ones are not counted.
         min_lr: lower bound of the learning rate, one for all groups or one per group.
         eps: a reduction smaller than this is not made.
@@ -74,13 +77,26 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         factor: float = 0.1,
         patience: int = 10,
         threshold: float = 1e-4,
-        threshold_mode: Literal["rel", "abs"] = "rel",
+        threshold_mode: Literal["rel", "abs", "rel_abs"] = "rel",
         cooldown: int = 0,
         min_lr: list[float] | float = 0,
         eps: float = 1e-8,
     ) -> None:
-        super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)
+        super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
         self._attach()
+
+    def _init_is_better(self, mode: Any, threshold: Any, threshold_mode: Any) -> None:
+        extra = threshold_mode == "rel_abs"
+        super()._init_is_better(mode, threshold, "rel" if extra else threshold_mode)
+        if extra:
+            self.threshold_mode = threshold_mode
+
+    def _is_better(self, a: Any, best: Any) -> Any:
+        # For torch's code, which asks this where no engine steps; ``Improvement`` in csrc/schedule/plateau.h.
+        if self.threshold_mode != "rel_abs":
+            return super()._is_better(a, best)  # type: ignore[no-untyped-call]
+        threshold = 0.0 if math.isinf(best) else self.threshold if best >= 0 else -self.threshold
+        return a > best * (threshold + 1.0) if self.mode == "max" else a < best * (1.0 - threshold)
 
     def step(  # type: ignore[override]
         self, metrics: SupportsFloat, epoch: int | None = None, *, found_inf: Tensor | float | None = None
@@ -119,7 +135,8 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
             return
         declined = self._engine.step(self, metrics)
         if declined is not None:
-            self._step_off_path(declined)
+            # None is no metric, also where there is no engine to say so.
+            self._step_off_path(declined if metrics is not None else float(metrics))
         elif self._history is not None:
             self._stepped(metrics)
 

@@ -197,6 +197,28 @@ def _side_by_side(tensors: list[Tensor]) -> Tensor | None:
     return together
 
 
+_MINUTES = 10  # that the steps of a program may take, as predicted from:
+_NODE_NS, _GROUP_NS = 50, 2  # nanoseconds that a step takes for each scheduler, and for each group of each
+_MOST_FACTORS = 2 * 10**7  # of a LambdaLR: a gigabyte
+
+
+def refuse_endless(scheduler: Any, steps: int) -> None:
+    """Raise ValueError where so many steps of the scheduler's program would take too long, or too much memory."""
+    schedulers = [scheduler]
+    for one in schedulers:  # grows meanwhile
+        schedulers += getattr(one, "_children", tuple)()
+    groups = len(scheduler.optimizer.param_groups)
+    most = _MINUTES * 60 * 10**9 // (len(schedulers) * (_NODE_NS + groups * _GROUP_NS))
+    why = f"take longer than {_MINUTES} minutes"
+    functions = max(len(getattr(one, "lr_lambdas", ())) for one in schedulers)
+    if functions and _MOST_FACTORS // functions < most:
+        most, why = _MOST_FACTORS // functions, "need gigabytes for what its functions return"
+    if steps > most:
+        raise ValueError(
+            f"step must be at most {most} here: lr_at runs all steps, and more would {why}; ask for an earlier step"
+        )
+
+
 def whole(scheduler: Any, steps: int) -> bytes:
     """The program of a scheduler and of all below it, over all groups, to be run on the host for ``steps`` steps.
 

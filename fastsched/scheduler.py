@@ -16,7 +16,7 @@ from . import _C, lr_buffer
 from .capture import refuse_capture
 from .checkpoint import checked
 from .engine import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
-from .program import LAST_LR, Table, own_dict, whole
+from .program import LAST_LR, Table, own_dict, refuse_endless, whole
 from .tensor_engine import TensorEngine
 
 if TYPE_CHECKING:
@@ -173,9 +173,11 @@ class EngineScheduler(LRScheduler):
         Raises:
             NotImplementedError: the learning rates are no function of the step alone: a metric decides, or code of
                 yours.
-            TypeError, ValueError: ``step`` is no whole number, or negative, or beyond what the schedule has.
+            TypeError, ValueError: ``step`` is no whole number, or negative, or beyond what the schedule has, or so
+                large that getting there would take more than about ten minutes, or gigabytes of memory.
 
-        Changes nothing. Waits for the device if there are settings or initial learning rates on one.
+        Changes nothing, and may be interrupted (Ctrl-C). Waits for the device if there are settings or initial learning
+        rates on one.
         """
         if not isinstance(step, int) or isinstance(step, bool):
             raise TypeError(f"step must be an int, got {type(step).__name__}")
@@ -184,6 +186,7 @@ class EngineScheduler(LRScheduler):
         limit = self._epoch_limit()
         if limit is not None and step > limit:
             raise ValueError(f"step must be at most {limit}, the schedule's total_steps; got {step}")
+        refuse_endless(self, step)
         groups = self.optimizer.param_groups
         initial = [float(lr) for lr in self._initial_lrs()]
         first = self._first_lrs if self._first_lrs is not None and len(self._first_lrs) == len(groups) else []
