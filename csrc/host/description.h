@@ -175,9 +175,8 @@ inline Kind kind_of(const std::string& scheduler) {
   throw pybind11::value_error("no compiled schedule named '" + scheduler + "'");
 }
 
-inline constexpr double kExactIntegers = 9007199254740992.0;  // 2^53
-
-// Exact types only: a subclass such as numpy.float64 may compute differently, so it is left to torch's code.
+// Exact types only: a subclass such as numpy.float64 may compute differently, so it is left to torch's code; and
+// so is an int beyond 2^53, which Python may compute with exactly.
 inline bool read_number(PyObject* value, double& out) {
   if (PyFloat_CheckExact(value)) {
     out = PyFloat_AS_DOUBLE(value);
@@ -189,12 +188,11 @@ inline bool read_number(PyObject* value, double& out) {
     PyErr_Clear();
     return false;
   }
-  return true;
+  return out >= -kExactIntegers && out <= kExactIntegers;
 }
 
 inline bool read_integer(PyObject* value, double& out) {
-  return PyLong_CheckExact(value) && read_number(value, out) && out >= -kExactIntegers &&
-         out <= kExactIntegers;
+  return PyLong_CheckExact(value) && read_number(value, out);
 }
 
 inline bool read(const Attribute& attribute, PyObject* value, double& out) {
