@@ -33,8 +33,7 @@ def test_an_object_that_was_never_initialized_has_no_methods(kind):
     for name in names:
         for count in range(4):
             with pytest.raises(TypeError):
-                attribute = getattr(blank, name)
-                attribute(*[None] * count)
+                getattr(blank, name)(*[None] * count)  # of a property the look-up raises
 
 
 def test_an_object_that_was_never_initialized_is_no_argument():

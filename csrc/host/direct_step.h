@@ -34,15 +34,14 @@ class DirectStep : public Bound {
         if (item_size(words) != sizeof(double)) throw pybind11::type_error("buffers must be float64");
       }
       if (size(masters) != size(lrs)) throw pybind11::value_error("masters must have one value per LR");
-      Part part = {
-          {static_cast<const double*>(address(program)), static_cast<double*>(address(state)),
-           static_cast<double*>(address(masters)), size(program), size(state), size(lrs)},
-          address(lrs),
-          float32,
-          lrs.attr("data_ptr"),
-          buffer,
-          buffer.attr("layout"),
-          {program, state, lrs, masters}};
+      Part part = {{static_cast<const double*>(address(program)), static_cast<double*>(address(state)),
+                    static_cast<double*>(address(masters)), size(program), size(state), size(lrs)},
+                   address(lrs),
+                   float32,
+                   lrs.attr("data_ptr"),
+                   buffer,
+                   buffer.attr("layout"),
+                   {program, state, lrs, masters}};
       if (!fit_to_run(part.buffers)) {
         throw pybind11::value_error("program and state do not describe a schedule");
       }
@@ -88,8 +87,7 @@ class DirectStep : public Bound {
 
   // Whether everything is as it was, and there are steps left.
   bool fits(PyObject* scheduler) const {
-    return !moved() && !watch_.changed(scheduler) &&
-           parts_[0].buffers.state[0] < limit_ && in_place();
+    return !moved() && !watch_.changed(scheduler) && parts_[0].buffers.state[0] < limit_ && in_place();
   }
 
   void advance(const Moment& moment) const {

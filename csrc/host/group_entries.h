@@ -37,7 +37,8 @@ class GroupEntries {
     versions_.clear();
   }
 
-  // Not to be entered again before it is done: see Busy. False if some group lacks an entry or has no plain number there; nothing is written either way.
+  // Not to be entered again before it is done: see Busy. False if some group lacks an entry or has no plain
+  // number there; nothing is written either way.
   bool refresh(PyObject* groups) {
     const std::size_t count = length(groups);
     if (versions_.size() != count) {
@@ -114,8 +115,8 @@ class GroupEntries {
   // The copy was written to by somebody else.
   void forget_copy() { changed_ = true; }
 
-  // The group to write next. No Python code runs while groups are written, except to compare keys of a type of
-  // its own: that could change the list. Empty, with a Python error set, if it did.
+  // The group to write next. No Python code runs while groups are written, except to compare keys of a type
+  // of its own: that could change the list. Empty, with a Python error set, if it did.
   static Ref next(PyObject* groups, std::size_t i) {
     ask_for(groups, i + kAhead);
     if (i < length(groups) && PyDict_CheckExact(item(groups, i))) return Ref::borrow(item(groups, i));

@@ -90,8 +90,8 @@ class Momentum {
     return true;
   }
 
-  // Writes group i's. False on a Python error. Runs no Python code: the old momentum is a number, and what else
-  // is in the old betas is in the new ones.
+  // Writes group i's. False on a Python error. Runs no Python code: the old momentum is a number, and what
+  // else is in the old betas is in the new ones.
   bool write(PyObject* group, std::size_t i, std::vector<Ref>& tuples) const {
     if (!cycles_) return true;
     Ref value(PyFloat_FromDouble(new_[i]));
@@ -101,7 +101,8 @@ class Momentum {
     const Ref tuple = std::move(tuples[i]);
     const Py_ssize_t size = PyTuple_GET_SIZE(tuple.get());
     if (betas == nullptr || size_of(betas) != size) {
-      if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, "betas changed while a scheduler wrote to them");
+      if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_RuntimeError, "betas changed while a scheduler wrote to them");
       return false;
     }
     for (Py_ssize_t k = 0; k < size; ++k) {

@@ -73,8 +73,9 @@ inline void check_memory(const Tensor& program, const Tensor& state, const Tenso
   if (found_inf.has_value()) all[count++] = Memory::of(*found_inf, "found_inf", false);
   for (int i = 0; i < count; ++i) {
     for (int k = i + 1; k < count; ++k) {
-      STD_TORCH_CHECK(!((all[i].written || all[k].written) && all[i].overlaps(all[k])), "fastsched::step_: ",
-                      all[i].name, " and ", all[k].name, " must not share memory; clone one of them");
+      STD_TORCH_CHECK(!((all[i].written || all[k].written) && all[i].overlaps(all[k])),
+                      "fastsched::step_: ", all[i].name, " and ", all[k].name,
+                      " must not share memory; clone one of them");
     }
   }
 }

@@ -19,7 +19,7 @@ struct EpochState {
   double last_epoch;
   double step_count;
 
-  FASTSCHED_HD bool valid() const { return true; }
+  FASTSCHED_HD bool valid() const { return counts_on(last_epoch); }
   FASTSCHED_HD void reset() { *this = {-1.0, 0.0}; }
   FASTSCHED_HD void undo() { last_epoch -= 1.0; }
 
@@ -184,7 +184,10 @@ struct WarmRestartsState {
   double t_cur;
   double t_i;
 
-  FASTSCHED_HD bool valid() const { return t_i > 0.0 && t_i - t_i == 0.0 && t_cur - t_cur == 0.0; }  // finite
+  FASTSCHED_HD bool valid() const {
+    const bool finite = t_i - t_i == 0.0 && t_cur - t_cur == 0.0;
+    return counts_on(last_epoch) && finite && t_i > 0.0;
+  }
   FASTSCHED_HD void reset() { last_epoch = -1.0; }
   FASTSCHED_HD void undo() { last_epoch -= 1.0; }
 };

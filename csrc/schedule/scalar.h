@@ -17,6 +17,9 @@ FASTSCHED_HD bool is_count(double number) {
          number == static_cast<double>(static_cast<std::int64_t>(number));
 }
 
+// Whether one can be added to a counter.
+FASTSCHED_HD bool counts_on(double counter) { return counter < kExactIntegers; }
+
 enum class ScalarType : int { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
 
 template <typename T>
