@@ -216,7 +216,7 @@ class _Part:
         self.state = node.program.new_zeros(_C.NODE_STATE_SIZE + len(indices))
         self.state[: _C.NODE_COUNTERS] = torch.tensor(counters, dtype=torch.float64, device="cpu")
         self.values = torch.stack([_momentum(groups[index]).detach().reshape(()) for index in indices])
-        self.masters = self.values.double()
+        self.masters = self.values.to(torch.float64, copy=True)
         self.targets: list[Tensor] = []
         for slot, index in enumerate(indices):
             tensor = _momentum(groups[index])
