@@ -19,6 +19,7 @@ from .metric import as_number
 from .program import LAST_LR, own_dict
 from .scheduler import EngineScheduler
 from .tensor_engine import TensorEngine
+from .untraced import OFF_PATH, untraced
 
 
 def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) -> None:
@@ -162,6 +163,7 @@ class Composite(EngineScheduler):
         elif self._history is not None:
             self._stepped(metrics)
 
+    @untraced(OFF_PATH)
     def _step_off_path(self, metrics: Any) -> None:
         # Something is not what it was when the engine was chosen: choose again.
         refuse_capture("it is the first step, or its settings changed, or a child is stepped by Python")

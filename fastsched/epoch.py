@@ -16,6 +16,7 @@ from .engine import DETACHED
 from .program import Event, own_dict
 from .scheduler import EngineScheduler
 from .tensor_engine import TensorEngine
+from .untraced import OFF_PATH, untraced
 
 
 class EpochScheduler(EngineScheduler):
@@ -51,6 +52,7 @@ class EpochScheduler(EngineScheduler):
         elif self._history is not None:
             self._stepped(None)
 
+    @untraced(OFF_PATH)
     def _step_off_path(self, declined: Any) -> None:
         if self._finish(declined):
             return
@@ -84,6 +86,7 @@ class EpochScheduler(EngineScheduler):
         self._step_count += 1
         self._update_lr(epoch)
 
+    @untraced(OFF_PATH)
     def _step_to(self, epoch: int) -> None:
         refuse_capture("step(epoch) is computed by Python")
         if self._step_count == 1:
@@ -95,6 +98,7 @@ class EpochScheduler(EngineScheduler):
         if self._engine is DETACHED:
             self._attach()
 
+    @untraced(OFF_PATH)
     def _initial_step(self) -> None:
         begins = self.last_epoch == -1
         self._begin_stepping()
@@ -238,10 +242,14 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
             elif not found_inf:
                 self.step(epoch)
             return
+        if epoch is None and not self._is_initial and self._engine.step(self, None) is None:
+            self._stepped(None)
+            return
+        self._step_elsewhere(epoch)
+
+    @untraced(OFF_PATH)
+    def _step_elsewhere(self, epoch: float | None) -> None:
         if epoch is None and not self._is_initial:
-            if self._engine.step(self, None) is None:
-                self._stepped(None)
-                return
             refuse_capture("it is the first step, or its settings changed; step once before capturing")
             self._detach()
             if self._attach() and self._engine.step(self, None) is None:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from .capture import refuse_capture
 from .scheduler import EngineScheduler
+from .untraced import OFF_PATH, untraced
 
 
 class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
@@ -123,12 +124,14 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         elif self._history is not None:
             self._stepped(metrics)
 
+    @untraced(OFF_PATH)
     def _step_noting(self, metrics: SupportsFloat, epoch: int) -> None:
         metrics = metrics if isinstance(metrics, Tensor) else float(metrics)
         warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
         ReduceLROnPlateau.step(self, metrics)
         self.last_epoch = epoch
 
+    @untraced(OFF_PATH)
     def _step_off_path(self, metrics: SupportsFloat) -> None:
         # Something is not what it was when the engine was chosen: choose again.
         refuse_capture("it is the first step, or its settings changed; step once before capturing")

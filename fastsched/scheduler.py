@@ -17,6 +17,7 @@ from .capture import refuse_capture
 from .engine import DETACHED, Engine, Recorder, StateAttribute, attach
 from .program import LAST_LR, Table, own_dict, whole
 from .tensor_engine import TensorEngine
+from .untraced import OFF_PATH, untraced
 
 
 class EngineScheduler(LRScheduler):
@@ -69,7 +70,8 @@ class EngineScheduler(LRScheduler):
         if name in self._hyperparameters:
             self._engine.refresh(self)
 
-    @property
+    @_C.untraced_property
+    @untraced("it copies counters and learning rates into the dict")
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
         """The object's own dict with the whole state in it, for code that reads or writes that directly.
 
@@ -80,6 +82,18 @@ class EngineScheduler(LRScheduler):
         if not torch.compiler.is_compiling():
             self._engine.lend(attributes)
         return attributes
+
+    @_C.untraced_property
+    @untraced("it looks at Python objects")
+    def _followed(self) -> bool:
+        """Whether tensors are there to step that hold what the user has set: what a compiled step stands on.
+
+        Before each compiled step torch.compile reads this again, as one of its guards. So what was done since to
+        attributes and groups, which compiled code cannot see, is followed just then. False where that gave other
+        tensors than the code was compiled for, and where only an eager step can go on.
+        """
+        engine = self._engine
+        return isinstance(engine, TensorEngine) and engine.follow_between_steps(self)
 
     def _state(self) -> dict[str, Any]:
         attributes = own_dict(self)
@@ -195,6 +209,10 @@ class EngineScheduler(LRScheduler):
             if declined is None:
                 return
             metrics = metrics if metrics is None else declined  # converted, if it was: it is read once
+        self._step_unless_off_path(found_inf, metrics)
+
+    @untraced(OFF_PATH)
+    def _step_unless_off_path(self, found_inf: Tensor, metrics: Any) -> None:
         refuse_capture("found_inf is read by Python; step once before capturing")
         self._step_unless(bool(found_inf.item()), metrics)
 

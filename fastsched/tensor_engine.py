@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -126,7 +127,8 @@ class TensorEngine:
             else:
                 metric = as_plain(metric)  # first: reading it may run code of the user's
         if torch.compiler.is_compiling():
-            # What the host would have to look at stays as it was traced; only tensors may change.
+            if not scheduler._followed:
+                return 0.0 if metric is None else metric
             if self._momentum is not None:
                 self._momentum.step_compiled(self._replicas[0].state, event, 0.0, found_inf)
             if metric is not None:
@@ -257,6 +259,32 @@ class TensorEngine:
             if attributes.get(name) is value:
                 del attributes[name]
         self._lent = {}
+
+    def follow_between_steps(self, scheduler: Any) -> bool:
+        """Follow what has changed, as the next eager step would; whether the same tensors go on as before.
+
+        While torch.compile traces, nothing is changed, because what it has read by then would be out of date.
+        """
+        if not self._is_stale(scheduler) and (self._momentum is None or self._momentum.fits(scheduler)):
+            return True
+        if torch.compiler.is_compiling():
+            return False
+        before = self._compiled_for()
+        try:
+            followed = self._follow(scheduler)
+        except Exception:
+            return False  # which the eager step raises, that comes next
+        after = self._compiled_for()
+        return followed and len(before) == len(after) and all(map(operator.is_, before, after))
+
+    def _compiled_for(self) -> list[object]:
+        """What a compiled step has looked at, besides what the tensors hold."""
+        looked_at: list[object] = [self.reads_metric, self._momentum]
+        for replica in self._replicas:
+            looked_at += (replica.program, replica.state, replica.buffer.masters, replica.buffer.lrs)
+        if isinstance(self._momentum, TensorMomentum):
+            looked_at += self._momentum.parts()
+        return looked_at
 
     def refresh(self, scheduler: Any) -> None:
         """Upload the hyperparameters, so that compiled code and captured graphs see them at once."""
