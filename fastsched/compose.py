@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
 
 from . import lr_buffer
 from .capture import in_capture, refuse_capture
@@ -57,7 +58,7 @@ def _lrs(optimizer: Optimizer) -> list[Any]:
 
 
 def _is_plateau(scheduler: Any) -> bool:
-    return isinstance(scheduler, torch_lr_scheduler.ReduceLROnPlateau)
+    return isinstance(scheduler, TorchReduceLROnPlateau)
 
 
 def _needs_metric(scheduler: Any) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim import swa_utils
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts as TorchWarmRestarts
 
 from . import lr_buffer
 from .capture import refuse_capture
@@ -219,7 +220,7 @@ class CosineAnnealingLR(EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
     _schedule: ClassVar[str] = "CosineAnnealingLR"
 
 
-class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnealingWarmRestarts):
+class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
     r"""Anneal the learning rates along a cosine to ``eta_min``, starting anew after ``T_0``, then ``T_0 T_mult``, ...
 
     :math:`lr = \eta_{min} + (base - \eta_{min}) (1 + \cos(\pi T_{cur} / T_i)) / 2` (SGDR, arXiv:1608.03983);
@@ -260,7 +261,7 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
             if isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, epoch):
                 return
         self._detach()
-        torch_lr_scheduler.CosineAnnealingWarmRestarts.step(self, epoch)
+        TorchWarmRestarts.step(self, epoch)
         if not self._is_initial:
             self._stepped(None, by_torch=True)
             self._attach()
@@ -271,7 +272,7 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
         if epoch == 0 and isinstance(engine, TensorEngine) and engine.move(self, Event.RESTART):
             return
         self._detach()
-        torch_lr_scheduler.CosineAnnealingWarmRestarts._update_lr(self, epoch)
+        TorchWarmRestarts._update_lr(self, epoch)
 
 
 class SWALR(EpochScheduler, swa_utils.SWALR):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 import inspect
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -66,6 +68,10 @@ class EngineScheduler(LRScheduler):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._replaces:
             self._detach()
+        elif name == "base_lrs" and self._engine is DETACHED:
+            attributes = own_dict(self)
+            if "optimizer" in attributes and "last_epoch" not in attributes:
+                _notice_steps(self.optimizer)  # torch's constructor, which is at work, wraps methods only
         super().__setattr__(name, value)
         if name in self._hyperparameters:
             self._engine.refresh(self)
@@ -307,6 +313,29 @@ class EngineScheduler(LRScheduler):
         for name in held:
             setattr(self, name, state[name])
         self._engine.resume()
+
+
+def _notice_steps(optimizer: Any) -> None:
+    """Have the optimizer note its steps, as torch has it, where ``step`` is a callable that torch cannot wrap.
+
+    Compiled code, ``functools.partial`` and the like have no ``__func__``; that of another object's method would be
+    called with the optimizer for its ``self``.
+    """
+    step = optimizer.step
+    own_method = hasattr(step, "__func__") and step.__self__ is optimizer
+    if own_method or hasattr(step, "_wrapped_by_lr_sched"):
+        return
+    reference = weakref.ref(optimizer)
+
+    @functools.wraps(step, updated=())  # what torch.compile notes on its functions is true of them alone
+    def noticed(*args: Any, **kwargs: Any) -> Any:
+        stepping = reference()
+        if stepping is not None:
+            stepping._opt_called = True
+        return step(*args, **kwargs)
+
+    noticed._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+    optimizer.step = noticed
 
 
 def _plain(value: Any) -> Any:

@@ -102,8 +102,10 @@ class TensorEngine:
         return engine
 
     def step(self, scheduler: Any, metric: Any, found_inf: Tensor | None = None) -> Any:
+        if is_dynamo_compiling():
+            return self._step_compiled(scheduler, metric, found_inf)
         direct = self._direct
-        if direct is not None and found_inf is None and not is_dynamo_compiling():
+        if direct is not None and found_inf is None:
             alone = self._momentum is None
             stepped = direct.step(scheduler, metric) if alone else self._step_with_momentum(scheduler, direct)
             if stepped:
@@ -118,23 +120,27 @@ class TensorEngine:
         direct.run()
         return True
 
+    def _step_compiled(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> Any:
+        if not scheduler._followed:
+            return 0.0 if metric is None else metric
+        metric, event = self._read(metric)
+        if self._momentum is not None:
+            self._momentum.step_compiled(self._replicas[0].state, event, 0.0, found_inf)
+        if metric is not None:
+            metric = traced(metric, self._replicas[0].buffer.device)
+        self._call(metric, event, found_inf)
+        return None
+
+    def _read(self, metric: Any) -> tuple[Any, int]:
+        if not self.reads_metric:
+            return metric, 0
+        if metric is None and self._below:
+            return None, int(Event.UNMEASURED)
+        return as_plain(metric), 0
+
     def _step(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> Any:
-        event = 0
         reads_metric = self.reads_metric
-        if reads_metric:
-            if metric is None and self._below:
-                event = int(Event.UNMEASURED)
-            else:
-                metric = as_plain(metric)  # first: reading it may run code of the user's
-        if torch.compiler.is_compiling():
-            if not scheduler._followed:
-                return 0.0 if metric is None else metric
-            if self._momentum is not None:
-                self._momentum.step_compiled(self._replicas[0].state, event, 0.0, found_inf)
-            if metric is not None:
-                metric = traced(metric, self._replicas[0].buffer.device)
-            self._call(metric, event, found_inf)
-            return None
+        metric, event = self._read(metric)  # first: reading it may run code of the user's
         if found_inf is not None and (self._replicas[0].buffer.on_host or isinstance(self._momentum, HostMomentum)):
             return None if found_inf.item() else self.step(scheduler, metric)
         stale = self._is_stale(scheduler)
