@@ -16,6 +16,7 @@ from .metric import read_from_gpu
 from .program import own_dict
 from .replica import Replica
 from .tensor_engine import TensorEngine
+from .untraced import untraced
 
 
 class Engine(Protocol):
@@ -102,6 +103,7 @@ class Detached:
 
 
 DETACHED = Detached()
+_MISSING = object()
 
 
 class StateAttribute:
@@ -114,18 +116,24 @@ class StateAttribute:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
+    @untraced("it reads what an engine holds")
     def __get__(self, scheduler: Any, owner: type | None = None) -> Any:
         if scheduler is None:
             return self
         attributes = own_dict(scheduler)
-        scheduler._engine.settle(attributes)
-        if self.name in attributes:
-            return attributes[self.name]
-        try:
-            return scheduler._engine.get(self.name)
-        except AttributeError:
-            return scheduler._state_without_engine(self.name)
+        while True:
+            engine = scheduler._engine
+            engine.settle(attributes)
+            value = attributes.get(self.name, _MISSING)
+            if value is not _MISSING:
+                return value
+            try:
+                return engine.get(self.name)
+            except AttributeError:
+                if scheduler._engine is engine:  # and not another, which another thread has put in charge
+                    return scheduler._state_without_engine(self.name)
 
+    @untraced("it writes what an engine holds")
     def __set__(self, scheduler: Any, value: Any) -> None:
         if scheduler._engine.set(self.name, value):
             own_dict(scheduler).pop(self.name, None)
@@ -133,6 +141,7 @@ class StateAttribute:
             scheduler._detach()
             own_dict(scheduler)[self.name] = value
 
+    @untraced("it takes what an engine holds")
     def __delete__(self, scheduler: Any) -> None:
         scheduler._detach()
         try:
@@ -145,7 +154,7 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     """The engine for the scheduler's optimizer as it is now; :data:`DETACHED` if none fits.
 
     Args:
-        scheduler: detached, its state in ``__dict__``. The engine takes the state over.
+        scheduler: detached, its state in ``__dict__``. The engine has a copy of it.
         restore: ``_last_lr`` holds the float64 learning rates of an earlier run, to go on from.
 
     Raises:

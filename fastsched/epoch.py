@@ -58,7 +58,8 @@ class EpochScheduler(EngineScheduler):
         if self._finish(declined):
             return
         if self._is_initial:
-            self._step_as_torch(None)
+            if not self._begin_on_tensors():
+                self._step_as_torch(None)
             return
         refuse_capture("it is the first step, or its settings changed; step once before capturing")
         first = self._step_count == 1
@@ -108,15 +109,19 @@ class EpochScheduler(EngineScheduler):
 
     def _begin_stepping(self) -> None:
         self._detach()
-        groups = self.optimizer.param_groups
-        if groups and isinstance(groups[0]["lr"], Tensor):
-            self._step_count = 0
-            if self._attach() and isinstance(self._engine, TensorEngine) and self._engine.move(self, Event.INITIAL):
-                own_dict(self).update(_is_initial=False, _get_lr_called_within_step=False)  # torch leaves these behind
-                return
-            self._detach()
         super()._initial_step()
         self._attach()
+
+    def _begin_on_tensors(self) -> bool:
+        """The step that constructing a scheduler makes, on float64 learning rates behind tensors."""
+        groups = self.optimizer.param_groups
+        if not (groups and isinstance(groups[0]["lr"], Tensor) and self._attach()):
+            return False
+        if isinstance(self._engine, TensorEngine) and self._engine.move(self, Event.INITIAL):
+            own_dict(self)["_get_lr_called_within_step"] = False  # torch leaves this behind
+            return True
+        self._detach()
+        return False
 
     def _update_lr(self, epoch: int | None = None) -> None:
         # What SequentialLR calls to begin a child anew, and step(epoch) to go there.
@@ -250,7 +255,10 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
 
     @untraced(OFF_PATH)
     def _step_elsewhere(self, epoch: float | None) -> None:
-        if epoch is None and not self._is_initial:
+        if epoch is None and self._is_initial:
+            if self._begin_on_tensors():
+                return
+        elif epoch is None:
             refuse_capture("it is the first step, or its settings changed; step once before capturing")
             self._detach()
             if self._attach() and self._engine.step(self, None) is None:

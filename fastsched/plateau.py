@@ -106,10 +106,9 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         the graph raises RuntimeError: a metric on the host, attributes or groups that changed since the last step.
 
         Compile: with tensor learning rates and a tensor metric it traces under ``fullgraph=True`` and does not
-        recompile; after ``use_tensor_lr``, step once before compiling. Compiled steps follow written attributes and
-        in-place writes to LR tensors. What replaces objects (a new tensor in ``group["lr"]``, an added group, an
-        item of ``min_lrs``) they follow only after the next eager step. A Python-number metric recompiles once,
-        at its second value.
+        recompile; after ``use_tensor_lr``, step once before compiling. A compiled step follows whatever was done to
+        attributes and groups since the step before, as an eager one does; it is compiled again if groups were added.
+        A Python-number metric recompiles once, at its second value.
         """
         if epoch is not None:
             if not found_inf:

@@ -6,7 +6,7 @@ import copyreg
 import functools
 import inspect
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -38,6 +38,8 @@ class EngineScheduler(LRScheduler):
     _schedule: ClassVar[str]
     _replaces: ClassVar[tuple[str, ...]]
     _hyperparameters: ClassVar[frozenset[str]] = frozenset()  # the attributes that engines read
+    _counters: ClassVar[tuple[str, ...]] = ()
+    _held: ClassVar[tuple[str, ...]] = ()  # the attributes that an engine holds while it is attached
     _native: ClassVar[dict[str, Any]] = {}  # what the attributes that engines replace or hold are by default
     _native_step: ClassVar[Any] = None
     _takes_metrics: ClassVar[bool] = False
@@ -56,15 +58,17 @@ class EngineScheduler(LRScheduler):
         arguments = inspect.signature(cls.__init__)
         cls.__signature__ = arguments.replace(parameters=list(arguments.parameters.values())[1:])  # type: ignore[attr-defined]
         if "_schedule" in vars(cls):
-            held = (*_C.counter_names(cls._schedule), LAST_LR)
-            for name in held:
+            cls._counters = tuple(_C.counter_names(cls._schedule))
+            cls._held = (*cls._counters, LAST_LR)
+            for name in cls._held:
                 attribute = StateAttribute()
                 attribute.__set_name__(cls, name)
                 setattr(cls, name, attribute)
             cls._native_step = cls.step
             cls._hyperparameters = frozenset(_C.param_names(cls._schedule))
-            cls._native = {name: getattr(cls, name, None) for name in (*held, *cls._replaces)}
+            cls._native = {name: getattr(cls, name, None) for name in (*cls._held, *cls._replaces)}
 
+    @untraced("engines take note of it")
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._replaces:
             self._detach()
@@ -78,7 +82,7 @@ class EngineScheduler(LRScheduler):
 
     @_C.untraced_property
     @untraced("it copies counters and learning rates into the dict")
-    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+    def __dict__(self) -> dict[str, Any]:
         """The object's own dict with the whole state in it, for code that reads or writes that directly.
 
         With learning rates on a CUDA device this waits for the device. torch.compile, which looks at it while
@@ -103,8 +107,12 @@ class EngineScheduler(LRScheduler):
 
     def _state(self) -> dict[str, Any]:
         attributes = own_dict(self)
-        self._engine.settle(attributes)
-        return {**self._engine.state(), **attributes}
+        while True:
+            engine = self._engine
+            engine.settle(attributes)
+            state = {**engine.state(), **attributes}
+            if self._engine is engine:  # and not another, which another thread has meanwhile put in charge
+                return state
 
     def __getstate__(self) -> Any:
         slots = {
@@ -174,7 +182,7 @@ class EngineScheduler(LRScheduler):
         if limit is not None and step > limit:
             raise ValueError(f"step must be at most {limit}, the schedule's total_steps; got {step}")
         groups = self.optimizer.param_groups
-        initial = [float(group.get("initial_lr", group["lr"])) for group in groups]
+        initial = [float(lr) for lr in self._initial_lrs()]
         first = self._first_lrs if self._first_lrs is not None and len(self._first_lrs) == len(groups) else []
         lrs = _C.run_program(whole(self, step), initial, [float(lr) for lr in first], step)
         return [
@@ -243,12 +251,35 @@ class EngineScheduler(LRScheduler):
         """The schedulers that a composition is made of."""
         return ()
 
+    def _yet_to_begin(self) -> Iterator[Any]:
+        """The schedulers in a composition that will begin in the middle of the run, by their closed form."""
+        return iter(())
+
+    def _initial_lrs(self) -> list[Any]:
+        """Each group's LR where its schedule began."""
+        bases = own_dict(self).get("base_lrs", [])
+        groups = self.optimizer.param_groups
+        fallbacks = bases if len(bases) == len(groups) else [group["lr"] for group in groups]
+        return [group.get("initial_lr", lr) for group, lr in zip(groups, fallbacks, strict=True)]
+
+    def _group_values(self, name: str) -> list[Any]:
+        """What the groups have under this name."""
+        return [group[name] for group in self.optimizer.param_groups if name in group]
+
     def _fit_groups(self) -> None:
         """Bring per-group hyperparameters to the optimizer's number of groups, or raise as torch would."""
 
     def _table(self) -> Table | None:
         """The factors of a scheduler that calls functions, for stepping on the device; None if it cannot be so."""
         return None
+
+    def _calls_functions(self) -> bool:
+        """Whether functions of the user's give a factor for each group at every step."""
+        return False
+
+    def _factors(self) -> list[Any]:
+        """What they give for the present epoch."""
+        raise NotImplementedError
 
     def _tabulate(self, steps: int) -> Table | None:
         """The factors for epochs up to ``steps``, from functions called now."""
@@ -289,20 +320,28 @@ class EngineScheduler(LRScheduler):
             if not isinstance(child, EngineScheduler):
                 raise NotImplementedError(f"{name}.lr_at: {type(child).__name__} is no scheduler of fastsched's")
 
+    @untraced("it chooses an engine")
     def _attach(self, *, restore: bool = False) -> bool:
-        """Put the engine in charge that fits the optimizer as it is now; False if none does."""
+        """Put the engine in charge that fits the optimizer as it is now; False if none does.
+
+        At every moment the state is in ``__dict__``, or with an engine that is in charge, or the same in both: whatever
+        interrupts this (Ctrl-C, another thread) finds it whole.
+        """
         if not self._decides_natively():
             return False
-        engine = attach(self, restore=restore)
-        object.__setattr__(self, "_engine", engine)
-        return engine is not DETACHED
+        if self._engine is DETACHED:
+            engine = attach(self, restore=restore)
+            if engine is not DETACHED:
+                _C.put_in_charge(self, DETACHED, engine, self._held)
+        return self._engine is not DETACHED
 
     def _detach(self) -> None:
         """Become a plain torch object, all state in ``__dict__``; what was written there meanwhile stands."""
-        if self._engine is not DETACHED:
+        while self._engine is not DETACHED:
+            engine = self._engine
             own_dict(self).update(self._state())
-            self._engine.leave()
-            object.__setattr__(self, "_engine", DETACHED)
+            if _C.give_up(self, engine, DETACHED, self._counters):
+                engine.leave()
 
     def _load(self, state: Mapping[str, Any]) -> None:
         """Write these values, what an engine holds into the storage it already has."""

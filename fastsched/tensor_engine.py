@@ -14,8 +14,9 @@ from .capture import refuse_capture
 from .lr_buffer import LRBuffer
 from .metric import as_plain, traced
 from .momentum import HostMomentum, TensorMomentum, cycle_momentum
-from .program import LAST_LR, Below, Event, own_dict, own_values, pack, upload
+from .program import LAST_LR, Below, Event, has_values_for_groups, own_dict, own_values, pack, upload
 from .replica import Replica
+from .untraced import OFF_PATH, untraced
 
 _C.DirectStep.use(
     modes=torch._C._len_torch_dispatch_stack,
@@ -41,6 +42,7 @@ class TensorEngine:
         "_direct",
         "_epoch",
         "_epoch_limit",
+        "_functions",
         "_group_count",
         "_layouts",
         "_lent",
@@ -65,20 +67,23 @@ class TensorEngine:
         self._epoch = 0  # at least; graph replays may have gone on
         self._epoch_limit: int | None = None  # torch raises beyond
         self._momentum: HostMomentum | TensorMomentum | None = None
+        self._functions = False  # are called by Python at each step
         self._watch = _C.Watch(schedule)
         self.reads_metric: bool = _C.reads_metric(schedule)
 
     @classmethod
     @torch.inference_mode(False)
     def attach(cls, scheduler: Any, *, restore: bool) -> TensorEngine | None:
-        """Take the state over from the scheduler's dict; None, with that unchanged, where it does not fit."""
+        """An engine with a copy of the state in the scheduler's dict; None where that does not fit."""
         attributes = own_dict(scheduler)
         counters = _C.pack_counters(scheduler._schedule, attributes)
-        below = _engines_below(scheduler) if counters else None
+        if not counters:
+            return None
+        scheduler._fit_groups()
+        below = _engines_below(scheduler)
         buffers = lr_buffer.bind(scheduler.optimizer) if below is not None else None
         if below is None or buffers is None:
             return None
-        scheduler._fit_groups()
         engine = cls(scheduler._schedule)
         counted = torch.tensor(counters, dtype=torch.float64, device="cpu")
         if not engine._lay_out(scheduler, buffers, below, counted):
@@ -94,10 +99,9 @@ class TensorEngine:
                 engine.resume()
             elif isinstance(last_lr, list) and len(last_lr) == engine._group_count:
                 engine._take_last_lr(last_lr)
+        engine._functions = scheduler._calls_functions()
         engine._epoch_limit = scheduler._epoch_limit()
         engine._epoch = attributes.get("last_epoch", 0)
-        for name in (*engine._counters, LAST_LR):
-            attributes.pop(name, None)
         engine._mark(scheduler)
         return engine
 
@@ -121,7 +125,7 @@ class TensorEngine:
         return True
 
     def _step_compiled(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> Any:
-        if not scheduler._followed:
+        if self._functions or not scheduler._followed:
             return 0.0 if metric is None else metric
         metric, event = self._read(metric)
         if self._momentum is not None:
@@ -138,10 +142,12 @@ class TensorEngine:
             return None, int(Event.UNMEASURED)
         return as_plain(metric), 0
 
+    @untraced(OFF_PATH)
     def _step(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> Any:
         reads_metric = self.reads_metric
         metric, event = self._read(metric)  # first: reading it may run code of the user's
-        if found_inf is not None and (self._replicas[0].buffer.on_host or isinstance(self._momentum, HostMomentum)):
+        by_python = self._functions or isinstance(self._momentum, HostMomentum)
+        if found_inf is not None and (by_python or self._replicas[0].buffer.on_host):
             return None if found_inf.item() else self.step(scheduler, metric)
         stale = self._is_stale(scheduler)
         if (
@@ -151,7 +157,10 @@ class TensorEngine:
             or (self._momentum is not None and not self._momentum.step(scheduler, event, 0.0, found_inf))
         ):
             return 0.0 if metric is None else metric
-        if self._epoch_limit is not None and found_inf is None:
+        lrs = self._call_functions(scheduler, Event.STEP, self._epoch + 1) if self._functions else None
+        if lrs is not None:
+            return lrs
+        if (self._functions or self._epoch_limit is not None) and found_inf is None:
             self._epoch += 1
         self._call(metric, event, found_inf)
         self._prepare_direct()
@@ -159,7 +168,7 @@ class TensorEngine:
 
     def _prepare_direct(self) -> None:
         """Have the next steps go without the operator, if that can be."""
-        if all(replica.buffer.on_host for replica in self._replicas):
+        if not self._functions and all(replica.buffer.on_host for replica in self._replicas):
             limit = float("inf") if self._epoch_limit is None else self._epoch_limit
             self._direct = _C.DirectStep(self._watch, self._replicas, self.reads_metric, bool(self._below), limit)
 
@@ -179,6 +188,11 @@ class TensorEngine:
             return False
         if self._momentum is not None and not self._momentum.step(scheduler, int(event), float(epoch)):
             return False
+        if self._functions and not (event is Event.INITIAL and self._schedule == "MultiplicativeLR"):
+            lrs = self._call_functions(scheduler, event, self._epoch + 1 if event is Event.INITIAL else epoch)
+            if lrs is not None:
+                scheduler._finish(lrs)
+                return True
         if event is Event.INITIAL:
             self._direct = None
             self.order_unchecked = "_step_count" in self._counters  # warm restarts do not ask for an order
@@ -187,6 +201,54 @@ class TensorEngine:
             ops.step_(replica.program, replica.state, buffer.masters, buffer.lrs, None, float(epoch), int(event))
         self._epoch = self._epoch + 1 if event is Event.INITIAL else int(epoch)
         return True
+
+    def _call_functions(self, scheduler: Any, event: Event, epoch: float) -> list[Any] | None:
+        """Put the factors of this epoch into the program.
+
+        As in torch the counters have gone on when the functions are called, and stay so if one raises.
+
+        Returns:
+            None; or, where a function has changed the scheduler or the groups, the learning rates for them.
+        """
+        refuse_capture("it calls Python functions; give the scheduler total_steps=")
+        attributes = own_dict(scheduler)
+        attributes["last_epoch"] = epoch
+        groups = scheduler.optimizer.param_groups
+        scaled = attributes["base_lrs"] if self._schedule == "LambdaLR" else [group["lr"] for group in groups]
+        undisturbed = False
+        try:
+            factors = scheduler._factors()
+            undisturbed = (
+                attributes.get("last_epoch") == epoch and scheduler._engine is self and not self._is_replaced(groups)
+            )
+        finally:
+            if undisturbed:
+                attributes.pop("last_epoch", None)
+            elif event is not Event.AT_EPOCH:
+                attributes["_step_count"] = scheduler._step_count + 1
+        if not undisturbed:
+            return [lr * factor for lr, factor in zip(scaled, factors, strict=True)]
+        numbers = [0.0 if isinstance(factor, Tensor) else float(factor) for factor in factors]
+        for replica in self._replicas:
+            at = _C.NODE_SIZE + 2 * len(replica.buffer.indices)
+            row = replica.program[at : at + len(numbers)]
+            row.copy_(torch.tensor(numbers, dtype=torch.float64, device="cpu"), non_blocking=True)
+            for column, factor in enumerate(factors):
+                if isinstance(factor, Tensor):
+                    row[column].copy_(factor.detach().reshape(()), non_blocking=True)
+        return None
+
+    def _is_replaced(self, groups: list[dict[str, Any]]) -> bool:
+        """Whether a group has another LR tensor than the buffers say."""
+        return (
+            self._has_moved()
+            or len(groups) != self._group_count
+            or any(
+                groups[index].get("lr") is not tensor
+                for replica in self._replicas
+                for index, tensor in zip(replica.buffer.indices, replica.buffer.tensors, strict=True)
+            )
+        )
 
     def check_order(self) -> None:
         self.order_unchecked = False
@@ -261,10 +323,10 @@ class TensorEngine:
 
     def settle(self, attributes: dict[str, Any]) -> None:
         # Graph replays may have moved the state on since it was lent: an unchanged value is no news, but old.
-        for name, value in self._lent.items():
+        lent, self._lent = self._lent, {}
+        for name, value in lent.items():
             if attributes.get(name) is value:
-                del attributes[name]
-        self._lent = {}
+                attributes.pop(name, None)  # or another thread has
 
     def follow_between_steps(self, scheduler: Any) -> bool:
         """Follow what has changed, as the next eager step would; whether the same tensors go on as before.
@@ -294,8 +356,8 @@ class TensorEngine:
 
     def refresh(self, scheduler: Any) -> None:
         """Upload the hyperparameters, so that compiled code and captured graphs see them at once."""
-        if len(scheduler.optimizer.param_groups) != self._group_count:
-            return  # the next step makes new buffers
+        if len(scheduler.optimizer.param_groups) != self._group_count or not has_values_for_groups(scheduler):
+            return  # the next step makes new buffers, or finds that it cannot
         if self._has_moved():
             self._follow(scheduler)
             return
@@ -348,11 +410,12 @@ class TensorEngine:
             engine.leave()
             engine._mark(child)
         self.leave()
-        self._replicas = replicas
-        self._layouts = [replica.buffer.layout for replica in replicas]
-        self._below = below
-        self.reads_metric = any(engine.reads_metric for engine in below) if below else self.reads_metric
-        self._group_count = len(scheduler.optimizer.param_groups)
+        layouts = [replica.buffer.layout for replica in replicas]
+        groups = len(scheduler.optimizer.param_groups)
+        reads_metric = any(engine.reads_metric for engine in below) if below else self.reads_metric
+        # One statement, which no exception of a signal handler comes into: these belong together.
+        self._replicas, self._layouts, self._below, self._group_count = replicas, layouts, below, groups
+        self.reads_metric = reads_metric
         self._place_below()
         return True
 
@@ -434,11 +497,13 @@ class TensorEngine:
     def _follow(self, scheduler: Any) -> bool:
         """Catch up with whatever was done to the scheduler's attributes or the optimizer's groups."""
         refuse_capture("the scheduler's attributes or the optimizer's groups were changed; step once before capturing")
+        if scheduler._engine is not self:
+            return False  # another thread has given it to another engine
+        scheduler._fit_groups()
         buffers = lr_buffer.bind(scheduler.optimizer)
         below = _engines_below(scheduler) if buffers is not None else None
         if buffers is None or below is None:
             return False
-        scheduler._fit_groups()
         nodes = _nodes(scheduler, buffers, below)
         if nodes is None:
             return False
@@ -450,7 +515,7 @@ class TensorEngine:
             if name in attributes:
                 if not self.set(name, attributes[name]):
                     return False
-                del attributes[name]
+                attributes.pop(name, None)
         kept = (
             [replica.buffer for replica in self._replicas] == buffers
             and below == self._below
@@ -495,6 +560,8 @@ def _engines_below(scheduler: Any) -> list[TensorEngine] | None:
     everything = _all_below(scheduler)
     if len({id(child) for child in everything}) != len(everything):
         return None  # a scheduler that is in it twice has one state, not two
+    if not all(has_values_for_groups(child) for child in scheduler._yet_to_begin()):
+        return None  # torch raises there
     engines = []
     for child in children:
         if not hasattr(type(child), "_schedule") or not child._is_native():
@@ -503,7 +570,7 @@ def _engines_below(scheduler: Any) -> list[TensorEngine] | None:
             child._detach()
             child._attach()
         engine = child._engine
-        if not isinstance(engine, TensorEngine) or engine._momentum is not None:
+        if not isinstance(engine, TensorEngine) or engine._momentum is not None or engine._functions:
             return None
         if engine._is_stale(child) and not engine._follow(child):
             return None

@@ -10,6 +10,7 @@
 #include "composition.h"
 #include "direct_step.h"
 #include "engine.h"
+#include "engine_slot.h"
 #include "momentum.h"
 #include "program.h"
 #include "watch.h"
@@ -96,8 +97,8 @@ void add_method(py::class_<T>& type, PyMethodDef& method) {
   type.attr(method.ml_name) = py::reinterpret_steal<py::object>(descriptor);
 }
 
-// A property that torch.compile does not look into. The descriptors of C are to it what they are for: a value, on
-// which it guards by reading it again before each compiled step.
+// A property that torch.compile does not look into. The descriptors of C are to it what they are for: a
+// value, on which it guards by reading it again before each compiled step.
 PyObject* read_untraced(PyObject* self, void* getter) {
   return PyObject_CallOneArg(static_cast<PyObject*>(getter), self);
 }
@@ -308,13 +309,13 @@ PYBIND11_MODULE(_C, module) {
       "pack_node",
       [](const std::string& scheduler, const py::dict& attributes, const std::vector<py::list>& owns,
          const std::vector<std::size_t>& indices, const std::vector<double>& factors, std::size_t columns,
-         std::size_t children, std::size_t children_size, std::size_t children_state_size) {
-        return pack_node(scheduler, attributes, owns, indices, factors, columns,
+         std::size_t children, std::size_t children_size, std::size_t children_state_size, bool of_step) {
+        return pack_node(scheduler, attributes, owns, indices, factors, columns, of_step,
                          {children, children_size, children_state_size});
       },
       py::arg("scheduler"), py::arg("attributes"), py::arg("owns"), py::arg("indices"),
       py::arg("factors") = std::vector<double>(), py::arg("columns") = 0, py::arg("children") = 0,
-      py::arg("children_size") = 0, py::arg("children_state_size") = 0);
+      py::arg("children_size") = 0, py::arg("children_state_size") = 0, py::arg("of_step") = false);
   module.def(
       "state_size",
       [](const std::string& program) {
@@ -322,6 +323,10 @@ PYBIND11_MODULE(_C, module) {
         return static_cast<std::size_t>(fastsched::load<fastsched::Node>(program.data()).state_size);
       },
       py::arg("program"));
+  module.def("put_in_charge", &put_in_charge, py::arg("scheduler"), py::arg("before"), py::arg("engine"),
+             py::arg("names"));
+  module.def("give_up", &give_up, py::arg("scheduler"), py::arg("engine"), py::arg("after"),
+             py::arg("names"));
   module.def("untraced_property", &untraced_property, py::arg("getter"));
   module.def("use_capture_probe", &CaptureProbe::use, py::arg("cuda"), py::arg("capturing"));
   module.def("mirror_size", &fastsched::mirror_size, py::arg("groups"));
