@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, SupportsFloat
 
-dict_versions_trusted: bool
+DICT_VERSIONS: str  # how changes of dicts are noticed
 NODE_COUNTERS: int
 NODE_SIZE: int
 NODE_STATE_SIZE: int

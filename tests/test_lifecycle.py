@@ -8,6 +8,7 @@ import io
 import pickle
 import subprocess
 import sys
+import textwrap
 import threading
 import weakref
 
@@ -415,8 +416,68 @@ def test_import_leaves_dynamo_alone():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_dict_versions_are_trusted_where_python_has_them():
-    assert _C.dict_versions_trusted == (sys.version_info < (3, 13))
+def test_changes_of_dicts_are_noticed_by_what_python_has():
+    free_threaded = not getattr(sys, "_is_gil_enabled", lambda: True)()
+    expected = "look-ups" if free_threaded else "version tags" if sys.version_info < (3, 13) else "watchers"
+    assert expected == _C.DICT_VERSIONS
+
+
+def test_without_a_watcher_dicts_are_looked_up():
+    """An interpreter has eight, which others may have taken. Older Pythons need none."""
+    code = """
+        import ctypes, sys, torch
+        if sys.version_info >= (3, 13):
+            add = ctypes.pythonapi.PyDict_AddWatcher
+            nothing = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p)(
+                lambda *_: 0
+            )
+            ctypes.pythonapi.PyDict_AddWatcher.argtypes = [ctypes.c_void_p]
+            try:
+                for _ in range(9):
+                    add(ctypes.cast(nothing, ctypes.c_void_p))
+            except RuntimeError:
+                pass
+        import fastsched
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+        scheduler = fastsched.ExponentialLR(optimizer, 0.5)
+        for _ in range(3):
+            optimizer.step()
+            scheduler.step()
+            optimizer.param_groups[0]["lr"] *= 2
+        assert optimizer.param_groups[0]["lr"] == 0.5
+        assert (fastsched._C.DICT_VERSIONS == "look-ups") == (sys.version_info >= (3, 13))
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_each_of_several_schedulers_sees_what_the_others_and_finalizers_write(groups):
+    class Writes:
+        def __init__(self, group):
+            self.group = group
+
+        def __del__(self):
+            self.group["lr"] = 8.0
+
+    def run(module):
+        optimizer = sgd([0.5] * groups)
+        schedulers = [module.ExponentialLR(optimizer, 0.5), module.ExponentialLR(optimizer, 0.25)]
+        optimizer.step()
+        seen = []
+        for i in range(12):
+            for scheduler in schedulers:
+                scheduler.step()
+            if i % 3 == 0:
+                optimizer.param_groups[-1]["lr"] = 4.0
+            if i % 4 == 1:
+                optimizer.param_groups[0]["extra"] = Writes(optimizer.param_groups[0])
+                optimizer.param_groups[0]["extra"] = None
+            if i == 6:
+                optimizer.param_groups[0] = dict(optimizer.param_groups[0])
+            seen.append([group["lr"] for group in optimizer.param_groups])
+        return seen
+
+    assert run(fastsched) == run(torch_schedulers)
 
 
 SCHEDULERS = ("LR", "Restarts", "Plateau", "Scheduler")

@@ -139,7 +139,7 @@ class HostComposition : public Bound {
     if (!is_engine_of(scheduler, this) || !read_counters(dict)) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, last_lr_name());
-    dict_version_ = version(dict);
+    remember(dict, dict_version_);
     return true;
   }
 
@@ -214,7 +214,7 @@ class HostComposition : public Bound {
   std::vector<bool> native_;
   const bool reads_metric_;
   NodeState counters_ = {};
-  DictVersion dict_version_ = kUnknownVersion;
+  DictVersion dict_version_ = {};
   std::size_t groups_ = 0;
   bool numbers_ = false;  // whether the learning rates are Python numbers
   TableReader table_;

@@ -78,7 +78,7 @@ class HostEngine : public Bound {
     if (!groups) return Outcome::declined;
     std::vector<Ref> tuples = momentum_.allocate(groups.get());
     // What has run Python code so far may have changed anything. From here to the last write nothing does.
-    if (dict_version_ != kUnknownVersion && !unchanged(dict.get(), dict_version_)) return Outcome::declined;
+    if (is_known(dict_version_) && !unchanged(dict.get(), dict_version_)) return Outcome::declined;
     if (!look_at(groups.get())) return Outcome::declined;
 
     NodeState next = counters_;
@@ -171,7 +171,7 @@ class HostEngine : public Bound {
     if (!is_engine_of(scheduler, this) || !read_scheduler(dict)) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, last_lr_name());
-    dict_version_ = version(dict);
+    remember(dict, dict_version_);
     return true;
   }
 
@@ -224,7 +224,7 @@ class HostEngine : public Bound {
     Own own = own_.of(count);
     for (std::size_t i = 0; i < count; ++i) {
       const Ref group = GroupEntries::next(groups, i);
-      if (!group || !momentum_.write(group.get(), i, tuples)) return Outcome::failed;
+      if (!group || !momentum_.write(group.get(), i, tuples, groups_.version_of(i))) return Outcome::failed;
       own.index = static_cast<std::int64_t>(i);
       const Applied applied = apply(update, lrs[i].value, own);
       if (!applied.written) continue;
@@ -369,7 +369,7 @@ class HostEngine : public Bound {
   pybind11::object read_tensor_;
   double params_[kNodeParams] = {};
   NodeState counters_ = {};
-  DictVersion dict_version_ = kUnknownVersion;
+  DictVersion dict_version_ = {};
   // Borrowed from the scheduler's __dict__ while that is unchanged.
   PyObject* optimizer_ = nullptr;
   TableReader table_;

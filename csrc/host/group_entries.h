@@ -42,7 +42,7 @@ class GroupEntries {
   bool refresh(PyObject* groups) {
     const std::size_t count = length(groups);
     if (versions_.size() != count) {
-      versions_.assign(count, kUnknownVersion);
+      versions_.assign(count, DictVersion());
       values_.resize(count * keys_.size());
       changed_ = true;
     }
@@ -51,14 +51,14 @@ class GroupEntries {
       PyObject* group = item(groups, i);
       if (!PyDict_CheckExact(group)) return false;
       if (unchanged(group, versions_[i])) continue;
-      versions_[i] = kUnknownVersion;
+      forget(versions_[i]);
       const Ref held = Ref::borrow(group);
       for (std::size_t k = 0; k < keys_.size(); ++k) {
         PyObject* entry = PyDict_GetItemWithError(group, keys_[k]);
         if (entry == nullptr || !Number::read(entry, values_[k * count + i])) return false;
       }
       if (length(groups) != count) return false;
-      versions_[i] = version(group);
+      remember(group, versions_[i]);
       changed_ = true;
     }
     return true;
@@ -74,12 +74,14 @@ class GroupEntries {
 
   // Writes the first entry of group i, which refresh() has read; `number` is what `value` holds.
   bool write(PyObject* group, std::size_t i, PyObject* value, const Number& number) {
-    if (PyDict_SetItem(group, keys_[0], value) != 0) return false;
-    versions_[i] = version(group);
+    if (set_item(group, keys_[0], value, versions_[i]) != 0) return false;
     changed_ = true;
     values_[i] = number;
     return true;
   }
+
+  // At which refresh() has read group i.
+  DictVersion& version_of(std::size_t i) { return versions_[i]; }
 
   // The values of one key in all groups.
   const Number* values(PyObject* key) const {

@@ -189,9 +189,10 @@ bool probe_dict_versions() {
   py::object group = scope["group"];
   for (int i = 1; i < 100; ++i) {
     const DictVersion before[2] = {version(attributes.ptr()), version(group.ptr())};
+    if (!unchanged(attributes.ptr(), before[0]) || !unchanged(group.ptr(), before[1])) return false;
     scope["store"](i);
     scope["write"](i);
-    if (version(attributes.ptr()) == before[0] || version(group.ptr()) == before[1]) return false;
+    if (unchanged(attributes.ptr(), before[0]) || unchanged(group.ptr(), before[1])) return false;
   }
   return true;
 }
@@ -287,7 +288,7 @@ py::list described(const std::vector<OwnParam>& owns) {
 PYBIND11_MODULE(_C, module) {
   using namespace fastsched::host;
   dict_versions_trusted = probe_dict_versions();
-  module.attr("dict_versions_trusted") = dict_versions_trusted;
+  module.attr("DICT_VERSIONS") = dict_versions_trusted ? kDictVersions : "look-ups";
   module.attr("NODE_COUNTERS") = fastsched::kNodeCounters;
   module.attr("NODE_SIZE") = fastsched::kNodeSize;
   module.attr("NODE_STATE_SIZE") = fastsched::kNodeStateSize;

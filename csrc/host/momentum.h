@@ -72,7 +72,7 @@ class Momentum {
     const std::size_t count = entries.groups();
     if (use_beta1_ && tuples.size() != count) return false;
     new_.resize(count);
-    checked_.resize(count, {kUnknownVersion, 0});
+    checked_.resize(count);
     Own own = own_.of(count);
     for (std::size_t i = 0; i < count && i < length(groups); ++i) {
       PyObject* group = item(groups, i);
@@ -81,7 +81,8 @@ class Momentum {
         PyObject* entry = PyDict_GetItemWithError(group, use_beta1_ ? betas_name() : momentum_name());
         PyObject* now = use_beta1_ ? first_of(entry) : entry;
         if (now == nullptr ? use_beta1_ : !is_number(now)) return false;
-        checked_[i] = {version(group), size_of(entry)};
+        remember(group, checked_[i].version);
+        checked_[i].betas = size_of(entry);
       }
       if (use_beta1_ && PyTuple_GET_SIZE(tuples[i].get()) != checked_[i].betas) return false;
       own.index = static_cast<std::int64_t>(i);
@@ -92,11 +93,11 @@ class Momentum {
 
   // Writes group i's. False on a Python error. Runs no Python code: the old momentum is a number, and what
   // else is in the old betas is in the new ones.
-  bool write(PyObject* group, std::size_t i, std::vector<Ref>& tuples) const {
+  bool write(PyObject* group, std::size_t i, std::vector<Ref>& tuples, DictVersion& version) const {
     if (!cycles_) return true;
     Ref value(PyFloat_FromDouble(new_[i]));
     if (!value) return false;
-    if (!use_beta1_) return PyDict_SetItem(group, momentum_name(), value.get()) == 0;
+    if (!use_beta1_) return set_item(group, momentum_name(), value.get(), version) == 0;
     PyObject* betas = PyDict_GetItemWithError(group, betas_name());
     const Ref tuple = std::move(tuples[i]);
     const Py_ssize_t size = PyTuple_GET_SIZE(tuple.get());
@@ -109,7 +110,7 @@ class Momentum {
       Ref entry = k == 0 ? std::move(value) : Ref::borrow(PySequence_Fast_GET_ITEM(betas, k));
       const Ref none(std::exchange(PySequence_Fast_ITEMS(tuple.get())[k], entry.release()));
     }
-    return PyDict_SetItem(group, betas_name(), tuple.get()) == 0;
+    return set_item(group, betas_name(), tuple.get(), version) == 0;
   }
 
   // Groups were written: the tuples are used up.
@@ -120,7 +121,7 @@ class Momentum {
 
   // Nothing but this step has written to the group since compute() looked at it.
   void note(PyObject* group, std::size_t i) {
-    if (cycles_) checked_[i].version = version(group);
+    if (cycles_) remember(group, checked_[i].version);
   }
 
  private:
@@ -191,7 +192,8 @@ class HostMomentum : public Bound {
     counters_ = next;
     for (std::size_t i = 0; i < entries_.groups(); ++i) {
       const Ref group = GroupEntries::next(groups.get(), i);
-      if (!group || !momentum_.write(group.get(), i, tuples)) throw pybind11::error_already_set();
+      if (!group || !momentum_.write(group.get(), i, tuples, entries_.version_of(i)))
+        throw pybind11::error_already_set();
       momentum_.note(group.get(), i);
     }
     momentum_.recycle(std::move(tuples));
@@ -200,7 +202,7 @@ class HostMomentum : public Bound {
 
  private:
   bool refresh(PyObject* dict) {
-    dict_version_ = kUnknownVersion;
+    forget(dict_version_);
     if (!read_all(about_.params, dict, params_) || !valid_params(kind_, params_) ||
         !table_.read(about_, dict) || !momentum_.read(about_, dict)) {
       return false;
@@ -208,7 +210,7 @@ class HostMomentum : public Bound {
     std::vector<PyObject*> keys;
     momentum_.add_keys(keys);
     entries_.use(keys);
-    dict_version_ = version(dict);
+    remember(dict, dict_version_);
     return true;
   }
 
@@ -216,7 +218,7 @@ class HostMomentum : public Bound {
   const Description& about_;
   NodeState counters_ = {};
   double params_[kNodeParams] = {};
-  DictVersion dict_version_ = kUnknownVersion;
+  DictVersion dict_version_ = {};
   TableReader table_;
   Momentum momentum_;
   GroupEntries entries_;

@@ -50,7 +50,7 @@ class Watch : public Bound {
     read_all(about_.params, dict.get(), params_);
     table_.read(about_, dict.get());
     cycles_momentum_ = PyDict_GetItemWithError(dict.get(), cycle_momentum_name());
-    dict_version_ = kUnknownVersion;  // counters may have been written there, too
+    forget(dict_version_);  // counters may have been written there, too
   }
 
   // The groups, a list of them or some other sequence, hold what the buffers were built from. A group that is
@@ -65,7 +65,7 @@ class Watch : public Bound {
         entries.push_back(Ref::borrow(entry));
       }
     }
-    versions_.assign(entries.size() / keys_.size(), kUnknownVersion);
+    versions_.assign(entries.size() / keys_.size(), DictVersion());
     entries_.swap(entries);
   }
 
@@ -103,7 +103,7 @@ class Watch : public Bound {
     }
     if (!unchanged(dict.get(), dict_version_)) {
       if (!same_params(dict.get()) || (!groups_too && stepped_by_python(dict.get()))) return true;
-      dict_version_ = version(dict.get());
+      remember(dict.get(), dict_version_);
     }
     if (!table_.same(about_, dict.get()) || !same_lists(dict.get())) return true;
     if (!child_watches_.empty() && !same_children(dict.get())) return true;
@@ -180,7 +180,7 @@ class Watch : public Bound {
       if (unchanged(group, versions_[i])) continue;
       const Ref held = Ref::borrow(group);
       if (!same_entries(group, i) || length(groups) != versions_.size()) return false;
-      versions_[i] = version(group);
+      remember(group, versions_[i]);
     }
     return true;
   }
@@ -197,7 +197,7 @@ class Watch : public Bound {
 
   const Description& about_;
   double params_[kNodeParams] = {};
-  DictVersion dict_version_ = kUnknownVersion;
+  DictVersion dict_version_ = {};
   TableReader table_;
   struct List {
     PyObject* name;
