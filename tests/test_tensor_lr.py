@@ -539,6 +539,19 @@ def test_an_interrupted_use_float_lr_is_finished_or_taken_back():
     assert line > 15
 
 
+def test_an_interrupt_does_not_keep_another_thread_waiting():
+    for act in (fastsched.use_tensor_lr, lr_buffer.bind, fastsched.use_float_lr):
+        line = 0
+        optimizer = fastsched.use_tensor_lr(stepped(FLOATS))
+        while interrupted(lambda act=act, optimizer=optimizer: act(optimizer), line, lr_buffer, tensor_lr):
+            thread = threading.Thread(target=lr_buffer.bind, args=(optimizer,), daemon=True)
+            thread.start()
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+            line += 1
+        assert line > 2
+
+
 def test_two_threads():
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
