@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard, cast
 
 from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim import swa_utils
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts as TorchWarmRestarts
 
 from .capture import refuse_capture
 from .engine import DETACHED
 from .program import Event, own_dict
 from .scheduler import EngineScheduler
 from .tensor_engine import TensorEngine
+from .untraced import OFF_PATH, untraced
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
 
 
 class EpochScheduler(EngineScheduler):
@@ -50,6 +55,7 @@ class EpochScheduler(EngineScheduler):
         elif self._history is not None:
             self._stepped(None)
 
+    @untraced(OFF_PATH)
     def _step_off_path(self, declined: Any) -> None:
         if self._finish(declined):
             return
@@ -84,6 +90,7 @@ class EpochScheduler(EngineScheduler):
         self._step_count += 1
         self._update_lr(epoch)
 
+    @untraced(OFF_PATH)
     def _step_to(self, epoch: int) -> None:
         refuse_capture("step(epoch) is computed by Python")
         if self._step_count == 1:
@@ -95,6 +102,7 @@ class EpochScheduler(EngineScheduler):
         if self._engine is DETACHED:
             self._attach()
 
+    @untraced(OFF_PATH)
     def _initial_step(self) -> None:
         begins = self.last_epoch == -1
         self._take_exact_bases()
@@ -131,18 +139,22 @@ class EpochScheduler(EngineScheduler):
 
 def warn_about_order(optimizer: Any, stacklevel: int) -> None:
     """Warn, as torch does at a scheduler's first step, if ``optimizer.step()`` did not come before it."""
+    # torch's to the word: filters match them.
     if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
-        problem = "Seems like `optimizer.step()` has been overridden after learning rate scheduler initialization."
+        problem = (
+            "Seems like `optimizer.step()` has been overridden after learning rate scheduler initialization. Please, "
+            "make sure to call `optimizer.step()` before `lr_scheduler.step()`."
+        )
     elif not getattr(optimizer, "_opt_called", False):
-        problem = "Detected call of `lr_scheduler.step()` before `optimizer.step()`."
+        problem = (
+            "Detected call of `lr_scheduler.step()` before `optimizer.step()`. In PyTorch 1.1.0 and later, you should "
+            "call them in the opposite order: `optimizer.step()` before `lr_scheduler.step()`.  Failure to do this "
+            "will result in PyTorch skipping the first value of the learning rate schedule."
+        )
     else:
         return
-    warnings.warn(
-        f"{problem} Call `optimizer.step()` before `lr_scheduler.step()`, or the first value of the learning rate "
-        "schedule is skipped.",
-        UserWarning,
-        stacklevel=stacklevel,
-    )
+    details = "See more details at https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate"
+    warnings.warn(f"{problem} {details}", UserWarning, stacklevel=stacklevel)
 
 
 def _is_number(epoch: object) -> TypeGuard[float]:
@@ -219,7 +231,7 @@ class CosineAnnealingLR(EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
     _schedule: ClassVar[str] = "CosineAnnealingLR"
 
 
-class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnealingWarmRestarts):
+class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
     r"""Anneal the learning rates along a cosine to ``eta_min``, starting anew after ``T_0``, then ``T_0 T_mult``, ...
 
     :math:`lr = \eta_{min} + (base - \eta_{min}) (1 + \cos(\pi T_{cur} / T_i)) / 2` (SGDR, arXiv:1608.03983);
@@ -242,13 +254,17 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
             elif not found_inf:
                 self.step(epoch)
             return
+        if epoch is None and not self._is_initial and self._engine.step(self, None) is None:
+            self._stepped(None)
+            return
+        self._step_elsewhere(epoch)
+
+    @untraced(OFF_PATH)
+    def _step_elsewhere(self, epoch: float | None) -> None:
         if epoch is None and self._is_initial:
             if self._begin_on_tensors():
                 return
         elif epoch is None:
-            if self._engine.step(self, None) is None:
-                self._stepped(None)
-                return
             refuse_capture("it is the first step, or its settings changed; step once before capturing")
             self._detach()
             if self._attach() and self._engine.step(self, None) is None:
@@ -259,7 +275,7 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
             if isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, epoch):
                 return
         self._detach()
-        torch_lr_scheduler.CosineAnnealingWarmRestarts.step(self, epoch)
+        TorchWarmRestarts.step(self, epoch)
         if not self._is_initial:
             self._stepped(None, by_torch=True)
             self._attach()
@@ -270,7 +286,7 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
         if epoch == 0 and isinstance(engine, TensorEngine) and engine.move(self, Event.RESTART):
             return
         self._detach()
-        torch_lr_scheduler.CosineAnnealingWarmRestarts._update_lr(self, epoch)
+        TorchWarmRestarts._update_lr(self, epoch)
 
 
 class SWALR(EpochScheduler, swa_utils.SWALR):
@@ -290,21 +306,13 @@ class SWALR(EpochScheduler, swa_utils.SWALR):
     )
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "anneal_func")
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
         if name in ("anneal_func", "_anneal_strategy"):
             self._detach()  # torch goes on with the function that it chose by these
         super().__setattr__(name, value)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state from :meth:`state_dict`, of this class or of torch's.
-
-        Never writes the optimizer's learning rates.
-
-        Raises KeyError if ``_anneal_strategy`` is missing; then nothing is changed.
-        """
-        if "_anneal_strategy" not in state_dict:
-            raise KeyError("state_dict has no '_anneal_strategy'; it is not the state of a SWALR")
-        self._load(state_dict)
+    def _load(self, state: dict[str, Any]) -> None:
+        super()._load(state)
         if not self._expressible():
             self._set_anneal_func(self._anneal_strategy)
 
