@@ -370,11 +370,14 @@ def device_of(group: dict[str, Any]) -> torch.device:
     return device
 
 
+_NOT_CALLERS = ("contextlib", "fastsched", "torch")
+
+
 def _frames_to_caller() -> int:
-    """The ``stacklevel`` at which whoever calls this finds code that is neither fastsched's nor torch's."""
+    """The ``stacklevel`` at which whoever calls this finds code of their own."""
     level = 1
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("fastsched", "torch"):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_CALLERS:
         frame = frame.f_back
         level += 1
     return level
