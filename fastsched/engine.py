@@ -166,6 +166,9 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     engine = TensorEngine.attach(scheduler, restore=restore) if tensors else None
     if engine is not None:
         return engine
+    if tensors and not (groups and isinstance(groups[0].get("lr"), Tensor)):
+        take_numbers(scheduler)
+        tensors = False
     if scheduler._children():
         native = [hasattr(type(child), "_schedule") and child._is_native() for child in scheduler._children()]
         host = _C.HostComposition(scheduler._schedule, native, scheduler._reads_metric())
@@ -174,3 +177,14 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     else:
         host = _C.HostEngine(scheduler._schedule, Tensor, read_from_gpu)
     return host if host.attach(scheduler) else DETACHED
+
+
+def take_numbers(scheduler: Any) -> None:
+    """Once the optimizer's learning rates are numbers again, so are those that the scheduler began from.
+
+    Otherwise torch's code would make tensors of the learning rates.
+    """
+    attributes = own_dict(scheduler)
+    bases = attributes.get("base_lrs")
+    if isinstance(bases, list) and "optimizer" in attributes and lr_buffer.is_released(attributes["optimizer"]):
+        bases[:] = [base.item() if isinstance(base, Tensor) and base.numel() == 1 else base for base in bases]

@@ -12,7 +12,8 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 import fastsched
 from fastsched.compose import Composite
 
-from .test_compose import double, lrs, stepped_sgd
+from .optimizers import stepped_sgd
+from .values import double, lrs
 
 LEAVES = {
     "StepLR": lambda m, o: m.StepLR(o, 2, 0.5),

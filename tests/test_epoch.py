@@ -1,9 +1,9 @@
 """Schedules of the epoch: bit-identical to torch on Python numbers, its float trajectory rounded on tensors."""
 
 import copy
+import math
 import pickle
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,99 +12,17 @@ import torch._dynamo.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_lr_scheduler
-from torch.optim import swa_utils
 
 import fastsched
 from fastsched import _C
 from fastsched.engine import DETACHED, TensorEngine
 
+from .configurations import CONFIGURATIONS, LONG, TORCH, make, tabulated
 from .conftest import sgd
-from .test_plateau_host import bits
+from .values import bits, double
 
-# torch's names, SWALR among them as it is among fastsched's.
-TORCH = SimpleNamespace(**vars(torch_lr_scheduler), SWALR=swa_utils.SWALR)
-
-
-def geometric(epoch):
-    return 0.9**epoch
-
-
-def stepwise(epoch):
-    return 1 if epoch % 3 else 0.5  # an int at times, as users' functions return
-
-
-class Ramp:
-    """A callable object, whose attributes are saved."""
-
-    def __init__(self, width):
-        self.width = width
-
-    def __call__(self, epoch):
-        return min(1.0, (epoch + 1) / self.width)
-
-
-def tabulated(module, name):
-    """What fastsched needs to be told for stepping on the device."""
-    return {"total_steps": 3100} if module is fastsched and name in FUNCTIONS else {}
-
-
-FUNCTIONS = ("LambdaLR", "MultiplicativeLR")
-gamma = st.floats(0.05, 1.2)
-small = st.integers(1, 12)
-functions = st.fixed_dictionaries({"lr_lambda": st.sampled_from([geometric, stepwise, Ramp(5)])})
-momenta = {"cycle_momentum": st.booleans(), "base_momentum": st.floats(0, 0.8), "max_momentum": st.floats(0.85, 0.99)}
-CONFIGURATIONS = {
-    "StepLR": st.fixed_dictionaries({"step_size": small, "gamma": gamma}),
-    "MultiStepLR": st.fixed_dictionaries({"milestones": st.lists(st.integers(0, 20), max_size=6), "gamma": gamma}),
-    "ConstantLR": st.fixed_dictionaries({"factor": st.floats(0.01, 1.0), "total_iters": st.integers(0, 12)}),
-    "LinearLR": st.fixed_dictionaries(
-        {"start_factor": st.floats(0.01, 1.0), "end_factor": st.floats(0.0, 1.0), "total_iters": small}
-    ),
-    "ExponentialLR": st.fixed_dictionaries({"gamma": gamma}),
-    "PolynomialLR": st.fixed_dictionaries({"total_iters": small, "power": st.floats(0.1, 3.0) | st.integers(1, 3)}),
-    "CosineAnnealingLR": st.fixed_dictionaries({"T_max": small, "eta_min": st.floats(0.0, 0.05)}),
-    "CosineAnnealingWarmRestarts": st.fixed_dictionaries(
-        {"T_0": small, "T_mult": st.integers(1, 3), "eta_min": st.floats(0.0, 0.05)}
-    ),
-    "LambdaLR": functions,
-    "MultiplicativeLR": functions,
-    "CyclicLR": st.fixed_dictionaries(
-        {
-            "base_lr": st.floats(0.0, 0.1) | st.just(0),
-            "max_lr": st.floats(0.1, 1.0) | st.just(1),
-            "step_size_up": small,
-            "step_size_down": small | st.none(),
-            "mode": st.sampled_from(["triangular", "triangular2", "exp_range"]),
-            "gamma": st.floats(0.9, 1.0),
-            **momenta,
-        }
-    ),
-    "OneCycleLR": st.fixed_dictionaries(
-        {
-            "max_lr": st.floats(0.1, 1.0) | st.just(1),
-            "total_steps": st.integers(45, 90),
-            "pct_start": st.floats(0.1, 0.4),
-            "anneal_strategy": st.sampled_from(["cos", "linear"]),
-            "three_phase": st.booleans(),
-            **momenta,
-        }
-    ),
-    "SWALR": st.fixed_dictionaries(
-        {
-            "swa_lr": st.floats(0.001, 1.0),
-            "anneal_epochs": st.integers(0, 12),
-            "anneal_strategy": st.sampled_from(["cos", "linear"]),
-        }
-    ),
-}
 names = pytest.mark.parametrize("name", CONFIGURATIONS)
 lrs = st.lists(st.floats(1e-6, 10.0), min_size=1, max_size=3)
-
-
-def make(module, name, initial, configuration, **more):
-    optimizer = sgd(initial)
-    optimizer.step()
-    return getattr(module, name)(optimizer, **configuration, **tabulated(module, name), **more)
 
 
 def pair(name, initial, configuration):
@@ -349,23 +267,6 @@ def test_resuming_tensors_is_bit_exact_in_either_loading_order(name, data, at, s
     assert resumed._engine._replicas[0].state is storage
 
 
-LONG = {
-    "StepLR": {"step_size": 30, "gamma": 0.97},
-    "MultiStepLR": {"milestones": [10, 500, 500, 2000], "gamma": 0.3},
-    "ConstantLR": {"total_iters": 700},
-    "LinearLR": {"total_iters": 2500},
-    "ExponentialLR": {"gamma": 0.999},
-    "PolynomialLR": {"total_iters": 3000, "power": 0.9},
-    "CosineAnnealingLR": {"T_max": 100, "eta_min": 1e-4},
-    "CosineAnnealingWarmRestarts": {"T_0": 10, "T_mult": 2},
-    "LambdaLR": {"lr_lambda": Ramp(1000)},
-    "MultiplicativeLR": {"lr_lambda": stepwise},
-    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.3, "step_size_up": 70, "mode": "exp_range", "gamma": 0.999},
-    "OneCycleLR": {"max_lr": 0.5, "total_steps": 3100},
-    "SWALR": {"swa_lr": 0.01, "anneal_epochs": 500},
-}
-
-
 @names
 def test_thousands_of_steps_do_not_drift(device, lr_dtype, name):
     optimizer = sgd([torch.tensor(0.1, dtype=lr_dtype, device=device)], device)
@@ -429,7 +330,7 @@ def warned(function):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         function()
-    return [(warning.category, warning.filename, str(warning.message)[:40]) for warning in caught]
+    return [(warning.category, warning.filename, str(warning.message)) for warning in caught]
 
 
 @names
@@ -607,10 +508,6 @@ def scheduler_pair(name, configuration, kind=float, lr=0.5):
     return made
 
 
-def double(lr):
-    return torch.tensor(lr, dtype=torch.float64)
-
-
 def raised_by(function):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -663,13 +560,111 @@ def test_powers_of_an_int_are_pythons():
     same_steps(scheduler_pair("MultiStepLR", {"milestones": [4] * 23, "gamma": 10}), 5)
 
 
-def test_a_power_that_overflows_raises_on_floats_and_is_inf_on_tensors():
-    configuration = {"milestones": [4] * 400, "gamma": 10.0}
-    same_steps(scheduler_pair("MultiStepLR", configuration), 5)
-    _, scheduler = scheduler_pair("MultiStepLR", configuration, double)
-    for _ in range(5):
-        scheduler.step()
-    assert scheduler.optimizer.param_groups[0]["lr"].item() == float("inf")
+# (class, configuration, the epoch to go to or None for a step) -> what tensors get where floats raise OverflowError.
+OVERFLOWS = {
+    "MultiStepLR": ("MultiStepLR", {"milestones": [2] * 400, "gamma": 10.0}, None, math.inf),
+    "MultiStepLR in closed form": ("MultiStepLR", {"milestones": [2] * 400, "gamma": 10.0}, 5, math.inf),
+    "StepLR in closed form": ("StepLR", {"step_size": 1, "gamma": 1e200}, 5, math.inf),
+    "ExponentialLR in closed form": ("ExponentialLR", {"gamma": 1e200}, 5, math.inf),
+    "PolynomialLR in closed form": ("PolynomialLR", {"total_iters": 3, "power": 400.0}, -500, math.inf),
+    "CyclicLR, exp_range": (
+        "CyclicLR",
+        {
+            "base_lr": 0.1,
+            "max_lr": 0.5,
+            "step_size_up": 3,
+            "mode": "exp_range",
+            "gamma": 1e200,
+            "cycle_momentum": False,
+        },
+        None,
+        math.inf,
+    ),
+    "CyclicLR, exp_range, at a bound": (
+        "CyclicLR",
+        {
+            "base_lr": 0.1,
+            "max_lr": 0.5,
+            "step_size_up": 3,
+            "mode": "exp_range",
+            "gamma": 1e200,
+            "cycle_momentum": False,
+        },
+        12,
+        math.nan,
+    ),
+    "CyclicLR, triangular2": (
+        "CyclicLR",
+        {"base_lr": 0.125, "max_lr": 0.5, "step_size_up": 1, "mode": "triangular2", "cycle_momentum": False},
+        5001,
+        0.125,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OVERFLOWS)
+def test_a_power_that_overflows_raises_on_floats_and_is_as_documented_on_tensors(case):
+    name, configuration, epoch, expected = OVERFLOWS[case]
+    arguments = [] if epoch is None else [epoch]
+    theirs, ours = scheduler_pair(name, configuration)
+    _, scheduler = scheduler_pair(name, configuration, double)
+    for made in (theirs, ours):
+        assert raised_by(lambda made=made: made.step(*arguments)) is OverflowError
+    assert raised_by(lambda: scheduler.step(*arguments)) is None
+    assert scheduler.optimizer.param_groups[0]["lr"].item() == pytest.approx(expected, rel=0, nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", [float, double])
+@pytest.mark.parametrize("step_size", [0.1, 0.3, 0.7, 1.5, 3, -3, -0.1, float("inf")])
+def test_the_closed_form_of_step_lr_divides_as_python_does(step_size, kind):
+    made = scheduler_pair("StepLR", {"step_size": step_size, "gamma": 0.999}, kind)
+    for epoch in (3, 6, 7, 9, 1, 0, -4, 12345):
+        errors = [raised_by(lambda scheduler=scheduler: scheduler.step(epoch)) for scheduler in made]  # noqa: B023
+        assert errors[0] == errors[1]
+        theirs, ours = (float(scheduler.optimizer.param_groups[0]["lr"]) for scheduler in made)
+        assert bits(ours) == bits(theirs)
+
+
+LARGE = 2**53 + 1  # the first int that no double holds
+
+
+@pytest.mark.parametrize("kind", [float, double])
+@pytest.mark.parametrize(
+    ("name", "configuration", "epochs"),
+    [
+        ("StepLR", {"step_size": LARGE, "gamma": 0.5}, [LARGE, None]),
+        ("MultiStepLR", {"milestones": [LARGE, 2**53], "gamma": 0.5}, [2**53, None, LARGE, None]),
+        ("StepLR", {"step_size": 2, "gamma": 0.5}, [2**53 - 2, None, None, None, None]),
+        ("LinearLR", {"start_factor": 0.5, "total_iters": 10**40}, [10**39, None]),
+        ("CosineAnnealingLR", {"T_max": LARGE}, [2**52, LARGE, None]),
+        ("PolynomialLR", {"total_iters": LARGE}, [2**52, LARGE, None]),
+        ("OneCycleLR", {"max_lr": 0.5, "total_steps": 2**60, "cycle_momentum": False}, [2**55, 2**55 + 1, None]),
+    ],
+)
+def test_ints_that_a_double_does_not_hold_are_not_rounded(name, configuration, epochs, kind):
+    made = scheduler_pair(name, configuration, kind)
+    tensors = kind is double
+    for epoch in epochs:
+        for scheduler in made:
+            scheduler.step() if epoch is None else step_to(scheduler, epoch)
+        if not (tensors and name == "StepLR" and configuration["step_size"] == 2):  # docs/differences.md
+            assert made[1].last_epoch == made[0].last_epoch
+        theirs, ours = (float(scheduler.optimizer.param_groups[0]["lr"]) for scheduler in made)
+        assert ours == pytest.approx(theirs, rel=1e-12 if tensors else 0, abs=0)
+
+
+@pytest.mark.parametrize("kind", [float, double])
+@given(
+    milestones=st.lists(st.just(float("nan")) | st.integers(-2, 9), max_size=12),
+    epochs=st.lists(st.none() | st.integers(-2, 12), min_size=1, max_size=12),
+)
+def test_milestones_that_are_nan(milestones, epochs, kind):
+    made = scheduler_pair("MultiStepLR", {"milestones": milestones, "gamma": 0.5}, kind)
+    for epoch in epochs:
+        for scheduler in made:
+            scheduler.step() if epoch is None else step_to(scheduler, epoch)
+        theirs, ours = (float(scheduler.optimizer.param_groups[0]["lr"]) for scheduler in made)
+        assert bits(ours) == bits(theirs)
 
 
 @pytest.mark.parametrize("kind", [float, double])
@@ -758,7 +753,7 @@ def test_the_order_is_checked_where_a_sequence_begins_a_child(kind):
         optimizer = sgd([of(0.5)])
         children = [module.ConstantLR(optimizer, 0.5, 4), module.StepLR(optimizer, 2)]
         sequence = torch_lr_scheduler.SequentialLR(optimizer, children, [1])
-        return [text[:40] for _, _, text in warned(lambda: [sequence.step() for _ in range(3)])]
+        return [text for _, _, text in warned(lambda: [sequence.step() for _ in range(3)])]
 
     assert run(fastsched, kind) == run(TORCH, float)
 
@@ -768,7 +763,7 @@ def test_the_order_is_checked_again_when_the_count_says_so():
         scheduler = module.StepLR(sgd([0.5]), 2)
         scheduler._update_lr()
         scheduler._step_count = 0
-        return [[text[:40] for _, _, text in warned(scheduler.step)] for _ in range(3)]
+        return [[text for _, _, text in warned(scheduler.step)] for _ in range(3)]
 
     assert run(fastsched) == run(TORCH)
 

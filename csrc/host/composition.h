@@ -14,7 +14,7 @@
 
 namespace fastsched::host {
 
-class HostComposition {
+class HostComposition : public Bound {
  public:
   // `native`: which children an engine may step without asking their Python. `reads_metric`: whether a
   // scheduler below reads one.
@@ -26,23 +26,26 @@ class HostComposition {
 
   bool reads_metric() const { return reads_metric_; }
 
-  // Copies the epoch from the scheduler's __dict__, where it stays until this is in charge. False, with nothing
-  // changed, if it is not a plain number.
+  // Copies the epoch from the scheduler's __dict__, where it stays until this is in charge. False, with
+  // nothing changed, if it is not a plain number.
   bool attach(PyObject* scheduler) {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) throw pybind11::error_already_set();
     Ref children = schedulers(dict.get());
     if (!children || !read_all(about_.counters, dict.get(), counters_.counters)) return false;
-    children_.assign(items(children.get()), items(children.get()) + PySequence_Fast_GET_SIZE(children.get()));
+    if (length_of(children.get()) != native_.size()) return false;
+    children_.assign(items(children.get()), items(children.get()) + native_.size());
     const Ref groups = param_groups(optimizer_of(dict.get()));
     groups_ = groups ? length(groups.get()) : 0;
     numbers_ = groups && has_numbers(groups.get());
-    return children_.size() == native_.size() && table_.read(about_, dict.get());
+    return table_.read(about_, dict.get());
   }
 
   // Declines, with nothing changed, where the scheduler is not what it was when this was attached.
   Outcome step(PyObject* scheduler, PyObject* metric) {
     if (look_again_) return Outcome::declined;
+    const Recursion recursion;
+    if (!recursion.entered) return Outcome::failed;
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) return Outcome::failed;
     if (!unchanged(dict.get(), dict_version_) && !refresh(scheduler, dict.get())) return Outcome::declined;
@@ -53,18 +56,15 @@ class HostComposition {
     if (kind_ == Kind::chained) {
       // Over the list as it is: a child's step may run code that changes it.
       bool by_python = false;
-      for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(children.get()); ++i) {
-        if (!step_child(Ref::borrow(items(children.get())[i]), static_cast<std::size_t>(i), metric,
-                        by_python)) {
-          return Outcome::failed;
-        }
+      for (std::size_t i = 0; i < length_of(children.get()); ++i) {
+        if (!step_child(Ref::borrow(items(children.get())[i]), i, metric, by_python)) return Outcome::failed;
       }
       static PyObject* const begun = intern("_begun");
       return !by_python || call(scheduler, begun) ? Outcome::stepped : Outcome::failed;
     }
     const Turn turn = whose_turn(table_.table(), counters_.counters[0] + 1.0);
     const auto index = static_cast<std::size_t>(turn.index);
-    if (index >= children_.size()) return Outcome::declined;  // where torch raises
+    if (index >= length_of(children.get())) return Outcome::declined;  // where torch raises
     counters_.counters[0] += 1.0;
     const Ref child = Ref::borrow(items(children.get())[index]);
     bool by_python = false;
@@ -102,6 +102,9 @@ class HostComposition {
 
  private:
   static PyObject** items(PyObject* sequence) { return PySequence_Fast_ITEMS(sequence); }
+  static std::size_t length_of(PyObject* sequence) {
+    return static_cast<std::size_t>(PySequence_Fast_GET_SIZE(sequence));
+  }
 
   static Ref schedulers(PyObject* dict) {
     static PyObject* const name = intern("_schedulers");
@@ -112,12 +115,12 @@ class HostComposition {
 
   // Compared by address, and alive because they are in the list.
   bool same_children(PyObject* list) const {
-    return static_cast<std::size_t>(PySequence_Fast_GET_SIZE(list)) == children_.size() &&
+    return length_of(list) == children_.size() &&
            memcmp(items(list), children_.data(), children_.size() * sizeof(PyObject*)) == 0;
   }
 
-  // Groups that came or went, or learning rates that became tensors: another engine may fit, and the scheduler
-  // takes note of the groups' learning rates before a child changes them.
+  // Groups that came or went, or learning rates that became tensors: another engine may fit, and the
+  // scheduler takes note of the groups' learning rates before a child changes them.
   bool same_groups(PyObject* dict) const {
     const Ref groups = param_groups(optimizer_of(dict));
     if (!groups) return groups_ == 0;

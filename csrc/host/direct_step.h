@@ -10,29 +10,56 @@
 
 namespace fastsched::host {
 
-class DirectStep {
+class DirectStep : public Bound {
  public:
   // `replicas` are those of a TensorEngine (fastsched/tensor_engine.py), all on the host. `composite`:
   // whether a step may go without a metric. From the epoch `limit` on there are no steps.
   DirectStep(pybind11::object watch, const pybind11::list& replicas, bool reads_metric, bool composite,
              double limit)
-      : watch_(std::move(watch)), reads_metric_(reads_metric), composite_(composite), limit_(limit) {
+      : watch_(unwrap<Watch>(watch.ptr())),
+        watch_alive_(std::move(watch)),
+        reads_metric_(reads_metric),
+        composite_(composite),
+        limit_(limit) {
+    if (modes_ == nullptr) throw pybind11::type_error("DirectStep.use() comes first");
+    if (replicas.empty()) throw pybind11::value_error("no replica to step");
     for (const pybind11::handle replica : replicas) {
       const pybind11::object buffer = replica.attr("buffer");
       const pybind11::object lrs = buffer.attr("lrs");
       const pybind11::object program = replica.attr("program");
       const pybind11::object state = replica.attr("state");
-      Part part = {
-          {static_cast<const double*>(address(program)), static_cast<double*>(address(state)),
-           static_cast<double*>(address(buffer.attr("masters"))), size(program), size(state), size(lrs)},
-          address(lrs),
-          lrs.attr("element_size")().cast<int>() == sizeof(float),
-          lrs.attr("data_ptr"),
-          buffer,
-          buffer.attr("layout"),
-          {program, state, lrs, buffer.attr("masters")}};
-      if (!well_formed(part.buffers)) {
+      const pybind11::object masters = buffer.attr("masters");
+      const bool float32 = item_size(lrs) == sizeof(float);
+      for (const pybind11::object& words : {program, state, masters}) {
+        if (item_size(words) != sizeof(double)) throw pybind11::type_error("buffers must be float64");
+      }
+      if (size(masters) != size(lrs)) throw pybind11::value_error("masters must have one value per LR");
+      Part part = {{static_cast<const double*>(address(program)), static_cast<double*>(address(state)),
+                    static_cast<double*>(address(masters)), size(program), size(state), size(lrs)},
+                   address(lrs),
+                   float32,
+                   lrs.attr("data_ptr"),
+                   buffer,
+                   buffer.attr("layout"),
+                   {},
+                   {program, state, lrs, masters}};
+      if (!fit_to_run(part.buffers)) {
         throw pybind11::value_error("program and state do not describe a schedule");
+      }
+      for (const pybind11::handle copied : replica.attr("copied")) {
+        const pybind11::object values = copied.attr("values");
+        const auto start = copied.attr("start").cast<std::int64_t>();
+        Setting setting = {static_cast<double*>(address(program)) + start,
+                           address(values),
+                           size(values),
+                           values.attr("stride")(0).cast<std::int64_t>(),
+                           values.attr("element_size")().cast<int>() == sizeof(float),
+                           copied.attr("first").attr("data_ptr")};
+        if (start < kNodeSize || setting.count > part.buffers.program_size - start) {
+          throw pybind11::value_error("a setting is not within the program");
+        }
+        part.settings.push_back(std::move(setting));
+        part.kept_alive.push_back(values);
       }
       parts_.push_back(std::move(part));
     }
@@ -64,6 +91,21 @@ class DirectStep {
   void run() const { advance(Moment::make(Event::step, 0.0)); }
 
  private:
+  // Own parameters that are tensors, which may have been written to since the step before.
+  struct Setting {
+    double* to;
+    const void* from;
+    std::int64_t count;
+    std::int64_t stride;
+    bool float32;
+    pybind11::object address;  // the bound method data_ptr
+
+    template <typename T>
+    void copy() const {
+      for (std::int64_t i = 0; i < count; ++i)
+        to[i] = static_cast<double>(static_cast<const T*>(from)[i * stride]);
+    }
+  };
   struct Part {
     Buffers buffers;
     void* lrs;
@@ -71,23 +113,43 @@ class DirectStep {
     pybind11::object lrs_address;  // the bound method data_ptr
     pybind11::object lr_buffer;
     pybind11::object layout;
+    std::vector<Setting> settings;
     std::vector<pybind11::object> kept_alive;
   };
 
   // Whether everything is as it was, and there are steps left.
   bool fits(PyObject* scheduler) const {
-    return !moved() && !unwrap<Watch>(watch_.ptr()).changed(scheduler) &&
-           parts_[0].buffers.state[0] < limit_ && in_place();
+    return !moved() && !watch_.changed(scheduler) && parts_[0].buffers.state[0] < limit_ && in_place();
   }
 
   void advance(const Moment& moment) const {
     for (const Part& part : parts_) {
+      for (const Setting& setting : part.settings) {
+        setting.float32 ? setting.copy<float>() : setting.copy<double>();
+      }
       if (part.float32) {
         step_on_host(part.buffers, static_cast<float*>(part.lrs), moment);
       } else {
         step_on_host(part.buffers, static_cast<double*>(part.lrs), moment);
       }
     }
+  }
+  // In bytes, of a plain tensor in host memory.
+  static std::size_t item_size(const pybind11::object& tensor) {
+    const bool known = is_tensor(tensor.ptr()) && tensor.attr("is_cpu").cast<bool>() &&
+                       tensor.attr("is_contiguous")().cast<bool>() &&
+                       tensor.attr("is_floating_point")().cast<bool>();
+    const auto bytes = known ? tensor.attr("element_size")().cast<std::size_t>() : 0;
+    if (bytes != sizeof(float) && bytes != sizeof(double)) {
+      throw pybind11::type_error("buffers must be float32 or float64 tensors, contiguous and on the host");
+    }
+    return bytes;
+  }
+  static bool is_tensor(PyObject* object) {
+    for (PyObject* type : tensor_types_) {
+      if (reinterpret_cast<PyObject*>(Py_TYPE(object)) == type) return true;
+    }
+    return false;
   }
   static void* address(const pybind11::object& tensor) {
     return reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<std::uintptr_t>());
@@ -107,14 +169,12 @@ class DirectStep {
       value = PyFloat_AS_DOUBLE(metric);
       return true;
     }
-    for (PyObject* type : tensor_types_) {
-      if (reinterpret_cast<PyObject*>(Py_TYPE(metric)) != type) continue;
-      const Ref number(PyObject_CallOneArg(item_, metric));
-      value = number ? PyFloat_AsDouble(number.get()) : -1.0;
-      if (!PyErr_Occurred()) return true;
-      if (!PyErr_ExceptionMatches(PyExc_Exception)) throw pybind11::error_already_set();
-      PyErr_Clear();  // the longer way raises it again, or knows what to do
-    }
+    if (!is_tensor(metric)) return false;
+    const Ref number(PyObject_CallOneArg(item_, metric));
+    value = number ? PyFloat_AsDouble(number.get()) : -1.0;
+    if (!PyErr_Occurred()) return true;
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) throw pybind11::error_already_set();
+    PyErr_Clear();  // the longer way raises it again, or knows what to do
     return false;
   }
 
@@ -129,14 +189,20 @@ class DirectStep {
     return false;
   }
 
-  // Whether the learning rates are where they were: share_memory_() on one of them moves them all.
+  // Whether learning rates and settings are where they were: share_memory_() on one of them moves them all.
   bool in_place() const {
     for (const Part& part : parts_) {
-      const Ref now(PyObject_CallNoArgs(part.lrs_address.ptr()));
-      if (!now) throw pybind11::error_already_set();
-      if (PyLong_AsVoidPtr(now.get()) != part.lrs) return false;
+      if (!at(part.lrs_address, part.lrs)) return false;
+      for (const Setting& setting : part.settings) {
+        if (!at(setting.address, setting.from)) return false;
+      }
     }
     return true;
+  }
+  static bool at(const pybind11::object& data_ptr, const void* place) {
+    const Ref now(PyObject_CallNoArgs(data_ptr.ptr()));
+    if (!now) throw pybind11::error_already_set();
+    return PyLong_AsVoidPtr(now.get()) == place;
   }
 
   // Whether somebody looks which operators run: a dispatch mode (tracing, fake tensors), a profiler.
@@ -152,7 +218,8 @@ class DirectStep {
   static inline PyObject* item_ = nullptr;
   static inline std::vector<PyObject*> tensor_types_;
 
-  pybind11::object watch_;
+  Watch& watch_;
+  pybind11::object watch_alive_;
   bool reads_metric_;
   bool composite_;
   double limit_;

@@ -1,5 +1,6 @@
-// Handing a scheduler's state from its __dict__ to an engine and back. Each is one call without Python code in it,
-// so that no exception of a signal handler and no other thread can find the state with neither of the two.
+// Handing a scheduler's state from its __dict__ to an engine and back. Each is one call without Python code
+// in it, so that no exception of a signal handler and no other thread can find the state with neither of the
+// two.
 #pragma once
 
 #include <vector>
@@ -53,8 +54,8 @@ class EngineSlot {
   std::vector<Ref> taken_;
 };
 
-// Puts `engine`, which has a copy of what is in the scheduler's dict under `names`, in the place of `before`, and
-// takes that out of the dict. False, with nothing changed, if another engine is in charge.
+// Puts `engine`, which has a copy of what is in the scheduler's dict under `names`, in the place of `before`,
+// and takes that out of the dict. False, with nothing changed, if another engine is in charge.
 inline bool put_in_charge(const pybind11::object& scheduler, const pybind11::object& before,
                           const pybind11::object& engine, const pybind11::tuple& names) {
   EngineSlot slot(scheduler.ptr(), names.ptr());

@@ -20,60 +20,70 @@ namespace py = pybind11;
 namespace fastsched::host {
 namespace {
 
-// Checks the number of arguments and turns a step's Outcome into what Python gets: None, or what `declined`
-// makes.
-template <typename Step, typename Declined>
-PyObject* step_for_python(Py_ssize_t count, Step step, Declined declined) {
-  if (count != 2) {
-    PyErr_Format(PyExc_TypeError, "step() takes a scheduler and a metric, got %zd arguments", count);
-    return nullptr;
-  }
+// Runs what gives Python its result, past pybind11's dispatcher. A C++ exception becomes Python's.
+template <typename Function>
+PyObject* guarded(Function function) {
   try {
-    switch (step()) {
-      case Outcome::stepped: Py_RETURN_NONE;
-      case Outcome::declined: return declined();
-      case Outcome::failed: break;
-    }
+    PyObject* const result = function();
+    if (result == nullptr || PyErr_Occurred() == nullptr) return result;
+    Py_DECREF(result);  // comparing the keys of a dict raised
   } catch (py::error_already_set& error) {
     error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
+
+void check_count(Py_ssize_t count) {
+  if (count == 2) return;
+  throw py::type_error("step() takes a scheduler and a metric, got " + std::to_string(count) + " arguments");
+}
+
+// None, or what `declined` makes.
+template <typename Declined>
+PyObject* for_python(Outcome outcome, Declined declined) {
+  switch (outcome) {
+    case Outcome::stepped: return Py_NewRef(Py_None);
+    case Outcome::declined: return declined();
+    case Outcome::failed: break;
   }
   return nullptr;
 }
 
 PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  HostEngine& engine = unwrap<HostEngine>(self);
-  double value = 0.0;
-  return step_for_python(
-      count, [&] { return engine.step(args[0], args[1], value); },
-      [&] {
-        PyObject* values = engine.take_values().release();
-        return values != nullptr ? values : PyFloat_FromDouble(value);
-      });
+  return guarded([&] {
+    check_count(count);
+    HostEngine& engine = unwrap<HostEngine>(self);
+    double value = 0.0;
+    return for_python(engine.step(args[0], args[1], value), [&] {
+      PyObject* values = engine.take_values().release();
+      return values != nullptr ? values : PyFloat_FromDouble(value);
+    });
+  });
 }
 
 PyObject* watch_changed(PyObject* self, PyObject* scheduler) {
-  return PyBool_FromLong(unwrap<Watch>(self).changed(scheduler));
+  return guarded([&] { return PyBool_FromLong(unwrap<Watch>(self).changed(scheduler)); });
 }
 
 PyObject* composition_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  return step_for_python(
-      count, [&] { return unwrap<HostComposition>(self).step(args[0], args[1]); },
-      [] { return PyFloat_FromDouble(0.0); });
+  return guarded([&] {
+    check_count(count);
+    return for_python(unwrap<HostComposition>(self).step(args[0], args[1]),
+                      [] { return PyFloat_FromDouble(0.0); });
+  });
 }
 
 PyObject* direct_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  if (count != 2) {
-    PyErr_Format(PyExc_TypeError, "step() takes a scheduler and a metric, got %zd arguments", count);
-    return nullptr;
-  }
-  try {
+  return guarded([&] {
+    check_count(count);
     return PyBool_FromLong(unwrap<DirectStep>(self).step(args[0], args[1]));
-  } catch (py::error_already_set& error) {
-    error.restore();
-    return nullptr;
-  }
+  });
 }
 
 // The methods called at every step bypass pybind11's dispatcher, which costs as much as the step itself.
@@ -135,7 +145,12 @@ py::dict engine_state(const T& engine) {
 // The rest of what fastsched/engine.py calls an Engine.
 template <typename T>
 void add_engine_methods(py::class_<T>& type) {
-  type.def("attach", [](T& self, py::object scheduler) { return self.attach(scheduler.ptr()); })
+  type.def("attach",
+           [](T& self, py::object scheduler) {
+             const bool attached = self.attach(scheduler.ptr());
+             if (PyErr_Occurred()) throw py::error_already_set();
+             return attached;
+           })
       .def("get", &get_attribute<T>)
       .def("set", [](T& self, py::str name, py::object value) { return self.set(name.ptr(), value.ptr()); })
       .def("state", &engine_state<T>)
@@ -223,19 +238,39 @@ py::list counter_names(const std::string& scheduler) {
   return names;
 }
 
-py::list param_names(const std::string& scheduler) {
-  const Description& about = description(kind_of(scheduler));
-  py::list names;
-  for (const Attribute& param : about.params) names.append(py::handle(param.name));
-  for (const OwnParam& own : about.owns) {
-    if (own.where != OwnParam::in_group) names.append(py::handle(own.name));
+// The Python attributes of a schedule by name, counters first, and what each must be: "whole" or "finite"
+// where it counts, "number", a tuple of choices, "per group" and "list" for lists of numbers, "counts" for a
+// dict of them, "phases", "functions", "flag".
+py::dict attributes(const Description& about) {
+  py::dict what;
+  for (const Attribute& counter : about.counters) {
+    what[py::handle(counter.name)] = counter.type == Type::integer ? "whole"
+                                     : counter.type == Type::count ? "finite"
+                                                                   : "number";
   }
-  for (const OwnParam& own : about.momentum) {
-    if (own.where != OwnParam::in_group) names.append(py::handle(own.name));
+  for (const Attribute& param : about.params) {
+    if (param.type != Type::choice) {
+      what[py::handle(param.name)] = "number";
+      continue;
+    }
+    py::list choices;
+    for (PyObject* choice : param.choices) choices.append(py::handle(choice));
+    what[py::handle(param.name)] = py::tuple(choices);
   }
-  if (!about.momentum.empty()) names.append("cycle_momentum");
-  if (about.table != nullptr) names.append(py::handle(about.table));
-  return names;
+  for (const std::vector<OwnParam>* owns : {&about.owns, &about.momentum}) {
+    for (const OwnParam& own : *owns) {
+      if (own.where == OwnParam::in_list) what[py::handle(own.name)] = "per group";
+    }
+  }
+  if (!about.momentum.empty()) what["cycle_momentum"] = "flag";
+  switch (about.table_type) {
+    case TableType::milestone_counts: what[py::handle(about.table)] = "counts"; break;
+    case TableType::milestones: what[py::handle(about.table)] = "list"; break;
+    case TableType::phases: what[py::handle(about.table)] = "phases"; break;
+    case TableType::factors: what[py::handle(about.table)] = "functions"; break;
+    case TableType::none: break;
+  }
+  return what;
 }
 
 // (name, "list" | "group" | "functions") of each own parameter, in order.
@@ -261,7 +296,7 @@ PYBIND11_MODULE(_C, module) {
   module.attr("HISTORY_HEADER") = fastsched::kHistoryHeader;
   module.attr("HISTORY_OWN") = fastsched::kHistoryOwn;
 
-  py::class_<HostEngine> engine(module, "HostEngine");
+  py::class_<HostEngine> engine(module, "HostEngine", py::is_final());
   engine
       .def(py::init<const std::string&, py::type, py::object>(), py::arg("scheduler"), py::arg("tensor"),
            py::arg("read_tensor"))
@@ -271,7 +306,7 @@ PYBIND11_MODULE(_C, module) {
   add_engine_methods(engine);
   add_method(engine, step_method);
 
-  py::class_<HostComposition> composition(module, "HostComposition");
+  py::class_<HostComposition> composition(module, "HostComposition", py::is_final());
   composition
       .def(py::init<const std::string&, std::vector<bool>, bool>(), py::arg("scheduler"), py::arg("native"),
            py::arg("reads_metric"))
@@ -280,7 +315,7 @@ PYBIND11_MODULE(_C, module) {
   add_engine_methods(composition);
   add_method(composition, composition_step_method);
 
-  py::class_<Watch> watch(module, "Watch");
+  py::class_<Watch> watch(module, "Watch", py::is_final());
   watch.def(py::init<const std::string&>(), py::arg("scheduler"))
       .def("mark_attributes",
            [](Watch& self, py::object scheduler) { self.mark_attributes(scheduler.ptr()); })
@@ -290,7 +325,7 @@ PYBIND11_MODULE(_C, module) {
       .def("leave", &Watch::leave);
   add_method(watch, changed_method);
 
-  py::class_<DirectStep> direct(module, "DirectStep");
+  py::class_<DirectStep> direct(module, "DirectStep", py::is_final());
   direct
       .def(py::init<py::object, const py::list&, bool, bool, double>(), py::arg("watch"), py::arg("replicas"),
            py::arg("reads_metric"), py::arg("composite"), py::arg("limit"))
@@ -300,7 +335,7 @@ PYBIND11_MODULE(_C, module) {
                   py::arg("tensor_types"));
   add_method(direct, direct_step_method);
 
-  py::class_<HostMomentum>(module, "HostMomentum")
+  py::class_<HostMomentum>(module, "HostMomentum", py::is_final())
       .def(py::init<const std::string&>(), py::arg("scheduler"))
       .def("set", &HostMomentum::set, py::arg("index"), py::arg("counter"))
       .def("step", &HostMomentum::step);
@@ -316,26 +351,20 @@ PYBIND11_MODULE(_C, module) {
       py::arg("scheduler"), py::arg("attributes"), py::arg("owns"), py::arg("indices"),
       py::arg("factors") = std::vector<double>(), py::arg("columns") = 0, py::arg("children") = 0,
       py::arg("children_size") = 0, py::arg("children_state_size") = 0, py::arg("of_step") = false);
-  module.def(
-      "state_size",
-      [](const std::string& program) {
-        if (program.size() < sizeof(fastsched::Node)) throw py::value_error("not a program");
-        return static_cast<std::size_t>(fastsched::load<fastsched::Node>(program.data()).state_size);
-      },
-      py::arg("program"));
+  module.def("state_size", &state_size, py::arg("program"));
   module.def("put_in_charge", &put_in_charge, py::arg("scheduler"), py::arg("before"), py::arg("engine"),
              py::arg("names"));
   module.def("give_up", &give_up, py::arg("scheduler"), py::arg("engine"), py::arg("after"),
              py::arg("names"));
   module.def("untraced_property", &untraced_property, py::arg("getter"));
   module.def("use_capture_probe", &CaptureProbe::use, py::arg("cuda"), py::arg("capturing"));
-  module.def("mirror_size", &fastsched::mirror_size, py::arg("groups"));
+  module.def(
+      "mirror_size", [](std::uint32_t groups) { return fastsched::mirror_size(groups); }, py::arg("groups"));
   module.def("run_program", &run_program, py::arg("program"), py::arg("lrs"), py::arg("first"),
              py::arg("steps"));
   module.def("pack_counters", &pack_counters, py::arg("scheduler"), py::arg("attributes"));
   module.def("pack_counter", &pack_counter, py::arg("scheduler"), py::arg("name"), py::arg("value"));
   module.def("unpack_counters", &unpack_counters, py::arg("scheduler"), py::arg("counters"));
-  module.def("param_names", &param_names, py::arg("scheduler"));
   module.def(
       "own_params",
       [](const std::string& scheduler) { return described(description(kind_of(scheduler)).owns); },
@@ -352,5 +381,11 @@ PYBIND11_MODULE(_C, module) {
       "steps_use_own",
       [](const std::string& scheduler) { return description(kind_of(scheduler)).steps_use_own; },
       py::arg("scheduler"));
+  py::dict of_schedules;
+  for (int kind = 0; kind < fastsched::kKinds; ++kind) {
+    const Description& about = description(static_cast<fastsched::Kind>(kind));
+    of_schedules[about.scheduler] = attributes(about);
+  }
+  module.attr("ATTRIBUTES") = of_schedules;
   module.def("counter_names", &counter_names, py::arg("scheduler"));
 }

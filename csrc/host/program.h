@@ -1,6 +1,8 @@
 // Packing a scheduler's attributes into the program that csrc/schedule/step.h runs.
 #pragma once
 
+#include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,8 +22,8 @@ struct Children {
 
 // A node with its own parameters and table, over the groups at `indices`, as the bytes of a float64 array.
 // `owns` has a list of one number per group for each own parameter; `factors` are the rows of a LambdaLR's or
-// MultiplicativeLR's table, empty for others, and `of_step` says that it has one row, of the step to be made. None where an attribute is not a plain number, or torch's
-// Python would raise at some step.
+// MultiplicativeLR's table, empty for others, and `of_step` says that it has one row, of the step to be made.
+// None where an attribute is not a plain number, or torch's Python would raise at some step.
 inline pybind11::object pack_node(const std::string& scheduler, const pybind11::dict& dict,
                                   const std::vector<pybind11::list>& owns,
                                   const std::vector<std::size_t>& indices, const std::vector<double>& factors,
@@ -64,26 +66,45 @@ inline pybind11::object pack_node(const std::string& scheduler, const pybind11::
   return pybind11::bytes(reinterpret_cast<const char*>(program.data()), program.size() * sizeof(double));
 }
 
+// How many float64 numbers the state of a packed program has.
+inline std::size_t state_size(const std::string& bytes) {
+  const double size = bytes.size() < sizeof(Node) ? -1.0 : load<Node>(bytes.data()).state_size;
+  if (!is_count(size)) throw pybind11::value_error("not a program");
+  return static_cast<std::size_t>(size);
+}
+
 // The learning rates after `steps` steps of a whole program from its beginning, without metrics, in buffers
-// of its own. `lrs` are the initial ones; `first`, if not empty, those that the beginning has left.
+// of its own. `lrs` are the initial ones; `first`, if not empty, those that the beginning has left. Where
+// there is much to do, other threads run meanwhile, and signals (Ctrl-C) are handled, which may throw.
 inline std::vector<double> run_program(const std::string& bytes, std::vector<double> lrs,
                                        const std::vector<double>& first, std::size_t steps) {
   std::vector<double> program(bytes.size() / sizeof(double));
   memcpy(program.data(), bytes.data(), program.size() * sizeof(double));
-  if (program.size() < static_cast<std::size_t>(kNodeSize)) throw pybind11::value_error("not a program");
-  std::vector<double> state(static_cast<std::size_t>(load<Node>(program.data()).state_size));
   std::vector<double> masters = lrs;
-  const Buffers buffers = {program.data(),
-                           state.data(),
-                           masters.data(),
-                           static_cast<std::int64_t>(program.size()),
-                           static_cast<std::int64_t>(state.size()),
-                           static_cast<std::int64_t>(lrs.size())};
-  if (!well_formed(buffers)) throw pybind11::value_error("not a program");
+  Buffers buffers = {program.data(),
+                     nullptr,
+                     masters.data(),
+                     static_cast<std::int64_t>(program.size()),
+                     static_cast<std::int64_t>(state_size(bytes)),
+                     static_cast<std::int64_t>(lrs.size())};
+  if (!well_formed(buffers)) throw pybind11::value_error("not a program of so many groups");
+  std::vector<double> state(static_cast<std::size_t>(buffers.state_size));
+  buffers.state = state.data();
+  if (!columns_fit(buffers)) throw pybind11::value_error("a column is not in the table of factors");
   step_on_host(buffers, lrs.data(), Moment::make(Event::construct, 0.0));
   if (first.size() == lrs.size()) lrs = first;
-  for (std::size_t i = 0; i < steps; ++i) {
-    step_on_host(buffers, lrs.data(), Moment::make(Event::unmeasured, 0.0));
+  constexpr std::size_t kNumbersBetweenSignals = std::size_t{1} << 24;  // some hundredths of a second
+  const std::size_t stretch = kNumbersBetweenSignals / (program.size() + lrs.size()) + 1;
+  for (std::size_t left = steps; left > 0;) {
+    const std::size_t now = std::min(left, stretch);
+    std::optional<pybind11::gil_scoped_release> released;
+    if (steps > stretch) released.emplace();
+    for (std::size_t i = 0; i < now; ++i) {
+      step_on_host(buffers, lrs.data(), Moment::make(Event::unmeasured, 0.0));
+    }
+    released.reset();
+    left -= now;
+    if (PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
   }
   return lrs;
 }
