@@ -44,7 +44,7 @@ from .plotting import plot
 from .range_test import lr_range_test
 from .range_test_result import LRRangeTestResult
 from .simulation import simulate
-from .tensor_lr import use_tensor_lr
+from .tensor_lr import use_float_lr, use_tensor_lr
 
 __version__ = "0.1.0"
 __all__ = [
@@ -74,5 +74,6 @@ __all__ = [
     "lr_scheduler",
     "plot",
     "simulate",
+    "use_float_lr",
     "use_tensor_lr",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -35,17 +35,13 @@ def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) ->
             )
 
 
-def _initial_lr(optimizer: Optimizer) -> None:
-    """Set every group's LR back to where it began; a group whose schedulers kept no note of that begins now."""
-    initial = [
-        group.setdefault("initial_lr", group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"])
-        for group in optimizer.param_groups
-    ]
-    if lr_buffer.is_bound(optimizer) and lr_buffer.write(optimizer, initial):
+def _set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
+    """Set every group's LR."""
+    if lr_buffer.is_bound(optimizer) and lr_buffer.write(optimizer, lrs):
         return
-    for group, lr in zip(optimizer.param_groups, initial, strict=True):
+    for group, lr in zip(optimizer.param_groups, lrs, strict=True):
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
+            group["lr"].fill_(lr.reshape(()) if isinstance(lr, Tensor) else lr)
         else:
             group["lr"] = lr
 
@@ -104,17 +100,6 @@ def _begin_plateau(scheduler: Any, metrics: Any) -> None:
         scheduler.step(metrics)
 
 
-def _restart(scheduler: Any, metrics: Any) -> None:
-    """Begin the scheduler anew, at its epoch 0, in the middle of a run."""
-    if _is_plateau(scheduler):
-        _initial_lr(scheduler.optimizer)
-        _begin_plateau(scheduler, metrics)
-    elif isinstance(scheduler, Composite):
-        scheduler._restart(metrics)
-    else:
-        scheduler._update_lr(0)
-
-
 class Composite(EngineScheduler):
     """A scheduler made of schedulers.
 
@@ -128,7 +113,10 @@ class Composite(EngineScheduler):
     _takes_metrics: ClassVar[bool] = True
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "_schedulers")
 
+    __slots__ = ("_began_with",)
+
     _schedulers: Any
+    _began_with: list[Any]  # each group's LR where its schedule began
 
     def step(self, metrics: Any = None, *, found_inf: Tensor | float | None = None) -> None:
         """Step the children whose turn it is.
@@ -191,8 +179,56 @@ class Composite(EngineScheduler):
         raise NotImplementedError
 
     def _begin_child(self, child: Any, metrics: Any) -> None:
-        _restart(child, metrics)
+        self._restart_child(child, metrics)
         self._begun()
+
+    def _restart_child(self, child: Any, metrics: Any) -> None:
+        """Begin it anew, at its epoch 0, in the middle of a run."""
+        if _is_plateau(child):
+            _set_lrs(self.optimizer, self._initial_lrs())
+            _begin_plateau(child, metrics)
+        elif isinstance(child, Composite):
+            child._restart(metrics)
+        else:
+            child._update_lr(0)
+
+    def _initial_lrs(self) -> list[Any]:
+        """Where each group began: what it says itself, unless the optimizer's state that was loaded says nothing."""
+        self._fit_groups()
+        return [
+            group.get("initial_lr", lr) for group, lr in zip(self.optimizer.param_groups, self._began_with, strict=True)
+        ]
+
+    def _group_values(self, name: str) -> list[Any]:
+        return self._initial_lrs() if name == "initial_lr" else super()._group_values(name)
+
+    def _fit_groups(self) -> None:
+        # A group that comes later begins with the LR that it comes with, which the next step may change.
+        groups = self.optimizer.param_groups
+        noted = getattr(self, "_began_with", [])
+        if len(noted) > len(groups):
+            noted = []  # whose these are is not known any more
+        came = [group.get("initial_lr", group["lr"]) for group in groups[len(noted) :]]
+        self._began_with = [*noted, *(lr.clone() if isinstance(lr, Tensor) else lr for lr in came)]
+        for child in self._schedulers:
+            if isinstance(child, Composite):
+                child._fit_groups()
+
+    def _attach(self, *, restore: bool = False) -> bool:
+        self._fit_groups()
+        return super()._attach(restore=restore)
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        super()._load(state)
+        for child in self._schedulers:
+            bases = getattr(child, "base_lrs", None)
+            if bases is not None and len(bases) == len(self.optimizer.param_groups):
+                self._began_with = list(bases)
+                break
+
+    def _yet_to_begin(self, *, anew: bool = False) -> Iterator[Any]:
+        """As in the base class; ``anew``: it is going to begin once more itself."""
+        raise NotImplementedError
 
     def _reads_metric(self) -> bool:
         """Whether there is a ReduceLROnPlateau in it."""
@@ -308,7 +344,9 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         self._milestones = milestones
         self.last_epoch = last_epoch + 1
         self.optimizer = optimizer
-        _initial_lr(optimizer)
+        for group, lr in zip(optimizer.param_groups, lr_buffer.exact(optimizer), strict=True):
+            group.setdefault("initial_lr", lr)
+        _set_lrs(optimizer, self._initial_lrs())
         self.recursive_undo()
         self._initial_step()
         self._attach()
@@ -324,11 +362,6 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         elif not _is_plateau(scheduler) and hasattr(scheduler, "last_epoch"):
             scheduler.last_epoch -= 1
 
-    def _fit_groups(self) -> None:
-        for group in self.optimizer.param_groups:
-            if "initial_lr" not in group:
-                group["initial_lr"] = group["lr"].clone()
-
     def _last_child(self) -> Any:
         return self._schedulers[self._turn(self.last_epoch)[0]]
 
@@ -338,8 +371,15 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
 
     def _restart(self, metrics: Any) -> None:
         self.last_epoch = 0
-        _restart(self._last_child(), metrics)
-        self._begun()
+        self._begin_child(self._last_child(), metrics)
+
+    def _yet_to_begin(self, *, anew: bool = False) -> Iterator[Any]:
+        begins = [anew, *(anew or milestone > self.last_epoch for milestone in self._milestones)]
+        for child, turn_comes in zip(self._schedulers, begins, strict=False):
+            if isinstance(child, Composite):
+                yield from child._yet_to_begin(anew=turn_comes)
+            elif turn_comes and not _is_plateau(child):  # which has no closed form
+                yield child
 
     def _turn(self, epoch: int) -> tuple[int, bool]:
         """Which child the epoch belongs to, and whether it begins then."""
@@ -396,7 +436,7 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
         self._begun()
 
     def _restart(self, metrics: Any) -> None:
-        _initial_lr(self.optimizer)
+        _set_lrs(self.optimizer, self._initial_lrs())
         for child in self._schedulers:
             if _is_plateau(child):
                 _begin_plateau(child, metrics)
@@ -406,6 +446,11 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
                 child.last_epoch = -1
                 child._initial_step()
         self._begun()
+
+    def _yet_to_begin(self, *, anew: bool = False) -> Iterator[Any]:
+        for child in self._schedulers:  # the others go on from the one before, and not by their closed form
+            if isinstance(child, Composite):
+                yield from child._yet_to_begin(anew=anew)
 
     def _needs_metric(self) -> bool:
         return any(_needs_metric(child) for child in self._schedulers)

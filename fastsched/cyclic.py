@@ -72,7 +72,8 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
         for group, base in zip(groups, self.base_lrs, strict=True):
             if not isinstance(base, Tensor):
                 group["initial_lr"] = base
-        self._update_lr(self.last_epoch)
+        if self.last_epoch >= 0:  # a subclass's own step() may not have made the initial one
+            self._update_lr(self.last_epoch)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("mode", "gamma", "_scale_fn_ref", "_scale_fn_custom"):

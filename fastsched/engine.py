@@ -102,6 +102,7 @@ class Detached:
 
 
 DETACHED = Detached()
+_MISSING = object()
 
 
 class StateAttribute:
@@ -118,13 +119,17 @@ class StateAttribute:
         if scheduler is None:
             return self
         attributes = own_dict(scheduler)
-        scheduler._engine.settle(attributes)
-        if self.name in attributes:
-            return attributes[self.name]
-        try:
-            return scheduler._engine.get(self.name)
-        except AttributeError:
-            return scheduler._state_without_engine(self.name)
+        while True:
+            engine = scheduler._engine
+            engine.settle(attributes)
+            value = attributes.get(self.name, _MISSING)
+            if value is not _MISSING:
+                return value
+            try:
+                return engine.get(self.name)
+            except AttributeError:
+                if scheduler._engine is engine:  # and not another, which another thread has put in charge
+                    return scheduler._state_without_engine(self.name)
 
     def __set__(self, scheduler: Any, value: Any) -> None:
         if scheduler._engine.set(self.name, value):
@@ -145,7 +150,7 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     """The engine for the scheduler's optimizer as it is now; :data:`DETACHED` if none fits.
 
     Args:
-        scheduler: detached, its state in ``__dict__``. The engine takes the state over.
+        scheduler: detached, its state in ``__dict__``. The engine has a copy of it.
         restore: ``_last_lr`` holds the float64 learning rates of an earlier run, to go on from.
 
     Raises:
@@ -157,6 +162,9 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     engine = TensorEngine.attach(scheduler, restore=restore) if tensors else None
     if engine is not None:
         return engine
+    if tensors and not (groups and isinstance(groups[0].get("lr"), Tensor)):
+        take_numbers(scheduler)
+        tensors = False
     if scheduler._children():
         native = [hasattr(type(child), "_schedule") and child._is_native() for child in scheduler._children()]
         host = _C.HostComposition(scheduler._schedule, native, scheduler._reads_metric())
@@ -165,3 +173,14 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     else:
         host = _C.HostEngine(scheduler._schedule, Tensor, read_from_gpu)
     return host if host.attach(scheduler) else DETACHED
+
+
+def take_numbers(scheduler: Any) -> None:
+    """Once the optimizer's learning rates are numbers again, so are those that the scheduler began from.
+
+    Otherwise torch's code would make tensors of the learning rates.
+    """
+    attributes = own_dict(scheduler)
+    bases = attributes.get("base_lrs")
+    if isinstance(bases, list) and "optimizer" in attributes and lr_buffer.is_released(attributes["optimizer"]):
+        bases[:] = [base.item() if isinstance(base, Tensor) and base.numel() == 1 else base for base in bases]

@@ -10,7 +10,6 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim import swa_utils
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
-from . import lr_buffer
 from .capture import refuse_capture
 from .engine import DETACHED
 from .program import Event, own_dict
@@ -55,7 +54,8 @@ class EpochScheduler(EngineScheduler):
         if self._finish(declined):
             return
         if self._is_initial:
-            self._step_as_torch(None)
+            if not self._begin_on_tensors():
+                self._step_as_torch(None)
             return
         refuse_capture("it is the first step, or its settings changed; step once before capturing")
         first = self._step_count == 1
@@ -97,26 +97,30 @@ class EpochScheduler(EngineScheduler):
 
     def _initial_step(self) -> None:
         begins = self.last_epoch == -1
+        self._take_exact_bases()
         self._begin_stepping()
         if begins:
             self._note_first_lrs()
 
     def _begin_stepping(self) -> None:
         self._detach()
-        groups = self.optimizer.param_groups
-        if groups and isinstance(groups[0]["lr"], Tensor):
-            self._step_count = 0
-            if self._attach() and isinstance(self._engine, TensorEngine) and self._engine.move(self, Event.INITIAL):
-                own_dict(self).update(_is_initial=False, _get_lr_called_within_step=False)  # torch leaves these behind
-                return
-            self._detach()
         super()._initial_step()
         self._attach()
 
+    def _begin_on_tensors(self) -> bool:
+        """The step that constructing a scheduler makes, on float64 learning rates behind tensors."""
+        groups = self.optimizer.param_groups
+        if not (groups and isinstance(groups[0]["lr"], Tensor) and self._attach()):
+            return False
+        if isinstance(self._engine, TensorEngine) and self._engine.move(self, Event.INITIAL):
+            own_dict(self)["_get_lr_called_within_step"] = False  # torch leaves this behind
+            return True
+        self._detach()
+        return False
+
     def _update_lr(self, epoch: int | None = None) -> None:
         # What SequentialLR calls to begin a child anew, and step(epoch) to go there.
-        if self._engine is DETACHED and lr_buffer.is_bound(self.optimizer):
-            self._attach()
+        self._follow_to_tensors()
         engine = self._engine
         whole = _is_number(epoch) and epoch == epoch // 1
         if whole and isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, cast(float, epoch)):
@@ -238,7 +242,10 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
             elif not found_inf:
                 self.step(epoch)
             return
-        if epoch is None and not self._is_initial:
+        if epoch is None and self._is_initial:
+            if self._begin_on_tensors():
+                return
+        elif epoch is None:
             if self._engine.step(self, None) is None:
                 self._stepped(None)
                 return

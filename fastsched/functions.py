@@ -19,8 +19,8 @@ Functions = Callable[[int], float] | Sequence[Callable[[int], float]]
 class FunctionScheduler(EpochScheduler):
     """A scheduler that calls one function of the epoch for each param group.
 
-    With Python-number learning rates the functions are called at every step, once for each group and in order, as
-    torch does. With tensor learning rates they are tabulated if ``total_steps`` is given.
+    The functions are called at every step, once for each group and in order, as torch does. With tensor learning rates
+    they are tabulated if ``total_steps`` is given, and steps call no Python.
     """
 
     __slots__ = ("_tabulated", "_total_epochs")
@@ -82,9 +82,17 @@ class FunctionScheduler(EpochScheduler):
         factors = [float(function(epoch)) for epoch in range(steps + 1) for function in distinct.values()]
         return Table(factors, len(distinct), [column[id(function)] for function in self.lr_lambdas])
 
+    def _calls_functions(self) -> bool:
+        return self._total_epochs is None
+
+    def _factors(self) -> list[Any]:
+        # The epoch is asked for anew each time, as in torch: a function may have set it.
+        return [function(self.last_epoch) for function in self.lr_lambdas]
+
     def _table(self) -> Table | None:
-        if self._total_epochs is None:
-            return None
+        if self._total_epochs is None:  # until the first step writes the row
+            columns = len(self.lr_lambdas)
+            return Table([1.0] * columns, columns, [float(column) for column in range(columns)], of_step=True)
         # Functions may count their calls, so they are asked once.
         if self._tabulated is None or self._tabulated[0] != self.lr_lambdas:
             object.__setattr__(self, "_tabulated", (list(self.lr_lambdas), self._tabulate(self._total_epochs)))
@@ -118,7 +126,8 @@ class LambdaLR(FunctionScheduler, torch_lr_scheduler.LambdaLR):
         last_epoch: as in torch, the epoch before the one to begin at.
         total_steps: call the functions for every epoch up to this one now, once, and keep the factors with the
             learning rates, so that steps on tensor learning rates need no Python; beyond it the learning rates stay
-            as they are. Without it tensor learning rates are stepped by torch's code. Of no effect on Python numbers.
+            as they are. Without it the functions are called at each step, which then cannot be captured in a CUDA
+            graph nor compiled with ``fullgraph=True``. Of no effect on Python numbers.
 
     Raises:
         ValueError: not one function per param group, or ``total_steps`` is not positive.

@@ -72,20 +72,28 @@ class History:
         self._first = first + 1 if isinstance(first, int) else 1
         self._groups = len(scheduler.optimizer.param_groups)
         self._steps_of_plateaus = _steps_of(_plateaus(scheduler))
-        if isinstance(scheduler._engine, TensorEngine):
-            self.install(scheduler._engine._replicas)
-        object.__setattr__(scheduler, "_history", self)
+        try:
+            object.__setattr__(scheduler, "_history", self)
+            if isinstance(scheduler._engine, TensorEngine):
+                self.install(scheduler._engine._replicas)
+        except BaseException:  # a Ctrl-C: nobody has this object to close it
+            self.close()
+            raise
 
     def close(self) -> None:
         """Record no more. What was recorded stays; graphs that were captured may be replayed on."""
-        scheduler, self._scheduler = self._scheduler, None
+        scheduler = self._scheduler
         if scheduler is None:
             return
         refuse_capture("a history ends; close it before the capture, or after")
-        object.__setattr__(scheduler, "_history", None)
+        if scheduler._history is self:
+            object.__setattr__(scheduler, "_history", None)
         if isinstance(scheduler._engine, TensorEngine):
+            own = [part.rows for period in self._periods if isinstance(period, _OnDevice) for part in period.parts]
             for replica in scheduler._engine._replicas:
-                replica.record(None)
+                if replica.history is None or any(replica.history is rows for rows in own):
+                    replica.record(None)
+        self._scheduler = None  # last: what was interrupted is done by the next call
 
     def __len__(self) -> int:
         """How many steps there are to read. With tensor learning rates on a CUDA device this waits for the device."""
@@ -170,14 +178,13 @@ class History:
 
     def install(self, replicas: list[Replica]) -> None:
         """Have the steps of these record themselves (called by the scheduler's engine)."""
-        if all(replica.history is not None for replica in replicas):
-            return
         last = self._periods[-1] if self._periods else None
         if not (isinstance(last, _OnDevice) and last.fits(replicas)):
             last = _OnDevice([_Part.of(replica, self.capacity) for replica in replicas])
             self._periods.append(last)
         for replica, part in zip(replicas, last.parts, strict=True):
-            replica.record(part.rows)
+            if replica.history is not part.rows:
+                replica.record(part.rows)
 
     def note(self, scheduler: Any, metric: Any) -> None:
         """Record a step that was made on the host (called by the scheduler)."""
@@ -224,12 +231,13 @@ class _Part(NamedTuple):
         rows[0], rows[1] = capacity, columns
         return cls(replica.buffer.indices, rows)
 
-    def read(self) -> Tensor:
-        """The rows in order, shape (steps, columns), on the host."""
+    def read(self, until: int) -> Tensor:
+        """The rows of the steps before this one in order, shape (steps, columns), on the host."""
         rows = self.rows.cpu()
         capacity, columns, steps = map(int, rows[: _C.HISTORY_HEADER].tolist())
         table = rows[_C.HISTORY_HEADER :].view(capacity, columns)
-        return table[:steps] if steps <= capacity else table.roll(-(steps % capacity), 0)
+        ordered = table[:steps] if steps <= capacity else table.roll(-(steps % capacity), 0)
+        return ordered[: len(ordered) - (steps - until)]
 
 
 class _OnDevice(NamedTuple):
@@ -246,7 +254,11 @@ class _OnDevice(NamedTuple):
         return int(self.parts[0].rows[_C.HISTORY_HEADER - 1].item())
 
     def read(self) -> Tensor:
-        tables = [part.read() for part in self.parts]
+        # A close() that was interrupted has stopped the first of them, and the others may have gone on.
+        steps = self.steps()
+        tables = [part.read(steps) for part in self.parts]
+        shortest = min(map(len, tables))
+        tables = [table[len(table) - shortest :] for table in tables]
         groups = sum(len(part.indices) for part in self.parts)
         table = torch.empty(len(tables[0]), _C.HISTORY_OWN + groups, dtype=torch.float64, device="cpu")
         table[:, : _C.HISTORY_OWN] = tables[0][:, : _C.HISTORY_OWN]

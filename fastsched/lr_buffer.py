@@ -2,12 +2,21 @@
 
 Each group's ``"lr"`` becomes a view of one element. The buffers belong to the optimizer, not to a scheduler:
 several schedulers on one optimizer share them, float64 masters included, and so lose no precision to each other.
+
+Whoever changes which buffers there are, or which tensors are in them, first says so: no buffer of the optimizer has a
+layout then, and ``_buffers`` lists the old ones and those to come. An engine that finds no layout binds again, and
+that begins anew from the groups and the masters of all of these. So an exception anywhere in between, a Ctrl-C for
+instance, loses no learning rate and leaves none that nobody steps.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
+import warnings
 import weakref
 from collections.abc import Iterable
+from math import nan
 from typing import Any, TypeGuard
 from weakref import WeakValueDictionary
 
@@ -29,8 +38,8 @@ class LRBuffer:
         lrs: what the optimizer reads, shape ``(len(indices),)``.
         masters: the same in float64; ``lrs`` is this, rounded, unless somebody wrote to an LR.
         tensors: the object in each group's ``"lr"``, a view of one element of ``lrs``.
-        layout: replaced by another object when a slot gets another tensor; None once other buffers took over.
-        reported_to: memory whose address some state has; kept for as long as a captured graph may write to it.
+        layout: replaced by another object when a slot gets another tensor; None while that is going on, and once
+            other buffers took over.
     """
 
     __slots__ = (
@@ -42,7 +51,6 @@ class LRBuffer:
         "lrs",
         "masters",
         "on_host",
-        "reported_to",
         "tensors",
     )
 
@@ -54,16 +62,13 @@ class LRBuffer:
         self.masters = masters
         self.tensors = tensors
         self.layout: object | None = object()
-        self.reported_to: list[Tensor] = []
         self._resumed: Tensor | None = None
-        for place, tensor in zip(lrs.unbind(), tensors, strict=True):
-            tensor.data = place if tensor.dim() == 0 else place.view(tensor.shape)
 
-    def point(self, slot: int, tensor: Tensor) -> None:
-        """Make ``tensor`` the object of this slot, keeping its shape."""
-        tensor.data = self.lrs[slot].view(tensor.shape)
-        self.tensors[slot] = tensor
-        self.layout = self.layout and object()
+    def place(self, groups: list[dict[str, Any]], shape: torch.Size | None = None) -> None:
+        """Put the tensors into their groups, as views of their slots: in the shape that they have, or in this one."""
+        for index, place, tensor in zip(self.indices, self.lrs.unbind(), self.tensors, strict=True):
+            tensor.data = place.view(tensor.shape if shape is None else shape)
+            groups[index]["lr"] = tensor
 
     def follow(self) -> None:
         """Go on from the LRs that somebody wrote to, as each step does (``follow`` in csrc/schedule/step.h)."""
@@ -83,10 +88,19 @@ class LRBuffer:
             written = self.masters.to(self.lrs.dtype) != self.lrs
             self._take(self._resumed, written & (self._resumed.to(self.lrs.dtype) == self.lrs))
 
+    def plan(self) -> LRBuffer:
+        """The same values in tensors of their own, without a layout: for what is to be written here."""
+        plan = LRBuffer(self.indices, self.lrs.clone(), self.masters.clone(), list(self.tensors))
+        plan.layout = None
+        plan._resumed = self._resumed
+        return plan
+
     def duplicate(self, memo: dict[int, Any]) -> LRBuffer:
         """The same on the host, with tensors of its own, which are put into a ``copy.deepcopy``'s memo."""
         tensors = [torch.empty(tensor.shape, dtype=self.lrs.dtype, device="cpu") for tensor in self.tensors]
         lrs, masters = self.lrs.to("cpu", copy=True), self.masters.to("cpu", copy=True)
+        for place, tensor in zip(lrs.unbind(), tensors, strict=True):
+            tensor.data = place.view(tensor.shape)
         twin = LRBuffer(list(self.indices), lrs, masters, tensors)
         twin.layout = self.layout and object()
         twin._resumed = None if self._resumed is None else self._resumed.to("cpu", copy=True)
@@ -100,6 +114,8 @@ class LRBuffer:
 
 # By the identity of the optimizer, whatever its class makes of == and hash; an entry dies with its optimizer.
 _buffers: dict[int, list[LRBuffer]] = {}
+# Held while buffers change: another thread that finds no layout waits, and then finds the new one.
+_changing = threading.RLock()
 # By the address of the storage of lrs: whose the views are that are met in some group.
 _owners: WeakValueDictionary[int, LRBuffer] = WeakValueDictionary()
 
@@ -107,6 +123,16 @@ _owners: WeakValueDictionary[int, LRBuffer] = WeakValueDictionary()
 def is_bound(optimizer: Optimizer) -> bool:
     """Whether the optimizer's learning rates were made tensors side by side before."""
     return id(optimizer) in _buffers
+
+
+def is_released(optimizer: Optimizer) -> bool:
+    """Whether they were, and are numbers again."""
+    return _buffers.get(id(optimizer)) == []
+
+
+def has_tensors(optimizer: Optimizer) -> bool:
+    """Whether they were, and have not been released since."""
+    return bool(_buffers.get(id(optimizer)))
 
 
 @torch.inference_mode(False)
@@ -119,76 +145,90 @@ def bind(optimizer: Optimizer) -> list[LRBuffer] | None:
 
     Returns:
         None, with nothing changed, where some learning rate is neither a plain float32 or float64 tensor on
-        the CPU or a CUDA device nor a number in an optimizer that had tensors before; where there are no groups;
+        the CPU or a CUDA device nor a number in an optimizer that has tensors; where there are no groups;
         or where some, but not all, learning rates are another optimizer's.
 
     Raises:
         RuntimeError: a learning rate is on a CUDA device and fastsched has no CUDA operators.
     """
-    known = _buffers.get(id(optimizer), [])
-    groups = optimizer.param_groups
-    if not groups:
-        return None
-    if sum(len(buffer.indices) for buffer in known) != len(groups) or any(buffer.layout is None for buffer in known):
-        return _bind_anew(optimizer, known)
-    replaced = [
-        _Replacement(buffer, slot, groups[index])
-        for buffer in known
-        for slot, index in enumerate(buffer.indices)
-        if groups[index].get("lr") is not buffer.tensors[slot]
-    ]
-    if not all(_is_number(entry.lr) or is_supported(entry.lr) for entry in replaced):
-        return None
-    if replaced:
-        _adopt(known, replaced)
-    return known
+    with _changing:
+        known = _buffers.get(id(optimizer), [])
+        groups = optimizer.param_groups
+        if not groups:
+            return None
+        slots = sum(len(buffer.indices) for buffer in known)
+        if slots != len(groups) or any(buffer.layout is None for buffer in known):
+            return _bind_anew(optimizer, known)
+        replaced = [
+            _Replacement(buffer, slot, groups[index])
+            for buffer in known
+            for slot, index in enumerate(buffer.indices)
+            if groups[index].get("lr") is not buffer.tensors[slot]
+        ]
+        if not all(_is_number(entry.lr) or is_supported(entry.lr) for entry in replaced):
+            return None
+        if replaced:
+            _adopt(optimizer, known, replaced)
+        return known
 
 
 class _Replacement:
-    """A learning rate that somebody put into a group in place of our tensor, its value read before any write."""
+    """A learning rate that somebody put into a group in place of our tensor."""
 
-    __slots__ = ("buffer", "group", "lr", "master", "slot", "value")
+    __slots__ = ("buffer", "group", "lr", "slot")
 
     def __init__(self, buffer: LRBuffer, slot: int, group: dict[str, Any]):
         self.buffer = buffer
         self.slot = slot
         self.group = group
-        self.lr = group.get("lr")
-        self.master: Tensor | float | None = None
-        self.value: Tensor | float = 0.0
+        self.lr: Any = group.get("lr")
 
 
-def _adopt(known: list[LRBuffer], replaced: list[_Replacement]) -> None:
+def _adopt(optimizer: Optimizer, known: list[LRBuffer], replaced: list[_Replacement]) -> None:
     places = {id(tensor): (buffer, slot) for buffer in known for slot, tensor in enumerate(buffer.tensors)}
-    for entry in replaced:
-        if isinstance(entry.lr, Tensor):
-            entry.value = entry.lr.reshape(()).clone()
-            if id(entry.lr) in places:  # it moved here from another group, and its master with it
-                buffer, slot = places[id(entry.lr)]
-                entry.master = buffer.masters[slot].clone()
-        elif _is_number(entry.lr):
-            entry.value = entry.master = entry.lr  # exact, where the LR's own dtype rounds
     moved = {(entry.buffer, entry.slot) for entry in replaced}
     taken = {tensor for tensor, place in places.items() if place not in moved}
+    plans = {buffer: buffer.plan() for buffer in known}
+    apart: list[tuple[Tensor, Tensor]] = []  # tensors whose old slots get other values: they need a place of their own
     for entry in replaced:
-        buffer, slot = entry.buffer, entry.slot
-        _write(buffer.lrs, slot, entry.value)
-        if entry.master is not None:
-            _write(buffer.masters, slot, entry.master)
+        buffer, slot, lr = entry.buffer, entry.slot, entry.lr
+        plan = plans[buffer]
+        _write(plan.lrs, slot, lr)
+        if isinstance(lr, Tensor) and id(lr) in places:  # it moved here from another group, and its master with it
+            before, slot_before = places[id(lr)]
+            _write(plan.masters, slot, before.masters[slot_before])
+            if id(lr) not in taken:
+                apart.append((lr, lr.detach().clone()))
+        elif not isinstance(lr, Tensor):
+            _write(plan.masters, slot, lr)  # exact, where the LR's own dtype rounds
         # The object that was put there stays, unless it is of another kind, another optimizer's, or also
         # another group's: then the group has its own back.
-        tensor: Tensor | None = None
-        for candidate in (entry.lr, buffer.tensors[slot]):
+        own: Tensor | None = None
+        for candidate in (lr, buffer.tensors[slot]):
             if isinstance(candidate, Tensor) and id(candidate) not in taken and _fits(candidate, buffer, known):
-                tensor = candidate
+                own = candidate
                 break
-        if tensor is None:
-            tensor = torch.empty((), dtype=buffer.lrs.dtype, device=buffer.device)
-        taken.add(id(tensor))
-        buffer.point(slot, tensor)
+        plan.tensors[slot] = torch.empty((), dtype=buffer.lrs.dtype, device=buffer.device) if own is None else own
+        taken.add(id(plan.tensors[slot]))
+    for plan in plans.values():
+        plan.recall()
+
+    for buffer in known:
+        buffer.layout = None
+    _buffers[id(optimizer)] = [*known, *plans.values()]
+    for lr, value in apart:
+        lr.data = value
+    for buffer, plan in plans.items():
+        buffer.lrs.copy_(plan.lrs)
+        buffer.masters.copy_(plan.masters)
+        buffer.tensors = plan.tensors
+    for entry in replaced:
+        tensor = entry.buffer.tensors[entry.slot]
+        tensor.data = entry.buffer.lrs[entry.slot].view(tensor.shape)
         entry.group["lr"] = tensor
     for buffer in known:
-        buffer.recall()
+        buffer.layout = object()
+    _buffers[id(optimizer)] = known
 
 
 @torch.inference_mode(False)
@@ -199,15 +239,57 @@ def write(optimizer: Optimizer, lrs: list[Tensor | float]) -> bool:
     """
     buffers = bind(optimizer)
     for buffer in buffers or []:
-        for slot, index in enumerate(buffer.indices):
-            _write(buffer.lrs, slot, lrs[index])
-            _write(buffer.masters, slot, lrs[index])
+        masters = _stacked([lrs[index] for index in buffer.indices], {}, buffer.device)
+        buffer.lrs.copy_(masters)
+        buffer.masters.copy_(masters)
     return buffers is not None
+
+
+@torch.inference_mode(False)
+def exact(optimizer: Optimizer) -> list[Any]:
+    """Every group's learning rate, a copy: in float64 where that is known, else as it is. Reads nothing back."""
+    lrs = [group["lr"] for group in optimizer.param_groups]
+    lrs = [lr.detach().clone() if isinstance(lr, Tensor) else lr for lr in lrs]
+    for buffer in (bind(optimizer) or []) if is_bound(optimizer) else []:
+        buffer.follow()
+        for index, master in zip(buffer.indices, buffer.masters.unbind(), strict=True):
+            lrs[index] = master.clone()
+    return lrs
+
+
+@torch.inference_mode(False)
+def release(optimizer: Optimizer) -> None:
+    """Make every group's learning rate, and the initial one where that is a tensor, a Python float.
+
+    Reads each device once. The optimizer remains known, as one that has no tensors any more.
+    """
+    with _changing:
+        groups = list(optimizer.param_groups)
+        read = [(group, "lr", lr) for group, lr in zip(groups, exact(optimizer), strict=True)]
+        read += [(group, "initial_lr", group["initial_lr"]) for group in groups if "initial_lr" in group]
+        by_device: dict[torch.device, list[tuple[dict[str, Any], str, Tensor]]] = {}
+        for entry in read:
+            if isinstance(entry[2], Tensor):
+                by_device.setdefault(entry[2].device, []).append(entry)
+        numbers = []
+        for entries in by_device.values():
+            values = torch.stack([value.detach().reshape(()).double() for _, _, value in entries]).tolist()
+            numbers += [(group, key, value) for (group, key, _), value in zip(entries, values, strict=True)]
+
+        before = _buffers.get(id(optimizer), [])
+        for buffer in before:
+            buffer.layout = None
+        for group, key, value in numbers:
+            group[key] = value
+        for other, buffers in list(_buffers.items()):
+            if any(buffer is own for buffer in buffers for own in before):
+                _buffers[other] = []
+        _remember(optimizer, [])
 
 
 def _write(buffer: Tensor, slot: int, value: Tensor | float) -> None:
     if isinstance(value, Tensor):
-        buffer[slot].copy_(value, non_blocking=True)
+        buffer[slot].copy_(value.detach().reshape(()), non_blocking=True)
     else:
         buffer[slot] = value
 
@@ -223,24 +305,63 @@ def _owner(tensor: Tensor) -> LRBuffer | None:
 
 
 def _bind_anew(optimizer: Optimizer, known: list[LRBuffer]) -> list[LRBuffer] | None:
+    groups = optimizer.param_groups
+    # Where each group's learning rate was to be, the latest plan last; it counts where that was left half done.
+    planned = {index: (buffer.device, buffer.lrs.dtype) for buffer in known for index in buffer.indices}
+    begun = len(planned) == len(groups) and any(buffer.layout is None for buffer in known)
     placement: list[tuple[torch.device, torch.dtype]] = []
     owners: list[LRBuffer | None] = []
-    for group in optimizer.param_groups:
+    for index, group in enumerate(groups):
         lr = group.get("lr")
         if is_supported(lr):
-            placement.append((lr.device, lr.dtype))
+            placement.append(planned[index] if begun else (lr.device, lr.dtype))
             owners.append(_owner(lr))
         elif known and _is_number(lr):
-            placement.append((known[0].device, known[0].lrs.dtype))
+            placement.append(planned.get(index, (known[0].device, known[0].lrs.dtype)))
             owners.append(None)
         else:
             return None
     for device, _ in placement:
         ops.require(device)
+    first = not is_bound(optimizer)
     foreign = [owner for owner in owners if owner is not None and not any(owner is own for own in known)]
-    if foreign:
+    if foreign and all(owner.layout is not None for owner in foreign):
         return _share(optimizer, foreign)
-    return allocate(optimizer, placement)
+    buffers = allocate(optimizer, placement, others=foreign)
+    if first:
+        warn_of_devices(optimizer)
+    return buffers
+
+
+def warn_of_devices(optimizer: Optimizer) -> None:
+    """Warn if a learning rate and its parameters are on different devices."""
+    for index, group in enumerate(optimizer.param_groups):
+        lr, device = group["lr"].device, device_of(group)
+        if lr != device and device.type in ("cpu", "cuda"):
+            warnings.warn(
+                f"param_groups[{index}]['lr'] is on {lr} and its parameters are on {device}: the optimizer copies it "
+                "across at every step, if it can, and a CUDA graph cannot follow it; "
+                "fastsched.use_tensor_lr(optimizer) moves learning rates to their parameters",
+                UserWarning,
+                stacklevel=_frames_to_caller(),
+            )
+            return
+
+
+def device_of(group: dict[str, Any]) -> torch.device:
+    """Where the group's parameters are, by the first of them."""
+    device: torch.device = group["params"][0].device if group["params"] else torch.device("cpu")
+    return device
+
+
+def _frames_to_caller() -> int:
+    """The ``stacklevel`` at which whoever calls this finds code that is neither fastsched's nor torch's."""
+    level = 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("fastsched", "torch"):
+        frame = frame.f_back
+        level += 1
+    return level
 
 
 def _share(optimizer: Optimizer, owners: list[LRBuffer]) -> list[LRBuffer] | None:
@@ -259,45 +380,76 @@ def _share(optimizer: Optimizer, owners: list[LRBuffer]) -> list[LRBuffer] | Non
         for index, tensor in zip(buffer.indices, buffer.tensors, strict=True)
     ):
         return None
+    for buffer in _buffers.get(id(optimizer), []):
+        if not any(buffer is other for other in shared):
+            buffer.layout = None
     _remember(optimizer, shared)
     return shared
 
 
 @torch.inference_mode(False)
-def allocate(optimizer: Optimizer, placement: Iterable[tuple[torch.device, torch.dtype]]) -> list[LRBuffer]:
+def allocate(
+    optimizer: Optimizer,
+    placement: Iterable[tuple[torch.device, torch.dtype]],
+    shape: torch.Size | None = None,
+    others: Iterable[LRBuffer] = (),
+) -> list[LRBuffer]:
     """Give every group's learning rate, a number or a supported tensor, a slot on the device asked for.
 
     Args:
         optimizer: its groups' ``"lr"`` entries are replaced, or repointed where the tensor can stay.
         placement: device and dtype of each group's learning rate, in order.
+        shape: of the tensors; the one that each has by default, or had where a new one takes its place.
+        others: buffers of another optimizer, without a layout, that have some of these tensors.
     """
-    masters_before = {
-        id(tensor): buffer.masters[slot]
-        for buffer in _buffers.get(id(optimizer), [])
-        for slot, tensor in enumerate(buffer.tensors)
-    }
+    with _changing:
+        before = _buffers.get(id(optimizer), [])
+        for buffer in before:  # first, so that no step goes by between reading the learning rates and moving them
+            buffer.layout = None
+        groups = list(optimizer.param_groups)
+        buffers = _planned(groups, placement, [*others, *before])
+        _remember(optimizer, [*before, *buffers])
+        for buffer in buffers:
+            _owners[buffer.lrs.untyped_storage().data_ptr()] = buffer
+            buffer.place(groups, shape)
+        for buffer in buffers:
+            buffer.layout = object()
+        _buffers[id(optimizer)] = buffers
+        return buffers
+
+
+def _planned(
+    groups: list[dict[str, Any]], placement: Iterable[tuple[torch.device, torch.dtype]], before: list[LRBuffer]
+) -> list[LRBuffer]:
+    """Buffers without a layout, with the values that the groups' learning rates have; nothing else is changed."""
+    masters_before: dict[int, Tensor] = {}
+    resumed_before: dict[int, Tensor] = {}
+    for buffer in before:
+        masters_before |= {id(tensor): buffer.masters[slot] for slot, tensor in enumerate(buffer.tensors)}
+        if buffer._resumed is not None:
+            resumed_before |= {index: buffer._resumed[slot] for slot, index in enumerate(buffer.indices)}
     by_place: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, place in enumerate(placement):
         by_place.setdefault(place, []).append(index)
-
     buffers: list[LRBuffer] = []
     taken: set[int] = set()
     for (device, dtype), indices in by_place.items():
-        lrs = [optimizer.param_groups[index]["lr"] for index in indices]
+        lrs = [groups[index]["lr"] for index in indices]
         tensors: list[Tensor] = []
         for lr in lrs:
             # Groups that share one tensor part here: the first keeps it, the others get their own.
             kept = isinstance(lr, Tensor) and id(lr) not in taken and (lr.device, lr.dtype) == (device, dtype)
-            shape = lr.shape if isinstance(lr, Tensor) else ()
-            tensors.append(lr if kept else torch.empty(shape, dtype=dtype, device=device))
+            own_shape = lr.shape if isinstance(lr, Tensor) else ()
+            tensors.append(lr if kept else torch.empty(own_shape, dtype=dtype, device=device))
             taken.add(id(tensors[-1]))
         masters = _stacked(lrs, masters_before, device)
-        buffers.append(LRBuffer(indices, masters.to(dtype, copy=True), masters, tensors))
-    for buffer in buffers:
-        _owners[buffer.lrs.untyped_storage().data_ptr()] = buffer
-        for index, tensor in zip(buffer.indices, buffer.tensors, strict=True):
-            optimizer.param_groups[index]["lr"] = tensor
-    _remember(optimizer, buffers)
+        buffer = LRBuffer(indices, masters.to(dtype, copy=True), masters, tensors)
+        buffer.layout = None
+        if resumed_before:
+            unknown = masters.new_tensor(nan)
+            resumed = [resumed_before.get(index, unknown).to(device, non_blocking=True) for index in indices]
+            buffer._resumed = torch.stack(resumed)
+        buffers.append(buffer)
     return buffers
 
 
@@ -330,9 +482,6 @@ def _remember(optimizer: Optimizer, buffers: list[LRBuffer]) -> None:
     if not is_bound(optimizer):
         weakref.finalize(optimizer, _buffers.pop, id(optimizer), None)
         _follow_loading(optimizer)
-    for buffer in _buffers.get(id(optimizer), []):
-        if not any(buffer is other for other in buffers):
-            buffer.layout = None
     _buffers[id(optimizer)] = buffers
 
 
@@ -368,7 +517,7 @@ def _follow_loading(optimizer: Optimizer) -> None:
 
     def follow(_: Optimizer) -> None:
         bound = reference()
-        if bound is not None:
+        if bound is not None and has_tensors(bound):
             bind(bound)
 
     loading.register_load_state_dict_post_hook(follow)

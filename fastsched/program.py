@@ -31,11 +31,15 @@ class Event(IntEnum):
 
 
 class Table(NamedTuple):
-    """The factors that the functions of a LambdaLR gave: a row per epoch, a column per distinct function."""
+    """The factors that the functions of a LambdaLR gave: a row per epoch, a column per distinct function.
+
+    Or a single row, with a column per group, which is written anew before each step.
+    """
 
     factors: list[float]
     columns: int
     column_of_group: list[float]
+    of_step: bool = False
 
 
 class Below(NamedTuple):
@@ -67,14 +71,21 @@ def own_values(scheduler: Any, params: list[tuple[str, str]], table: Table | Non
             values = table.column_of_group if table is not None else []
         elif where == "list":
             values = attributes.get(name)
-        elif needed:
-            values = [group[name] for group in groups if name in group]
         else:
-            values = [group.get(name, nan) for group in groups]
+            values = scheduler._group_values(name)
         if type(values) is not list or (needed and len(values) != len(groups)):
             return None
         owns.append(values[: len(groups)] + [nan] * (len(groups) - len(values)))  # nan: what a step does not read
     return owns
+
+
+def has_values_for_groups(scheduler: Any) -> bool:
+    """Whether its lists have an item for each group: not where groups came or went since it was made."""
+    attributes = own_dict(scheduler)
+    groups = len(scheduler.optimizer.param_groups)
+    return all(
+        len(attributes.get(name, ())) == groups for name, where in _C.own_params(scheduler._schedule) if where == "list"
+    )
 
 
 def pack(
@@ -85,8 +96,10 @@ def pack(
     Own parameters that are tensors are left as 0 there.
     """
     numbers = [[0.0 if isinstance(value, Tensor) else value for value in values] for values in owns]
-    factors, columns = (table.factors, table.columns) if table is not None else ([], 0)
-    return _C.pack_node(scheduler._schedule, own_dict(scheduler), numbers, indices, factors, columns, *below)
+    factors, columns, of_step = (table.factors, table.columns, table.of_step) if table is not None else ([], 0, False)
+    return _C.pack_node(
+        scheduler._schedule, own_dict(scheduler), numbers, indices, factors, columns, *below, of_step=of_step
+    )
 
 
 def upload(packed: bytes, owns: list[list[Any]], indices: list[int], device: torch.device) -> Tensor:
@@ -112,6 +125,12 @@ def whole(scheduler: Any, steps: int) -> bytes:
         ValueError: a setting is not a plain number.
     """
     scheduler._require_function_of_step()
+    for child in scheduler._children():
+        if not has_values_for_groups(child):
+            raise ValueError(
+                f"{type(child).__name__} has no base learning rate for some param group: groups were added or removed "
+                "since it was made"
+            )
     below = [whole(child, steps) for child in scheduler._children()]
     table = scheduler._tabulate(steps)
     owns = own_values(scheduler, _C.own_params(scheduler._schedule), table)

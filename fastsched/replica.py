@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -63,13 +65,18 @@ class Replica:
         size = _C.mirror_size(len(self.buffer.indices))
         mirror = torch.zeros(size, dtype=torch.float64, device="cpu", pin_memory=not self.buffer.on_host)
         mirror[1:-1] = numbers
+        if not self.buffer.on_host:
+            # The allocator of pinned memory knows of copies, not of our kernels. Having seen one copy on this stream,
+            # it will not give the memory away, once it is free, before all that the stream has to do by then is done.
+            mirror.to(self.buffer.device, non_blocking=True)
         self._point(_C.MIRROR_OFFSET, mirror, 0)
-        self.mirror = mirror
         self.reflection = mirror[1:-1].tolist()
+        self.mirror = mirror
         return mirror
 
     def record(self, history: Tensor | None) -> None:
         """Have steps append to this history, laid out as ``csrc/schedule/history.h`` says, or to none any more."""
+        self.history = None  # until it is done: what is interrupted is done again
         self._point(_C.HISTORY_OFFSET, history)
         self.history = history
 
@@ -78,9 +85,12 @@ class Replica:
         address = 0 if memory is None else memory.data_ptr()
         words = [address, 0 if memory is None else ~address, *more]
         bits = torch.tensor(words, dtype=torch.int64, device="cpu").view(torch.float64)
+        kept = _kept_by(self.state)
+        place = int(self.state.storage_offset()) + offset
+        now = [] if memory is None else [memory]
+        kept[place] = kept.get(place, []) + now  # before its address is written, and what was there until it was
         self.state[offset : offset + len(words)].copy_(bits, non_blocking=True)
-        if memory is not None:
-            self.buffer.reported_to.append(memory)
+        kept[place] = now
 
     def peek(self) -> list[float]:
         """The counters and then the learning rates that the steps have left on the host so far.
@@ -102,6 +112,28 @@ class Replica:
     def last_lr(self) -> Tensor:
         """Float64 learning rates as a leaf last left them, a view of shape ``(groups,)``."""
         return self.state[_C.NODE_STATE_SIZE :]
+
+
+def joined(states: list[Tensor]) -> Tensor:
+    """States one after another, in new storage that keeps alive what these have the addresses of."""
+    whole = torch.cat(states)
+    kept = _kept_by(whole)
+    end = 0
+    for state in states:
+        first = int(state.storage_offset())
+        here = range(first, first + len(state))
+        kept |= {place - first + end: memory for place, memory in _kept_by(state).items() if place in here}
+        end += len(state)
+    return whole
+
+
+def _kept_by(state: Tensor) -> dict[int, list[Tensor]]:
+    """By the place of an address in the state's storage, what is there: it lives as long as that storage.
+
+    Whoever can still write to that memory has the address from the storage: a step, a compiled one, a captured graph.
+    """
+    storage: Any = state.untyped_storage()
+    return storage.__dict__.setdefault("_fastsched_kept", {})  # type: ignore[no-any-return]
 
 
 _ATTEMPTS = 8  # at reading what a step may be writing at that moment; then what was read before will do

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from . import _C
+from . import _C, lr_buffer
 from .capture import refuse_capture
-from .engine import DETACHED, Engine, Recorder, StateAttribute, attach
+from .engine import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
 from .program import LAST_LR, Table, own_dict, whole
 from .tensor_engine import TensorEngine
 
@@ -27,14 +27,17 @@ class EngineScheduler(LRScheduler):
     replaced it on the object, torch's own code steps and calls it.
     """
 
-    __slots__ = ("_engine", "_first_lrs", "_history")
+    __slots__ = ("_begun_groups", "_engine", "_first_lrs", "_history")
 
     _engine: Engine
     _history: Recorder | None
+    _begun_groups: list[int]  # those without an initial LR when construction began
     _first_lrs: list[Any] | None  # the learning rates that construction left; None where it did not begin at epoch 0
     _schedule: ClassVar[str]
     _replaces: ClassVar[tuple[str, ...]]
     _hyperparameters: ClassVar[frozenset[str]] = frozenset()  # the attributes that engines read
+    _counters: ClassVar[tuple[str, ...]] = ()
+    _held: ClassVar[tuple[str, ...]] = ()  # the attributes that an engine holds while it is attached
     _native: ClassVar[dict[str, Any]] = {}  # what the attributes that engines replace or hold are by default
     _native_step: ClassVar[Any] = None
     _takes_metrics: ClassVar[bool] = False
@@ -42,6 +45,7 @@ class EngineScheduler(LRScheduler):
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Any:
         scheduler = super().__new__(cls)
+        object.__setattr__(scheduler, "_begun_groups", [])
         object.__setattr__(scheduler, "_engine", DETACHED)
         object.__setattr__(scheduler, "_first_lrs", None)
         object.__setattr__(scheduler, "_history", None)
@@ -53,18 +57,23 @@ class EngineScheduler(LRScheduler):
         arguments = inspect.signature(cls.__init__)
         cls.__signature__ = arguments.replace(parameters=list(arguments.parameters.values())[1:])  # type: ignore[attr-defined]
         if "_schedule" in vars(cls):
-            held = (*_C.counter_names(cls._schedule), LAST_LR)
-            for name in held:
+            cls._counters = tuple(_C.counter_names(cls._schedule))
+            cls._held = (*cls._counters, LAST_LR)
+            for name in cls._held:
                 attribute = StateAttribute()
                 attribute.__set_name__(cls, name)
                 setattr(cls, name, attribute)
             cls._native_step = cls.step
             cls._hyperparameters = frozenset(_C.param_names(cls._schedule))
-            cls._native = {name: getattr(cls, name, None) for name in (*held, *cls._replaces)}
+            cls._native = {name: getattr(cls, name, None) for name in (*cls._held, *cls._replaces)}
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._replaces:
             self._detach()
+        if name == "optimizer":  # torch's constructors set it first, and initial LRs then
+            groups = getattr(value, "param_groups", ())
+            begun = [index for index, group in enumerate(groups) if "initial_lr" not in group]
+            object.__setattr__(self, "_begun_groups", begun)
         super().__setattr__(name, value)
         if name in self._hyperparameters:
             self._engine.refresh(self)
@@ -83,8 +92,12 @@ class EngineScheduler(LRScheduler):
 
     def _state(self) -> dict[str, Any]:
         attributes = own_dict(self)
-        self._engine.settle(attributes)
-        return {**self._engine.state(), **attributes}
+        while True:
+            engine = self._engine
+            engine.settle(attributes)
+            state = {**engine.state(), **attributes}
+            if self._engine is engine:  # and not another, which another thread has meanwhile put in charge
+                return state
 
     def __getstate__(self) -> Any:
         slots = {
@@ -154,7 +167,7 @@ class EngineScheduler(LRScheduler):
         if limit is not None and step > limit:
             raise ValueError(f"step must be at most {limit}, the schedule's total_steps; got {step}")
         groups = self.optimizer.param_groups
-        initial = [float(group.get("initial_lr", group["lr"])) for group in groups]
+        initial = [float(lr) for lr in self._initial_lrs()]
         first = self._first_lrs if self._first_lrs is not None and len(self._first_lrs) == len(groups) else []
         lrs = _C.run_program(whole(self, step), initial, [float(lr) for lr in first], step)
         return [
@@ -215,9 +228,34 @@ class EngineScheduler(LRScheduler):
             lrs = [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
         object.__setattr__(self, "_first_lrs", lrs)
 
+    def _take_exact_bases(self) -> None:
+        """Begin from the float64 learning rates, where torch's constructor has just copied their roundings."""
+        begun, self._begun_groups = self._begun_groups, []
+        if begun and lr_buffer.is_bound(self.optimizer):
+            for index, lr in enumerate(lr_buffer.exact(self.optimizer)):
+                group = self.optimizer.param_groups[index]
+                if index in begun and "initial_lr" in group and isinstance(lr, Tensor):
+                    group["initial_lr"] = lr
+                    self.base_lrs[index] = lr.clone()
+
     def _children(self) -> Sequence[Any]:
         """The schedulers that a composition is made of."""
         return ()
+
+    def _yet_to_begin(self) -> Iterator[Any]:
+        """The schedulers in a composition that will begin in the middle of the run, by their closed form."""
+        return iter(())
+
+    def _initial_lrs(self) -> list[Any]:
+        """Each group's LR where its schedule began."""
+        bases = own_dict(self).get("base_lrs", [])
+        groups = self.optimizer.param_groups
+        fallbacks = bases if len(bases) == len(groups) else [group["lr"] for group in groups]
+        return [group.get("initial_lr", lr) for group, lr in zip(groups, fallbacks, strict=True)]
+
+    def _group_values(self, name: str) -> list[Any]:
+        """What the groups have under this name."""
+        return [group[name] for group in self.optimizer.param_groups if name in group]
 
     def _fit_groups(self) -> None:
         """Bring per-group hyperparameters to the optimizer's number of groups, or raise as torch would."""
@@ -225,6 +263,14 @@ class EngineScheduler(LRScheduler):
     def _table(self) -> Table | None:
         """The factors of a scheduler that calls functions, for stepping on the device; None if it cannot be so."""
         return None
+
+    def _calls_functions(self) -> bool:
+        """Whether functions of the user's give a factor for each group at every step."""
+        return False
+
+    def _factors(self) -> list[Any]:
+        """What they give for the present epoch."""
+        raise NotImplementedError
 
     def _tabulate(self, steps: int) -> Table | None:
         """The factors for epochs up to ``steps``, from functions called now."""
@@ -266,25 +312,40 @@ class EngineScheduler(LRScheduler):
                 raise NotImplementedError(f"{name}.lr_at: {type(child).__name__} is no scheduler of fastsched's")
 
     def _attach(self, *, restore: bool = False) -> bool:
-        """Put the engine in charge that fits the optimizer as it is now; False if none does."""
+        """Put the engine in charge that fits the optimizer as it is now; False if none does.
+
+        At every moment the state is in ``__dict__``, or with an engine that is in charge, or the same in both: whatever
+        interrupts this (Ctrl-C, another thread) finds it whole.
+        """
         if not self._decides_natively():
             return False
-        engine = attach(self, restore=restore)
-        object.__setattr__(self, "_engine", engine)
-        return engine is not DETACHED
+        if self._engine is DETACHED:
+            engine = attach(self, restore=restore)
+            if engine is not DETACHED:
+                _C.put_in_charge(self, DETACHED, engine, self._held)
+        return self._engine is not DETACHED
+
+    def _follow_to_tensors(self) -> None:
+        """Choose an engine again if use_tensor_lr came after the present one: the LRs to go on from are masters now."""
+        if not isinstance(self._engine, TensorEngine) and lr_buffer.has_tensors(self.optimizer):
+            self._detach()
+            self._attach()
 
     def _detach(self) -> None:
         """Become a plain torch object, all state in ``__dict__``; what was written there meanwhile stands."""
-        if self._engine is not DETACHED:
+        while self._engine is not DETACHED:
+            engine = self._engine
             own_dict(self).update(self._state())
-            self._engine.leave()
-            object.__setattr__(self, "_engine", DETACHED)
+            if _C.give_up(self, engine, DETACHED, self._counters):
+                engine.leave()
+                take_numbers(self)
 
     def _load(self, state: Mapping[str, Any]) -> None:
         """Write these values, what an engine holds into the storage it already has."""
         held = {name for name in state if isinstance(self._native.get(name), StateAttribute)}
         own_dict(self).update({name: value for name, value in state.items() if name not in held})
         object.__setattr__(self, "_first_lrs", None)  # those of the run that the state is from are not known
+        self._follow_to_tensors()
         self._engine.refresh(self)
         for name in held:
             setattr(self, name, state[name])

@@ -13,8 +13,8 @@ from .capture import refuse_capture
 from .lr_buffer import LRBuffer
 from .metric import as_plain, traced
 from .momentum import HostMomentum, TensorMomentum, cycle_momentum
-from .program import LAST_LR, Below, Event, own_dict, own_values, pack, upload
-from .replica import Replica
+from .program import LAST_LR, Below, Event, has_values_for_groups, own_dict, own_values, pack, upload
+from .replica import Replica, joined
 
 _C.DirectStep.use(
     modes=torch._C._len_torch_dispatch_stack,
@@ -40,6 +40,7 @@ class TensorEngine:
         "_direct",
         "_epoch",
         "_epoch_limit",
+        "_functions",
         "_group_count",
         "_layouts",
         "_lent",
@@ -64,20 +65,23 @@ class TensorEngine:
         self._epoch = 0  # at least; graph replays may have gone on
         self._epoch_limit: int | None = None  # torch raises beyond
         self._momentum: HostMomentum | TensorMomentum | None = None
+        self._functions = False  # are called by Python at each step
         self._watch = _C.Watch(schedule)
         self.reads_metric: bool = _C.reads_metric(schedule)
 
     @classmethod
     @torch.inference_mode(False)
     def attach(cls, scheduler: Any, *, restore: bool) -> TensorEngine | None:
-        """Take the state over from the scheduler's dict; None, with that unchanged, where it does not fit."""
+        """An engine with a copy of the state in the scheduler's dict; None where that does not fit."""
         attributes = own_dict(scheduler)
         counters = _C.pack_counters(scheduler._schedule, attributes)
-        below = _engines_below(scheduler) if counters else None
+        if not counters:
+            return None
+        scheduler._fit_groups()
+        below = _engines_below(scheduler)
         buffers = lr_buffer.bind(scheduler.optimizer) if below is not None else None
         if below is None or buffers is None:
             return None
-        scheduler._fit_groups()
         engine = cls(scheduler._schedule)
         counted = torch.tensor(counters, dtype=torch.float64, device="cpu")
         if not engine._lay_out(scheduler, buffers, below, counted):
@@ -91,12 +95,11 @@ class TensorEngine:
         if not below:
             if restore and engine.set(LAST_LR, last_lr):
                 engine.resume()
-            elif isinstance(last_lr, list) and len(last_lr) == engine._group_count:
+            elif isinstance(last_lr, list):
                 engine._take_last_lr(last_lr)
+        engine._functions = scheduler._calls_functions()
         engine._epoch_limit = scheduler._epoch_limit()
         engine._epoch = attributes.get("last_epoch", 0)
-        for name in (*engine._counters, LAST_LR):
-            attributes.pop(name, None)
         engine._mark(scheduler)
         return engine
 
@@ -127,13 +130,16 @@ class TensorEngine:
                 metric = as_plain(metric)  # first: reading it may run code of the user's
         if torch.compiler.is_compiling():
             # What the host would have to look at stays as it was traced; only tensors may change.
+            if self._functions:
+                return 0.0
             if self._momentum is not None:
                 self._momentum.step_compiled(self._replicas[0].state, event, 0.0, found_inf)
             if metric is not None:
                 metric = traced(metric, self._replicas[0].buffer.device)
             self._call(metric, event, found_inf)
             return None
-        if found_inf is not None and (self._replicas[0].buffer.on_host or isinstance(self._momentum, HostMomentum)):
+        by_python = self._functions or isinstance(self._momentum, HostMomentum)
+        if found_inf is not None and (by_python or self._replicas[0].buffer.on_host):
             return None if found_inf.item() else self.step(scheduler, metric)
         stale = self._is_stale(scheduler)
         if (
@@ -143,7 +149,10 @@ class TensorEngine:
             or (self._momentum is not None and not self._momentum.step(scheduler, event, 0.0, found_inf))
         ):
             return 0.0 if metric is None else metric
-        if self._epoch_limit is not None and found_inf is None:
+        lrs = self._call_functions(scheduler, Event.STEP, self._epoch + 1) if self._functions else None
+        if lrs is not None:
+            return lrs
+        if (self._functions or self._epoch_limit is not None) and found_inf is None:
             self._epoch += 1
         self._call(metric, event, found_inf)
         self._prepare_direct()
@@ -151,7 +160,7 @@ class TensorEngine:
 
     def _prepare_direct(self) -> None:
         """Have the next steps go without the operator, if that can be."""
-        if all(replica.buffer.on_host for replica in self._replicas):
+        if not self._functions and all(replica.buffer.on_host for replica in self._replicas):
             limit = float("inf") if self._epoch_limit is None else self._epoch_limit
             self._direct = _C.DirectStep(self._watch, self._replicas, self.reads_metric, bool(self._below), limit)
 
@@ -171,6 +180,11 @@ class TensorEngine:
             return False
         if self._momentum is not None and not self._momentum.step(scheduler, int(event), float(epoch)):
             return False
+        if self._functions and not (event is Event.INITIAL and self._schedule == "MultiplicativeLR"):
+            lrs = self._call_functions(scheduler, event, self._epoch + 1 if event is Event.INITIAL else epoch)
+            if lrs is not None:
+                scheduler._finish(lrs)
+                return True
         if event is Event.INITIAL:
             self._direct = None
             self.order_unchecked = "_step_count" in self._counters  # warm restarts do not ask for an order
@@ -179,6 +193,54 @@ class TensorEngine:
             ops.step_(replica.program, replica.state, buffer.masters, buffer.lrs, None, float(epoch), int(event))
         self._epoch = self._epoch + 1 if event is Event.INITIAL else int(epoch)
         return True
+
+    def _call_functions(self, scheduler: Any, event: Event, epoch: float) -> list[Any] | None:
+        """Put the factors of this epoch into the program.
+
+        As in torch the counters have gone on when the functions are called, and stay so if one raises.
+
+        Returns:
+            None; or, where a function has changed the scheduler or the groups, the learning rates for them.
+        """
+        refuse_capture("it calls Python functions; give the scheduler total_steps=")
+        attributes = own_dict(scheduler)
+        attributes["last_epoch"] = epoch
+        groups = scheduler.optimizer.param_groups
+        scaled = attributes["base_lrs"] if self._schedule == "LambdaLR" else [group["lr"] for group in groups]
+        undisturbed = False
+        try:
+            factors = scheduler._factors()
+            undisturbed = (
+                attributes.get("last_epoch") == epoch and scheduler._engine is self and not self._is_replaced(groups)
+            )
+        finally:
+            if undisturbed:
+                attributes.pop("last_epoch", None)
+            elif event is not Event.AT_EPOCH:
+                attributes["_step_count"] = scheduler._step_count + 1
+        if not undisturbed:
+            return [lr * factor for lr, factor in zip(scaled, factors, strict=True)]
+        numbers = [0.0 if isinstance(factor, Tensor) else float(factor) for factor in factors]
+        for replica in self._replicas:
+            at = _C.NODE_SIZE + 2 * len(replica.buffer.indices)
+            row = replica.program[at : at + len(numbers)]
+            row.copy_(torch.tensor(numbers, dtype=torch.float64, device="cpu"), non_blocking=True)
+            for column, factor in enumerate(factors):
+                if isinstance(factor, Tensor):
+                    row[column].copy_(factor.detach().reshape(()), non_blocking=True)
+        return None
+
+    def _is_replaced(self, groups: list[dict[str, Any]]) -> bool:
+        """Whether a group has another LR tensor than the buffers say."""
+        return (
+            self._has_moved()
+            or len(groups) != self._group_count
+            or any(
+                groups[index].get("lr") is not tensor
+                for replica in self._replicas
+                for index, tensor in zip(replica.buffer.indices, replica.buffer.tensors, strict=True)
+            )
+        )
 
     def check_order(self) -> None:
         self.order_unchecked = False
@@ -202,7 +264,12 @@ class TensorEngine:
 
     def set(self, name: str, value: Any) -> bool:
         if name == LAST_LR:
-            lrs = None if self._below else _floats(value, self._group_count)
+            if self._below or not isinstance(value, (list, tuple)) or len(value) != self._group_count:
+                return False
+            if any(isinstance(lr, Tensor) for lr in value):
+                self._take_last_lr(list(value))
+                return True
+            lrs = _floats(value, self._group_count)
             if lrs is None:
                 return False
             for replica in self._replicas:
@@ -225,8 +292,10 @@ class TensorEngine:
 
     def peek(self, scheduler: Any) -> dict[str, Any]:
         """What :meth:`Replica.peek` reads, by name; ``"lrs"`` as the optimizer has them."""
-        if self._has_moved():
-            self._follow(scheduler)
+        if self._has_moved() and not self._follow(scheduler):  # there are no tensors any more, for one
+            scheduler._detach()
+            scheduler._attach()
+            return scheduler.peek()  # type: ignore[no-any-return]
         lrs = [0.0] * self._group_count
         counters: list[float] = []
         for replica in self._replicas:
@@ -253,15 +322,15 @@ class TensorEngine:
 
     def settle(self, attributes: dict[str, Any]) -> None:
         # Graph replays may have moved the state on since it was lent: an unchanged value is no news, but old.
-        for name, value in self._lent.items():
+        lent, self._lent = self._lent, {}
+        for name, value in lent.items():
             if attributes.get(name) is value:
-                del attributes[name]
-        self._lent = {}
+                attributes.pop(name, None)  # or another thread has
 
     def refresh(self, scheduler: Any) -> None:
         """Upload the hyperparameters, so that compiled code and captured graphs see them at once."""
-        if len(scheduler.optimizer.param_groups) != self._group_count:
-            return  # the next step makes new buffers
+        if len(scheduler.optimizer.param_groups) != self._group_count or not has_values_for_groups(scheduler):
+            return  # the next step makes new buffers, or finds that it cannot
         if self._has_moved():
             self._follow(scheduler)
             return
@@ -298,6 +367,7 @@ class TensorEngine:
         nodes = _nodes(scheduler, buffers, below)
         if nodes is None:
             return False
+        last_lrs = {} if below or self._below else self._last_lr_by_group()
         replicas = []
         for place, (buffer, node) in enumerate(zip(buffers, nodes, strict=True)):
             parts = [engine._replicas[place] for engine in below]
@@ -307,18 +377,22 @@ class TensorEngine:
                 replicas[-1].report_as(before)
                 continue
             state = _state(counters, buffer, leaf=not below)
+            for slot, index in enumerate(buffer.indices):
+                if index in last_lrs:
+                    state[_C.NODE_STATE_SIZE + slot].copy_(last_lrs[index], non_blocking=True)
             program = torch.cat([node, *(part.program for part in parts)]) if parts else node
-            state = torch.cat([state, *(part.state for part in parts)]) if parts else state
+            state = joined([state, *(part.state for part in parts)]) if parts else state
             replicas.append(Replica(buffer, program, state))
         for engine, child in zip(below, scheduler._children(), strict=True):
             engine.leave()
             engine._mark(child)
         self.leave()
-        self._replicas = replicas
-        self._layouts = [replica.buffer.layout for replica in replicas]
-        self._below = below
-        self.reads_metric = any(engine.reads_metric for engine in below) if below else self.reads_metric
-        self._group_count = len(scheduler.optimizer.param_groups)
+        layouts = [replica.buffer.layout for replica in replicas]
+        groups = len(scheduler.optimizer.param_groups)
+        reads_metric = any(engine.reads_metric for engine in below) if below else self.reads_metric
+        # One statement, which no exception of a signal handler comes into: these belong together.
+        self._replicas, self._layouts, self._below, self._group_count = replicas, layouts, below, groups
+        self.reads_metric = reads_metric
         self._place_below()
         return True
 
@@ -368,6 +442,14 @@ class TensorEngine:
         turn = torch.bucketize(replica.counters[:1], milestones, right=True)
         return torch.stack([engine._last_lr(place) for engine in self._below]).index_select(0, turn)[0]
 
+    def _last_lr_by_group(self) -> dict[int, Tensor]:
+        """A leaf's own last learning rates, by the positions that the groups had then."""
+        return {
+            index: lr
+            for replica in self._replicas
+            for index, lr in zip(replica.buffer.indices, replica.last_lr.unbind(), strict=True)
+        }
+
     def _fit_momentum(self, scheduler: Any) -> bool:
         """Cycle momentum or not, as the scheduler says now; False if it cannot be done."""
         if not own_dict(scheduler).get("cycle_momentum"):
@@ -380,16 +462,28 @@ class TensorEngine:
         return True
 
     def _take_last_lr(self, lrs: list[Any]) -> None:
-        """Keep the last LRs that torch's code left, tensors mostly; in full precision where that is known."""
+        """Keep the last LRs that another engine or torch's code left; in full precision where that is known.
+
+        A learning rate in a tensor of fewer bits, loaded from a checkpoint for one, goes on from the number that the
+        scheduler has for it.
+        """
         for replica in self._replicas:
-            dtype = replica.buffer.lrs.dtype
-            for slot, index in enumerate(replica.buffer.indices):
-                last = replica.last_lr[slot]
-                lr = lrs[index]
-                if not isinstance(lr, Tensor):
-                    lr = torch.tensor(float(lr), dtype=torch.float64, device="cpu")
-                lr = lr.detach().reshape(()).to(last.device, torch.float64, non_blocking=True)
-                last.copy_(torch.where(last.to(dtype) == lr.to(dtype), last, lr))
+            buffer = replica.buffer
+            dtype = buffer.lrs.dtype
+            for slot, index in enumerate(buffer.indices):
+                if index >= len(lrs):
+                    continue  # the group came later
+                lr, last, master = lrs[index], replica.last_lr[slot], buffer.masters[slot]
+                if isinstance(lr, Tensor):
+                    lr = lr.detach().reshape(()).to(last.device, torch.float64, non_blocking=True)
+                    for better in (master, last):
+                        lr = torch.where(better.to(dtype) == lr.to(dtype), better, lr)
+                    last.copy_(lr)
+                else:
+                    last.copy_(torch.tensor(float(lr), dtype=torch.float64, device="cpu"))
+                    rounded = buffer.lrs[slot].double()
+                    known = (master == rounded) & (last.to(dtype) == buffer.lrs[slot])
+                    master.copy_(torch.where(known, last, master))
 
     def _read_counters(self) -> dict[str, Any]:
         # All replicas decide alike, so the first speaks for them.
@@ -400,11 +494,13 @@ class TensorEngine:
     def _follow(self, scheduler: Any) -> bool:
         """Catch up with whatever was done to the scheduler's attributes or the optimizer's groups."""
         refuse_capture("the scheduler's attributes or the optimizer's groups were changed; step once before capturing")
+        if scheduler._engine is not self:
+            return False  # another thread has given it to another engine
+        scheduler._fit_groups()
         buffers = lr_buffer.bind(scheduler.optimizer)
         below = _engines_below(scheduler) if buffers is not None else None
         if buffers is None or below is None:
             return False
-        scheduler._fit_groups()
         nodes = _nodes(scheduler, buffers, below)
         if nodes is None:
             return False
@@ -416,7 +512,7 @@ class TensorEngine:
             if name in attributes:
                 if not self.set(name, attributes[name]):
                     return False
-                del attributes[name]
+                attributes.pop(name, None)
         kept = (
             [replica.buffer for replica in self._replicas] == buffers
             and below == self._below
@@ -461,6 +557,8 @@ def _engines_below(scheduler: Any) -> list[TensorEngine] | None:
     everything = _all_below(scheduler)
     if len({id(child) for child in everything}) != len(everything):
         return None  # a scheduler that is in it twice has one state, not two
+    if not all(has_values_for_groups(child) for child in scheduler._yet_to_begin()):
+        return None  # torch raises there
     engines = []
     for child in children:
         if not hasattr(type(child), "_schedule") or not child._is_native():
@@ -469,7 +567,7 @@ def _engines_below(scheduler: Any) -> list[TensorEngine] | None:
             child._detach()
             child._attach()
         engine = child._engine
-        if not isinstance(engine, TensorEngine) or engine._momentum is not None:
+        if not isinstance(engine, TensorEngine) or engine._momentum is not None or engine._functions:
             return None
         if engine._is_stale(child) and not engine._follow(child):
             return None

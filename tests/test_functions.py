@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 
 import fastsched
 from fastsched import _C
-from fastsched.engine import DETACHED, TensorEngine
+from fastsched.engine import TensorEngine
 
 from .test_compose import lrs, stepped_sgd
 from .test_epoch import Ramp, double, geometric, stepwise
@@ -141,14 +141,68 @@ def test_a_table_takes_the_place_of_the_functions(name, kind, functions):
 
 
 @names
-def test_without_a_table_tensors_are_stepped_by_torch(name):
-    oracle = getattr(torch_lr_scheduler, name)(stepped_sgd([double(0.5)]), geometric)
-    scheduler = getattr(fastsched, name)(stepped_sgd([double(0.5)]), geometric)
-    for _ in range(10):
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64], ids=str)
+def test_without_a_table_functions_are_called_at_each_step(name, kind):
+    """As often and for the epochs that torch asks for, and the float trajectory is what the tensors show, rounded."""
+    calls: tuple[list[int], list[int]] = ([], [])
+
+    def functions(index):
+        return [lambda epoch, k=k: calls[index].append(epoch) or 1 / (1 + epoch / (3 + k)) for k in range(2)]
+
+    start = [torch.tensor(lr, dtype=kind) for lr in (0.3, 0.7)]
+    oracle = getattr(torch_lr_scheduler, name)(stepped_sgd([lr.item() for lr in start]), functions(0))
+    calls[0].clear()
+    scheduler = getattr(fastsched, name)(stepped_sgd(start), functions(1))
+    calls[1].clear()
+    for _ in range(30):
         oracle.step()
         scheduler.step()
+        assert lrs(scheduler) == [torch.tensor(lr, dtype=kind).item() for lr in lrs(oracle)]
+        assert scheduler.state_dict()["_last_lr"] == oracle.state_dict()["_last_lr"]
+        assert scheduler.last_epoch == oracle.last_epoch
+    assert calls[0] == calls[1]
+    assert isinstance(scheduler._engine, TensorEngine)
+
+
+@names
+def test_a_function_that_raises_leaves_the_counters_that_torch_leaves(name):
+    def fails_at_three(epoch):
+        if epoch == 3:
+            raise ZeroDivisionError
+        return 0.5
+
+    oracle = getattr(torch_lr_scheduler, name)(stepped_sgd([0.5]), fails_at_three)
+    scheduler = getattr(fastsched, name)(stepped_sgd([double(0.5)]), fails_at_three)
+    for step in range(6):
+        for either in (oracle, scheduler):
+            if step == 2:
+                with pytest.raises(ZeroDivisionError):
+                    either.step()
+            else:
+                either.step()
+        assert (scheduler.last_epoch, scheduler._step_count) == (oracle.last_epoch, oracle._step_count)
         assert lrs(scheduler) == lrs(oracle)
-    assert scheduler._engine is DETACHED
+
+
+@names
+def test_a_function_may_change_its_scheduler(name):
+    def run(module, kind):
+        def function(epoch):
+            if epoch == 2:
+                scheduler.optimizer.param_groups[0]["lr"] = kind(0.75)
+            if epoch == 4:
+                scheduler.last_epoch = 10
+            return 0.5 + epoch / 64
+
+        optimizer = stepped_sgd([kind(0.5)])
+        scheduler = getattr(module, name)(optimizer, [function])
+        seen = []
+        for _ in range(7):
+            scheduler.step()
+            seen.append((lrs(scheduler), scheduler.last_epoch))
+        return seen
+
+    assert run(fastsched, double) == run(torch_lr_scheduler, float)
 
 
 @names

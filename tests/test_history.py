@@ -2,7 +2,9 @@
 
 import copy
 import csv
+import gc
 import math
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -13,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastsched
+from fastsched import _C, replica
+from fastsched import history as history_module
 
-from .conftest import capture
+from .conftest import capture, interrupted
 from .test_capture import NoSyncs
 from .test_compose import deep, grow, stepped_sgd, trees
 from .test_epoch import double
-from .test_peek import tree_of
+from .test_peek import memory_behind, tree_of
 
 KINDS = {"float": float, "float64": double, "float32": torch.tensor}
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -392,3 +396,56 @@ def test_a_plateau_whose_turn_it_is_not_has_no_part_in_a_row():
     rows = history.to_numpy()
     assert np.isnan(rows["best"]).all()
     assert rows["reductions"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("lrs", [[double(0.5)], [double(0.5), torch.tensor(0.25)]], ids=["one", "two dtypes"])
+def test_an_interrupted_history_has_not_begun(lrs):
+    line = 0
+    while True:
+        scheduler = fastsched.ExponentialLR(stepped_sgd([lr.clone() for lr in lrs]), 0.5)
+        stopped = interrupted(lambda scheduler=scheduler: fastsched.History(scheduler), line, history_module, replica)
+        if not stopped:
+            break
+        assert scheduler._history is None
+        assert [memory_behind(part, _C.HISTORY_OFFSET) for part in scheduler._engine._replicas] == [None] * len(lrs)
+        history = fastsched.History(scheduler)
+        scheduler.step()
+        assert history.to_numpy()["lr"][:, 0].tolist() == [0.25]
+        line += 1
+    assert line > 20
+
+
+@pytest.mark.parametrize("lrs", [[double(0.5)], [double(0.5), torch.tensor(0.25)]], ids=["one", "two dtypes"])
+def test_an_interrupted_close_is_done_by_the_next(lrs):
+    line = 0
+    while True:
+        scheduler = fastsched.ExponentialLR(stepped_sgd([lr.clone() for lr in lrs]), 0.5)
+        history = fastsched.History(scheduler)
+        scheduler.step()
+        stopped = interrupted(history.close, line, history_module, replica)
+        for part in scheduler._engine._replicas:
+            memory_behind(part, _C.HISTORY_OFFSET)
+        scheduler.step()
+        assert history.to_numpy()["lr"][0, 0] == 0.25
+        history.close()
+        assert scheduler._history is None
+        assert [memory_behind(part, _C.HISTORY_OFFSET) for part in scheduler._engine._replicas] == [None] * len(lrs)
+        another = fastsched.History(scheduler)
+        scheduler.step()
+        history.close()
+        assert another.to_numpy()["lr"][:, 0].tolist() == [0.0625]
+        if not stopped:
+            break
+        line += 1
+    assert line > 10
+
+
+def test_a_closed_history_lets_its_buffer_go():
+    scheduler = fastsched.ExponentialLR(stepped_sgd([double(0.5)]), 0.5)
+    history = fastsched.History(scheduler)
+    rows = weakref.ref(history._periods[0].parts[0].rows)
+    history.close()
+    del history
+    gc.collect()
+    assert rows() is None
+    scheduler.step()

@@ -1,6 +1,8 @@
 """What has reached the host, without waiting for the device."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -8,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastsched
-from fastsched import _C
+from fastsched import _C, tensor_engine
+from fastsched import replica as replica_module
 
+from .conftest import interrupted
 from .test_compose import deep, grow, stepped_sgd, trees
 from .test_epoch import double
 
@@ -104,4 +108,62 @@ def test_a_new_table_keeps_the_mirror(composed):
     root.step()
     assert scheduler._engine._replicas[0].mirror is mirror
     assert scheduler.peek()["lrs"] == [0.5]
-    assert any(mirror is kept for kept in replica.buffer.reported_to)
+    assert mirror is memory_behind(scheduler._engine._replicas[0], _C.MIRROR_OFFSET)
+
+
+def memory_behind(replica, offset):
+    """What the address in the state points to, which has to be alive; None without an address."""
+    address = replica.state[offset : offset + 1].clone().view(torch.int64).item()
+    if address == 0:
+        return None
+    kept = replica.state.untyped_storage()._fastsched_kept[replica.state.storage_offset() + offset]
+    [memory] = [memory for memory in kept if memory.data_ptr() == address]
+    return memory
+
+
+@pytest.mark.parametrize("composed", [False, True])
+def test_an_interrupted_first_peek_leaves_no_address_of_freed_memory(composed):
+    line = 0
+    while True:
+        optimizer = stepped_sgd([double(1.0), torch.tensor(0.5)])
+        decay = fastsched.ExponentialLR(optimizer, 0.5)
+        root = fastsched.ChainedScheduler([decay]) if composed else decay
+        stopped = interrupted(decay.peek, line, replica_module, tensor_engine)
+        for replica in decay._engine._replicas:
+            memory_behind(replica, _C.MIRROR_OFFSET)
+        root.step()
+        decay.peek()
+        root.step()
+        assert decay.peek()["lrs"] == [0.25, 0.125]
+        if not stopped:
+            break
+        line += 1
+    assert line > 20
+
+
+def test_a_mirror_lives_as_long_as_the_state_that_has_its_address():
+    optimizer = stepped_sgd([double(1.0)])
+    decay = fastsched.ExponentialLR(optimizer, 0.5)
+    decay.peek()
+    chain = fastsched.ChainedScheduler([decay])
+    chain.step()
+    mirror = weakref.ref(decay._engine._replicas[0].mirror)
+    state = chain._engine._replicas[0].state  # as a captured graph or a compiled step has it
+    del decay, chain
+    gc.collect()
+    assert mirror() is not None
+    del state
+    gc.collect()
+    assert mirror() is None
+
+
+def test_mirrors_do_not_pile_up_on_an_optimizer():
+    optimizer = stepped_sgd([double(1.0)])
+    mirrors = []
+    for _ in range(5):
+        scheduler = fastsched.ExponentialLR(optimizer, 0.5)
+        scheduler.peek()
+        mirrors.append(weakref.ref(scheduler._engine._replicas[0].mirror))
+    del scheduler
+    gc.collect()
+    assert [mirror() for mirror in mirrors] == [None] * 5

@@ -26,8 +26,8 @@ class HostComposition : public Bound {
 
   bool reads_metric() const { return reads_metric_; }
 
-  // Takes the epoch over from the scheduler's __dict__. False, with nothing changed, if it is no plain
-  // number.
+  // Copies the epoch from the scheduler's __dict__, where it stays until this is in charge. False, with
+  // nothing changed, if it is not a plain number.
   bool attach(PyObject* scheduler) {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) throw pybind11::error_already_set();
@@ -35,7 +35,10 @@ class HostComposition : public Bound {
     if (!children || !read_all(about_.counters, dict.get(), counters_.counters)) return false;
     if (length_of(children.get()) != native_.size()) return false;
     children_.assign(items(children.get()), items(children.get()) + native_.size());
-    return table_.read(about_, dict.get()) && take_over(dict.get());
+    const Ref groups = param_groups(optimizer_of(dict.get()));
+    groups_ = groups ? length(groups.get()) : 0;
+    numbers_ = groups && has_numbers(groups.get());
+    return table_.read(about_, dict.get());
   }
 
   // Declines, with nothing changed, where the scheduler is not what it was when this was attached.
@@ -45,7 +48,8 @@ class HostComposition : public Bound {
     if (!recursion.entered) return Outcome::failed;
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) return Outcome::failed;
-    if (!unchanged(dict.get(), dict_version_) && !take_over(dict.get())) return Outcome::declined;
+    if (!unchanged(dict.get(), dict_version_) && !refresh(scheduler, dict.get())) return Outcome::declined;
+    if (!same_groups(dict.get())) return Outcome::declined;
     Ref children = schedulers(dict.get());
     if (!children || !same_children(children.get()) || !table_.same(about_, dict.get()))
       return Outcome::declined;
@@ -115,18 +119,38 @@ class HostComposition : public Bound {
            memcmp(items(list), children_.data(), children_.size() * sizeof(PyObject*)) == 0;
   }
 
-  // Takes over counters that somebody wrote into __dict__ directly. A `_last_lr` there is older than the next
-  // step.
-  bool take_over(PyObject* dict) {
+  // Groups that came or went, or learning rates that became tensors: another engine may fit, and the
+  // scheduler takes note of the groups' learning rates before a child changes them.
+  bool same_groups(PyObject* dict) const {
+    const Ref groups = param_groups(optimizer_of(dict));
+    if (!groups) return groups_ == 0;
+    return length(groups.get()) == groups_ && has_numbers(groups.get()) == numbers_;
+  }
+
+  // The first group speaks for all.
+  static bool has_numbers(PyObject* groups) {
+    if (length(groups) == 0 || !PyDict_CheckExact(item(groups, 0))) return false;
+    const Ref first = Ref::borrow(item(groups, 0));
+    PyObject* lr = PyDict_GetItemWithError(first.get(), lr_name());
+    return lr != nullptr && (PyFloat_CheckExact(lr) || PyLong_CheckExact(lr));
+  }
+
+  // As HostEngine::refresh. A `_last_lr` in __dict__ is older than the next step.
+  bool refresh(PyObject* scheduler, PyObject* dict) {
+    if (!is_engine_of(scheduler, this) || !read_counters(dict)) return false;
+    for (const Attribute& counter : about_.counters) remove(dict, counter.name);
+    remove(dict, last_lr_name());
+    dict_version_ = version(dict);
+    return true;
+  }
+
+  bool read_counters(PyObject* dict) {
     NodeState taken = counters_;
     for (std::size_t i = 0; i < about_.counters.size(); ++i) {
       PyObject* value = PyDict_GetItemWithError(dict, about_.counters[i].name);
       if (value != nullptr && !read(about_.counters[i], value, taken.counters[i])) return false;
     }
     counters_ = taken;
-    for (const Attribute& counter : about_.counters) remove(dict, counter.name);
-    remove(dict, last_lr_name());
-    dict_version_ = version(dict);
     return true;
   }
 
@@ -192,6 +216,8 @@ class HostComposition : public Bound {
   const bool reads_metric_;
   NodeState counters_ = {};
   DictVersion dict_version_ = kUnknownVersion;
+  std::size_t groups_ = 0;
+  bool numbers_ = false;  // whether the learning rates are Python numbers
   TableReader table_;
   std::vector<PyObject*> children_;  // borrowed
   Ref last_;                         // the engine that stepped last, one of the host's

@@ -18,6 +18,15 @@ namespace fastsched::host {
 
 enum class Outcome { failed = -1, declined = 0, stepped = 1 };
 
+// Whether the scheduler has not been given to another engine, or to none, meanwhile.
+template <typename Engine>
+bool is_engine_of(PyObject* scheduler, const Engine* engine) {
+  static PyObject* const engine_name = intern("_engine");
+  const Ref now(PyObject_GetAttr(scheduler, engine_name));
+  if (!now) throw pybind11::error_already_set();
+  return exactly<Engine>(now.get()) == engine;
+}
+
 class HostEngine : public Bound {
  public:
   // `read_tensor` turns a metric of type `tensor` into a float where reading it would wait for a GPU.
@@ -27,8 +36,9 @@ class HostEngine : public Bound {
         tensor_(std::move(tensor)),
         read_tensor_(std::move(read_tensor)) {}
 
-  // Takes the counters and last LRs over from the scheduler's __dict__. False, with nothing changed, if a
-  // hyperparameter, a counter or a learning rate is not a plain number.
+  // Copies the counters and last LRs from the scheduler's __dict__, where they stay until this engine is in
+  // charge. False, with nothing changed, if a hyperparameter, a counter or a learning rate is not a plain
+  // number.
   bool attach(PyObject* scheduler) {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) throw pybind11::error_already_set();
@@ -40,7 +50,7 @@ class HostEngine : public Bound {
     Ref groups = param_groups(optimizer_of(dict.get()));
     if (!groups || busy_) return false;
     use_entries();
-    return look_at(groups.get()) && refresh(dict.get());
+    return look_at(groups.get()) && read_scheduler(dict.get());
   }
 
   // Calls visit(name, value) for every counter and for _last_lr; the value is empty on a Python error.
@@ -60,7 +70,7 @@ class HostEngine : public Bound {
     if (about_.reads_metric && !read_metric(metric, value)) return Outcome::failed;
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) return Outcome::failed;
-    if (busy_ || (!same(dict.get()) && !refresh(dict.get()))) return Outcome::declined;
+    if (busy_ || (!same(dict.get()) && !refresh(scheduler, dict.get()))) return Outcome::declined;
     if (about_.step_count >= 0 && counters_.counters[about_.step_count] == 1.0 && !order_checked_) {
       return Outcome::declined;
     }
@@ -155,8 +165,19 @@ class HostEngine : public Bound {
   // Whether __dict__, and the table in it, are as they were when they were read.
   bool same(PyObject* dict) { return unchanged(dict, dict_version_) && table_.same(about_, dict); }
 
-  // Reads the hyperparameters again, and takes over counters that somebody wrote into __dict__ directly.
-  bool refresh(PyObject* dict) {
+  // Catches up with a __dict__ that changed. Only for the scheduler's own engine: one that was given up,
+  // which a second thread may still be about to step, must not take the state away from its successor.
+  bool refresh(PyObject* scheduler, PyObject* dict) {
+    if (!is_engine_of(scheduler, this) || !read_scheduler(dict)) return false;
+    for (const Attribute& counter : about_.counters) remove(dict, counter.name);
+    remove(dict, last_lr_name());
+    dict_version_ = version(dict);
+    return true;
+  }
+
+  // Reads the hyperparameters, and counters that are in __dict__: put there before this was attached, or by
+  // somebody who wrote there directly.
+  bool read_scheduler(PyObject* dict) {
     if (!read_all(about_.params, dict, params_) || !table_.read(about_, dict) ||
         !valid_params(kind_, params_) || !momentum_.read(about_, dict)) {
       return false;
@@ -171,10 +192,7 @@ class HostEngine : public Bound {
     PyObject* last = PyDict_GetItemWithError(dict, last_lr_name());
     if (last != nullptr && !set_last_lr(last)) return false;
     counters_ = taken;
-    for (const Attribute& counter : about_.counters) remove(dict, counter.name);
-    remove(dict, last_lr_name());
     optimizer_ = optimizer_of(dict);
-    dict_version_ = version(dict);
     return true;
   }
 
@@ -272,7 +290,7 @@ class HostEngine : public Bound {
       if (!product || PyList_Append(values.get(), product.get()) != 0) return Outcome::failed;
     }
     const Ref now = param_groups(optimizer_of(dict));
-    const bool still_engine = is_engine_of(scheduler);
+    const bool still_engine = is_engine_of(scheduler, this);
     if (PyErr_Occurred()) return Outcome::failed;
     if (!values && still_engine && now && length(now.get()) == count && look_at(now.get())) {
       const Busy busy(busy_);
@@ -304,13 +322,6 @@ class HostEngine : public Bound {
   static Ref lr_of(const Ref& group) {
     return PyDict_Check(group.get()) ? Ref::borrow(PyDict_GetItemWithError(group.get(), lr_name()))
                                      : Ref(PyObject_GetItem(group.get(), lr_name()));
-  }
-
-  // Whether the scheduler has not been given to another engine, or to none, meanwhile.
-  bool is_engine_of(PyObject* scheduler) const {
-    static PyObject* const engine_name = intern("_engine");
-    const Ref engine(PyObject_GetAttr(scheduler, engine_name));
-    return engine && exactly<HostEngine>(engine.get()) == this;
   }
 
   double product(double operand, double factor) const {

@@ -8,6 +8,7 @@
 #include "composition.h"
 #include "direct_step.h"
 #include "engine.h"
+#include "engine_slot.h"
 #include "momentum.h"
 #include "program.h"
 #include "watch.h"
@@ -304,14 +305,18 @@ PYBIND11_MODULE(_C, module) {
       "pack_node",
       [](const std::string& scheduler, const py::dict& attributes, const std::vector<py::list>& owns,
          const std::vector<std::size_t>& indices, const std::vector<double>& factors, std::size_t columns,
-         std::size_t children, std::size_t children_size, std::size_t children_state_size) {
-        return pack_node(scheduler, attributes, owns, indices, factors, columns,
+         std::size_t children, std::size_t children_size, std::size_t children_state_size, bool of_step) {
+        return pack_node(scheduler, attributes, owns, indices, factors, columns, of_step,
                          {children, children_size, children_state_size});
       },
       py::arg("scheduler"), py::arg("attributes"), py::arg("owns"), py::arg("indices"),
       py::arg("factors") = std::vector<double>(), py::arg("columns") = 0, py::arg("children") = 0,
-      py::arg("children_size") = 0, py::arg("children_state_size") = 0);
+      py::arg("children_size") = 0, py::arg("children_state_size") = 0, py::arg("of_step") = false);
   module.def("state_size", &state_size, py::arg("program"));
+  module.def("put_in_charge", &put_in_charge, py::arg("scheduler"), py::arg("before"), py::arg("engine"),
+             py::arg("names"));
+  module.def("give_up", &give_up, py::arg("scheduler"), py::arg("engine"), py::arg("after"),
+             py::arg("names"));
   module.def("use_capture_probe", &CaptureProbe::use, py::arg("cuda"), py::arg("capturing"));
   module.def(
       "mirror_size", [](std::uint32_t groups) { return fastsched::mirror_size(groups); }, py::arg("groups"));

@@ -19,13 +19,13 @@ struct Children {
 };
 
 // A node with its own parameters and table, over the groups at `indices`, as the bytes of a float64 array.
-// `owns` has a list of one number per group for each own parameter; `factors` are the rows of a tabulated
-// LambdaLR or MultiplicativeLR, empty for others. None where an attribute is not a plain number, or torch's
-// Python would raise at some step.
+// `owns` has a list of one number per group for each own parameter; `factors` are the rows of a LambdaLR's or
+// MultiplicativeLR's table, empty for others, and `of_step` says that it has one row, of the step to be made.
+// None where an attribute is not a plain number, or torch's Python would raise at some step.
 inline pybind11::object pack_node(const std::string& scheduler, const pybind11::dict& dict,
                                   const std::vector<pybind11::list>& owns,
                                   const std::vector<std::size_t>& indices, const std::vector<double>& factors,
-                                  std::size_t columns, const Children& children) {
+                                  std::size_t columns, bool of_step, const Children& children) {
   const Kind kind = kind_of(scheduler);
   const Description& about = description(kind);
   TableReader table;
@@ -34,7 +34,10 @@ inline pybind11::object pack_node(const std::string& scheduler, const pybind11::
   if (!read_all(about.params, dict.ptr(), node.params) || !table.read(about, dict.ptr())) {
     return pybind11::none();
   }
-  if (about.calls_functions()) node.params[0] = static_cast<double>(columns);
+  if (about.calls_functions()) {
+    node.params[0] = static_cast<double>(columns);
+    node.params[1] = of_step ? 1.0 : 0.0;
+  }
   if (!valid_params(kind, node.params)) return pybind11::none();
   if (kind == Kind::sequential && table.values().size() + 1 > children.count) return pybind11::none();
   if (owns.size() != static_cast<std::size_t>(own_params(kind))) {

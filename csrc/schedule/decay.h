@@ -249,15 +249,16 @@ FASTSCHED_HD Update decide(const Averaging& p, EpochState& state, const Moment& 
   return Update::make(Law::approach, p.share(taken), p.share(taken - 1.0));
 }
 
-// Factors that a Python function gave for every epoch, tabulated: rows of one factor per distinct function.
-// Beyond the table the learning rate stays.
+// Factors that Python functions gave: a row for every epoch, beyond which the learning rate stays, or the row
+// of the one step that is being made.
 struct Factors {
   double columns;
+  double of_step;  // 1: the table is a single row, written anew before each step
 
   FASTSCHED_HD bool valid() const { return true; }
 
   FASTSCHED_HD Update at(double t, const Table& table, Law law) const {
-    const double row = t * columns;
+    const double row = of_step != 0.0 ? 0.0 : t * columns;
     if (!(row >= 0.0 && row + columns <= static_cast<double>(table.size))) return Update::hold();
     return Update::make(law, row);
   }
