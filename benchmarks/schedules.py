@@ -11,9 +11,9 @@ import torch
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.swa_utils import SWALR
 
-import fastsched
+from fastsched import bench
+from fastsched.bench import LONG, groups_of
 
-LONG = 10**8  # no schedule comes to its end while it is timed, and every step still changes a learning rate
 TABULATED = 10**6
 
 
@@ -44,51 +44,34 @@ class Schedule:
         return self.name == "ReduceLROnPlateau"
 
 
+CYCLE, ONE_CYCLE = ({**bench.SCHEDULES[name], "cycle_momentum": True} for name in ("CyclicLR", "OneCycleLR"))
 PLATEAU = {"factor": 1 - 1e-9, "threshold": 0.0, "eps": 0.0}
-CYCLE = {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 1000}
-ONE_CYCLE = {"max_lr": 0.1, "total_steps": LONG}
 
 # MultiStepLR is measured between its milestones only: a milestone at every epoch is nothing that anybody trains with.
 SCHEDULES = [
     Schedule("StepLR", "idle", {"step_size": LONG}),
-    Schedule("StepLR", "changing", {"step_size": 1, "gamma": 1 - 1e-9}),
+    Schedule("StepLR", "changing", bench.SCHEDULES["StepLR"]),
     Schedule("MultiStepLR", "idle", {"milestones": [10, LONG], "gamma": 0.3}),
     Schedule("ConstantLR", "idle", {"total_iters": LONG}),
     Schedule("LinearLR", "idle", {"total_iters": 1}),
-    Schedule("LinearLR", "changing", {"total_iters": LONG}),
-    Schedule("ExponentialLR", "changing", {"gamma": 1 - 1e-9}),
+    Schedule("LinearLR", "changing", bench.SCHEDULES["LinearLR"]),
+    Schedule("ExponentialLR", "changing", bench.SCHEDULES["ExponentialLR"]),
     Schedule("PolynomialLR", "idle", {"total_iters": 1, "power": 0.9}),
-    Schedule("PolynomialLR", "changing", {"total_iters": LONG, "power": 0.9}),
-    Schedule("CosineAnnealingLR", "changing", {"T_max": 1000, "eta_min": 1e-4}),
-    Schedule("CosineAnnealingWarmRestarts", "changing", {"T_0": 1000}),
+    Schedule("PolynomialLR", "changing", bench.SCHEDULES["PolynomialLR"]),
+    Schedule("CosineAnnealingLR", "changing", bench.SCHEDULES["CosineAnnealingLR"]),
+    Schedule("CosineAnnealingWarmRestarts", "changing", bench.SCHEDULES["CosineAnnealingWarmRestarts"]),
     Schedule("LambdaLR", "changing", {"lr_lambda": decay}),
     Schedule("MultiplicativeLR", "changing", {"lr_lambda": shrink}),
-    Schedule("CyclicLR", "changing", {**CYCLE, "cycle_momentum": False}),
-    Schedule("CyclicLR", "changing", CYCLE, variant=" with momentum", momentum=0.9),
-    Schedule("OneCycleLR", "changing", {**ONE_CYCLE, "cycle_momentum": False}),
-    Schedule("OneCycleLR", "changing", ONE_CYCLE, variant=" with momentum", momentum=0.9),
+    Schedule("CyclicLR", "changing", bench.SCHEDULES["CyclicLR"]),
+    Schedule("CyclicLR", "changing", CYCLE, " with momentum", momentum=0.9),
+    Schedule("OneCycleLR", "changing", bench.SCHEDULES["OneCycleLR"]),
+    Schedule("OneCycleLR", "changing", ONE_CYCLE, " with momentum", momentum=0.9),
     Schedule("SWALR", "changing", {"swa_lr": 0.05, "anneal_epochs": LONG}),
     Schedule("ReduceLROnPlateau", "idle", {**PLATEAU, "patience": LONG}),
     Schedule("ReduceLROnPlateau", "changing", {**PLATEAU, "patience": 0}),
     Schedule("SequentialLR", "changing"),
     Schedule("ChainedScheduler", "changing"),
 ]
-
-
-def groups_of(count: int, mode: str, momentum: float = 0.0, lr: float = 0.1) -> torch.optim.Optimizer:
-    """An optimizer with ``count`` groups.
-
-    The groups after the first are put in by hand: ``add_param_group`` looks through all earlier groups each time, which
-    takes minutes for 10000 of them. They share one parameter, because a scheduler looks at none.
-    """
-
-    def value() -> Any:
-        return torch.tensor(lr) if mode == "tensor" else lr
-
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=value(), momentum=momentum)
-    first = optimizer.param_groups[0]
-    optimizer.param_groups += [{**first, "lr": value()} for _ in range(count - 1)]
-    return optimizer
 
 
 def construct(
@@ -130,9 +113,6 @@ def metric_of(schedule: Schedule, mode: str) -> tuple[Any, ...]:
     if not schedule.reads_metric:
         return ()
     return (torch.tensor(1.0) if mode == "tensor" else 1.0,)
-
-
-LIBRARIES: dict[str, ModuleType] = {"torch": torch_lr_scheduler, "fastsched": fastsched.lr_scheduler}
 
 
 def supply(make: Callable[[], Any]) -> Callable[[int], Iterator[Any]]:

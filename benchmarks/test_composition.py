@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fastsched.bench import LIBRARIES, LONG, groups_of
+
 from .conftest import BRIEFLY, timer
-from .schedules import LIBRARIES, LONG, groups_of
 
 # torch steps a composite once while it nests it, and warns that this is too early.
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import pytest
 
+from fastsched.bench import LIBRARIES, groups_of
+
 from .conftest import BRIEFLY, SuppliedTimer, timer
-from .schedules import LIBRARIES, SCHEDULES, begun, construct, groups_of, supply
+from .schedules import SCHEDULES, begun, construct, supply
 
 GROUPS = [1, 1000]
 TABULATED = 1000  # steps for which a user's function is tabulated, with tensor learning rates

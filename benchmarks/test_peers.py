@@ -18,9 +18,9 @@ import pytest
 import torch
 
 import fastsched
+from fastsched.bench import LIBRARIES, LONG, groups_of
 
 from .conftest import timer
-from .schedules import LIBRARIES, LONG, groups_of
 
 GROUPS = [1, 10, 100, 1000]
 Stepper = Callable[[torch.optim.Optimizer], Callable[[], None]]  # makes a peer's scheduler; what steps that

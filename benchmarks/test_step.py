@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import pytest
 
+from fastsched.bench import LIBRARIES
+
 from . import floor
 from .conftest import timer
-from .schedules import LIBRARIES, SCHEDULES, begun, metric_of
+from .schedules import SCHEDULES, begun, metric_of
 
 GROUPS = [1, 10, 100, 1000, 10000]
 BARS = {

@@ -18,8 +18,9 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
+from fastsched.bench import LIBRARIES, groups_of
+
 from .conftest import quartiles
-from .schedules import LIBRARIES, groups_of
 
 BLOCKS = 115
 ROUNDS = 10

@@ -46,7 +46,7 @@ from .range_test_result import LRRangeTestResult
 from .simulation import simulate
 from .tensor_lr import use_float_lr, use_tensor_lr
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "SWALR",
     "ChainedScheduler",

@@ -21,6 +21,7 @@ ROUND_SECONDS = 0.004
 ROUNDS = 15
 CELL_SECONDS = 0.35  # where a round cannot be that short, there are fewer
 FEWEST_ROUNDS = 3
+MOST_GROUPS = 10**5  # their dicts and tensors take some hundred megabytes
 LONG = 10**8  # steps; no schedule comes to its end, and each step changes the learning rates unless it is said
 
 # Momentum is left alone: here are learning rates.
@@ -88,7 +89,7 @@ def _compare(name: str, mode: str, groups: int) -> Cell:
 
 
 def _timer(library: ModuleType, name: str, mode: str, groups: int) -> Timer:
-    optimizer = _optimizer(groups, mode)
+    optimizer = groups_of(groups, mode)
     scheduler = getattr(library, name)(optimizer, **SCHEDULES[name])
     optimizer.step()
     metric = (torch.tensor(1.0) if mode == "tensor" else 1.0,) if name == "ReduceLROnPlateau" else ()
@@ -99,13 +100,19 @@ def _timer(library: ModuleType, name: str, mode: str, groups: int) -> Timer:
     return Timer("step()", globals={"step": scheduler.step})
 
 
-def _optimizer(groups: int, mode: str) -> torch.optim.Optimizer:
-    def lr() -> Any:
-        return torch.tensor(0.1) if mode == "tensor" else 0.1
+def groups_of(count: int, mode: str, momentum: float = 0.0, lr: float = 0.1) -> torch.optim.Optimizer:
+    """An optimizer with ``count`` groups, whose learning rates are tensors in mode ``"tensor"``.
 
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr())
-    # By hand: add_param_group looks through all earlier groups each time.
-    optimizer.param_groups += [{**optimizer.param_groups[0], "lr": lr()} for _ in range(groups - 1)]
+    The groups after the first are put in by hand: ``add_param_group`` looks through all earlier groups each time, which
+    takes minutes for 10000 of them. They share one parameter, because a scheduler looks at none.
+    """
+
+    def value() -> Any:
+        return torch.tensor(lr) if mode == "tensor" else lr
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=value(), momentum=momentum)
+    first = optimizer.param_groups[0]
+    optimizer.param_groups += [{**first, "lr": value()} for _ in range(count - 1)]
     return optimizer
 
 

@@ -9,9 +9,8 @@ import platform
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NoReturn, TextIO
 
 import torch
 
@@ -71,6 +70,11 @@ CPU. Takes well under half a minute.
 """
 
 
+MOST_STEPS = 10**6  # a picture has no room for more
+LONGEST_PATH = 2**15  # characters, on any system
+LONGEST_LINE = 10**5  # characters of a metrics file
+
+
 class UsageError(Exception):
     """What is wrong with the command line; says which argument."""
 
@@ -91,12 +95,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _exit(command: str, problem: str, status: int = 2) -> NoReturn:
-    sys.stderr.write(f"fastsched {command}: error: {problem}\n")
+    sys.stderr.write(f"{' '.join(['fastsched', command]).strip()}: error: {problem}\n")
     raise SystemExit(status)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage that --help shows."""
+        _exit(self.prog.removeprefix("fastsched").strip(), message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fastsched",
         description="torch.optim.lr_scheduler on a compiled core.",
         epilog="fastsched COMMAND --help explains each, with examples.",
@@ -119,7 +129,9 @@ def _parser() -> argparse.ArgumentParser:
 
     drawing = command("plot", _plot, "draw schedules, given as expressions", PLOT)
     drawing.add_argument("expressions", nargs="+", metavar="EXPR", help="a schedule; see above")
-    drawing.add_argument("--steps", required=True, type=_positive_int, metavar="N", help="how many steps to draw")
+    drawing.add_argument(
+        "--steps", required=True, type=_positive_int(MOST_STEPS), metavar="N", help="how many steps to draw"
+    )
     drawing.add_argument(
         "--lr", type=_learning_rate, default=0.1, help="the optimizer's learning rate (default: %(default)s)"
     )
@@ -137,7 +149,10 @@ def _parser() -> argparse.ArgumentParser:
 
     timing = command("bench", _bench, "a short comparison with torch on this machine", BENCH)
     timing.add_argument(
-        "--groups", type=_list_of(_positive_int), default=[1, 10, 100, 1000], help="numbers of param groups, by commas"
+        "--groups",
+        type=_list_of(_positive_int(bench.MOST_GROUPS)),
+        default=[1, 10, 100, 1000],
+        help="numbers of param groups, by commas",
     )
     timing.add_argument(
         "--schedulers",
@@ -149,14 +164,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive_int(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive whole number, not {text!r}")
-    return value
+def _positive_int(most: int) -> Callable[[str], int]:
+    def positive_int(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:  # also where it has thousands of digits
+            value = 0
+        if value < 1:
+            raise argparse.ArgumentTypeError(f"must be a positive whole number, not {_shortened(text)!r}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}, not {_shortened(text)}")
+        return value
+
+    return positive_int
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:40]}..."
 
 
 def _learning_rate(text: str) -> float:
@@ -165,13 +189,15 @@ def _learning_rate(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {_shortened(text)!r}")
     return value
 
 
 def _schedule(text: str) -> str:
     if text not in bench.SCHEDULES:
-        raise argparse.ArgumentTypeError(f"there is no {text!r} to compare; there are {', '.join(bench.SCHEDULES)}")
+        raise argparse.ArgumentTypeError(
+            f"there is no {_shortened(text)!r} to compare; there are {', '.join(bench.SCHEDULES)}"
+        )
     return text
 
 
@@ -206,10 +232,10 @@ def info() -> str:
 
 
 def _plot(options: Any) -> str:
-    metrics = None if options.metrics is None else read_metrics(options.metrics)
+    metrics = None if options.metrics is None else read_metrics(options.metrics, options.steps)
     if metrics is not None and len(metrics) < options.steps:
         raise UsageError(
-            f"argument --metrics: {options.metrics} has {len(metrics)} numbers for --steps {options.steps}"
+            f"argument --metrics: {_shortened(options.metrics)} has {len(metrics)} numbers for --steps {options.steps}"
         )
     drawn: dict[str, Any] = {}
     for place, text in enumerate(options.expressions, start=1):
@@ -232,8 +258,11 @@ def _plot(options: Any) -> str:
         return plotting.plot_text(*plotting.trajectories(drawn, None, metrics), width, color=color)
     try:
         plotting.plot(drawn, None, options.output, metrics)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"argument -o: {error}") from None
+    except ImportError:
+        raise
+    except Exception as error:  # of all kinds: formats are written by backends and programs, which may be missing
+        reason = str(error).strip() or type(error).__name__
+        raise UsageError(f"argument -o: {reason.splitlines()[0]}") from None
     return str(options.output)
 
 
@@ -242,37 +271,50 @@ def _optimizer(lr: float) -> torch.optim.Optimizer:
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr, momentum=0.9)
 
 
-def read_metrics(argument: str) -> list[float]:
-    """The numbers of one column of a CSV file, given as ``FILE`` or ``FILE:COLUMN``."""
+def read_metrics(argument: str, most: int) -> list[float]:
+    """The first numbers, ``most`` at most, of one column of a CSV file, given as ``FILE`` or ``FILE:COLUMN``."""
     # Either may have a colon in it.
-    splits = [(argument, "")]
-    splits += [(argument[:at], argument[at + 1 :]) for at in range(len(argument) - 1, 0, -1) if argument[at] == ":"]
-    path, column = next((split for split in splits if Path(split[0]).is_file()), splits[-1])
+    ends = [len(argument), *(at for at in range(len(argument) - 1, 0, -1) if argument[at] == ":")]
+    end = next((end for end in ends if end <= LONGEST_PATH and os.path.isfile(argument[:end])), ends[-1])
+    path, column = argument[:end], argument[end + 1 :]
 
     def wrong(problem: str) -> UsageError:
         return UsageError(f"argument --metrics: {problem}")
 
+    numbers: list[float] = []
+    index = None
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise wrong(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    if not rows:
-        raise wrong(f"{path} is empty")
-    header: list[str] = []
-    if any(_as_number(cell) is None for cell in rows[0][1] if cell.strip()):
-        header = [cell.strip() for cell in rows.pop(0)[1]]
-    index = _column(column, header, max((len(row) for _, row in rows), default=len(header)), wrong)
-    numbers = []
-    for line, row in rows:
-        cell = row[index].strip() if index < len(row) else ""
-        if not cell:
-            continue
-        number = _as_number(cell)
-        if number is None:
-            raise wrong(f"{path}, line {line}: {cell!r} is no number")
-        numbers.append(number)
+            for line, row in enumerate(csv.reader(_lines(file)), start=1):
+                if not any(map(str.strip, row)):
+                    continue
+                if index is None:
+                    named = any(_as_number(cell) is None for cell in row if cell.strip())
+                    index = _column(column, [cell.strip() for cell in row] if named else [], len(row), wrong)
+                    if named:
+                        continue
+                cell = row[index].strip() if index < len(row) else ""
+                if not cell:
+                    continue
+                number = _as_number(cell)
+                if number is None:
+                    raise wrong(f"{_shortened(path)}, line {line}: {_shortened(cell)!r} is not a number")
+                numbers.append(number)
+                if len(numbers) == most:
+                    break
+    except (OSError, ValueError, csv.Error) as error:
+        raise wrong(f"{_shortened(path)}: {getattr(error, 'strerror', None) or error}") from None
+    if index is None:
+        raise wrong(f"{_shortened(path)} is empty")
     return numbers
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines of a file, of which none may be without an end: what looks like a file may be a device."""
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE and not line.endswith("\n"):
+            raise ValueError(f"it is not a CSV file: a line is longer than {LONGEST_LINE} characters")
+        yield line
 
 
 def _column(name: str, header: Sequence[str], width: int, wrong: Callable[[str], UsageError]) -> int:
@@ -283,9 +325,9 @@ def _column(name: str, header: Sequence[str], width: int, wrong: Callable[[str],
         return 0
     if name in header:
         return header.index(name)
-    if name.isdecimal() and 1 <= int(name) <= width:
+    if name.isdecimal() and len(name) < 10 and 1 <= int(name) <= width:
         return int(name) - 1
-    raise wrong(f"there is no column {name!r}; {known}")
+    raise wrong(f"there is no column {_shortened(name)!r}; {known}")
 
 
 def _as_number(cell: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def _set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr.reshape(()) if isinstance(lr, Tensor) else lr)
         else:
-            group["lr"] = lr
+            group["lr"] = lr.clone() if isinstance(lr, Tensor) else lr
 
 
 def _lrs(optimizer: Optimizer) -> list[Any]:
@@ -118,7 +118,7 @@ class Composite(EngineScheduler):
     _schedulers: Any
     _began_with: list[Any]  # each group's LR where its schedule began
 
-    def step(self, metrics: Any = None, *, found_inf: Tensor | float | None = None) -> None:
+    def step(self, metrics: SupportsFloat | None = None, *, found_inf: Tensor | float | None = None) -> None:
         """Step the children whose turn it is.
 
         Args:
@@ -162,6 +162,8 @@ class Composite(EngineScheduler):
                     self._stepped(metrics)
                     return
             self._detach()
+        if metrics is None:
+            self._require_metric()
         own_dict(self).pop(LAST_LR, None)
         self._step_children(metrics)
         self._stepped(metrics, by_torch=True)
@@ -208,7 +210,7 @@ class Composite(EngineScheduler):
         noted = getattr(self, "_began_with", [])
         if len(noted) > len(groups):
             noted = []  # whose these are is not known any more
-        came = [group.get("initial_lr", group["lr"]) for group in groups[len(noted) :]]
+        came = [group.get("initial_lr", group["lr"]) for group in list(groups)[len(noted) :]]
         self._began_with = [*noted, *(lr.clone() if isinstance(lr, Tensor) else lr for lr in came)]
         for child in self._schedulers:
             if isinstance(child, Composite):
@@ -217,14 +219,6 @@ class Composite(EngineScheduler):
     def _attach(self, *, restore: bool = False) -> bool:
         self._fit_groups()
         return super()._attach(restore=restore)
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        super()._load(state)
-        for child in self._schedulers:
-            bases = getattr(child, "base_lrs", None)
-            if bases is not None and len(bases) == len(self.optimizer.param_groups):
-                self._began_with = list(bases)
-                break
 
     def _yet_to_begin(self, *, anew: bool = False) -> Iterator[Any]:
         """As in the base class; ``anew``: it is going to begin once more itself."""
@@ -273,35 +267,66 @@ class Composite(EngineScheduler):
         last_lr = state[LAST_LR] if LAST_LR in state else self._last_child().get_last_lr()
         return {**state, LAST_LR: [lr.item() if isinstance(lr, Tensor) else lr for lr in last_lr]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state from :meth:`state_dict`, of this class or of torch's, with those of all children.
-
-        Never writes the optimizer's learning rates. Tensors keep their storage.
-
-        Raises:
-            KeyError, ValueError: ``_schedulers`` is missing or is not one state per child; nothing is changed then.
-            Exception: whatever a child raises for a state that it refuses; all children have their old state then.
-        """
-        state = dict(state_dict)
-        if "_schedulers" not in state:
-            raise KeyError(f"state_dict has no '_schedulers'; it is not the state of a {type(self).__name__}")
-        states = state.pop("_schedulers")
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        if isinstance(state_dict, Mapping) and "_schedulers" not in state_dict:
+            raise KeyError(f"{where} has no '_schedulers'; it is not the state of a {type(self).__name__}")
+        state = super()._checked(state_dict, where)
+        place = f"{where}['_schedulers']"
+        states = state_dict["_schedulers"]
+        if not isinstance(states, (list, tuple)):
+            raise TypeError(f"{place} must be a list, got {type(states).__name__}")
         if len(states) != len(self._schedulers):
-            raise ValueError(
-                f"state_dict['_schedulers'] has {len(states)} states for {len(self._schedulers)} schedulers"
-            )
-        before = [child.state_dict() for child in self._schedulers]
+            raise ValueError(f"{place} has {len(states)} states for {len(self._schedulers)} schedulers")
+        children = [
+            child._checked(saved, f"{place}[{index}]") if _loads_itself(child) else saved
+            for index, (child, saved) in enumerate(zip(self._schedulers, states, strict=True))
+        ]
+        return {**state, "_schedulers": children}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        pairs = list(zip(self._schedulers, state.pop("_schedulers"), strict=True))
+        before = [(child, child.state_dict()) for child in self._schedulers if _may_refuse(child)]
         try:
-            for child, child_state in zip(self._schedulers, states, strict=True):
-                child.load_state_dict(child_state)
+            for child, saved in pairs:
+                if _may_refuse(child):
+                    _load_child(child, saved)
         except Exception:
-            for child, child_state in zip(self._schedulers, before, strict=True):
-                child.load_state_dict(child_state)
+            for child, saved in before:
+                child.load_state_dict(saved)
             raise
+        for child, saved in pairs:
+            if not _may_refuse(child):
+                _load_child(child, saved)
         last_lr = state.pop(LAST_LR, None)
-        self._load(state)
+        super()._load(state)
         if not isinstance(self._engine, TensorEngine) and last_lr is not None:
             own_dict(self)[LAST_LR] = last_lr
+        for child in self._schedulers:
+            bases = getattr(child, "base_lrs", None)
+            if bases is not None and len(bases) == len(self.optimizer.param_groups):
+                self._began_with = list(bases)
+                break
+
+
+def _loads_itself(scheduler: Any) -> bool:
+    """Whether :class:`EngineScheduler`'s code loads a state, not that of a subclass or of another library."""
+    return (
+        isinstance(scheduler, EngineScheduler)
+        and type(scheduler).load_state_dict is EngineScheduler.load_state_dict
+        and "load_state_dict" not in own_dict(scheduler)
+    )
+
+
+def _may_refuse(scheduler: Any) -> bool:
+    """Whether loading a state that was checked may still fail."""
+    return not _loads_itself(scheduler) or any(map(_may_refuse, scheduler._children()))
+
+
+def _load_child(scheduler: Any, state: Any) -> None:
+    if _loads_itself(scheduler):
+        scheduler._load(state)
+    else:
+        scheduler.load_state_dict(dict(state))  # a copy: torch's CyclicLR takes something out of it
 
 
 class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
@@ -330,7 +355,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
     def __init__(
         self,
         optimizer: Optimizer,
-        schedulers: list[LRScheduler],
+        schedulers: Sequence[LRScheduler],
         milestones: list[int],
         last_epoch: int = -1,
     ) -> None:

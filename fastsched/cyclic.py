@@ -3,25 +3,56 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial, wraps
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 
+from . import _C
+from .checkpoint import checked, function_state
 from .epoch import EpochScheduler
 from .momentum import kept_in_place
 from .program import own_dict
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
+
+_Parameters = ParamSpec("_Parameters")
+
+
+def _with_parameters_of(
+    torchs: Callable[_Parameters, None],
+) -> Callable[[Callable[..., None]], Callable[_Parameters, None]]:
+    """What ``help()`` and type checkers show is the signature that the installed torch has."""
+    return wraps(torchs)
 
 
 class _MomentumCycler(EpochScheduler):
     """Momentum that is a tensor is written in place: with Python-number learning rates and in torch's code, too."""
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        with kept_in_place(self.optimizer):
+        with kept_in_place(self, self.optimizer):
             super()._update_lr(epoch)
+
+    def _unread(self) -> tuple[str, ...]:
+        """Settings that may be anything."""
+        return ()
+
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        state = checked(self, state_dict, where, self._unread())
+        attributes = own_dict(self)
+        if state.get("cycle_momentum", attributes.get("cycle_momentum")):
+            for name in ("use_beta1", *(name for name, place in _C.momentum_params(self._schedule) if place == "list")):
+                if name not in state and name not in attributes:
+                    raise KeyError(f"{where} has no {name!r}, which cycle_momentum needs")
+            betas = state.get("use_beta1", attributes.get("use_beta1"))
+            if betas and not all("betas" in group for group in self.optimizer.param_groups):
+                raise ValueError(f"{where}['use_beta1'] must be False: the optimizer has no betas")
+        return state
 
     def _attach_again(self) -> None:
         """The groups have their momentum tensors back, which were numbers while torch's code constructed."""
@@ -55,14 +86,22 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
     )
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "_scale_fn_ref", "_scale_fn_custom")
 
-    @wraps(torch_lr_scheduler.CyclicLR.__init__)  # type: ignore[misc]
+    @_with_parameters_of(torch_lr_scheduler.CyclicLR.__init__)
     def __init__(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
-        with kept_in_place(optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
+        with kept_in_place(self, optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
             begins = not any("initial_lr" in group for group in getattr(optimizer, "param_groups", ()))
             super().__init__(optimizer, *args, **kwargs)
+        self._part_from_bounds()
         self._attach_again()
         if begins:
             self._begin_exactly()
+
+    def _part_from_bounds(self) -> None:
+        # Where the learning rate was a number, torch makes the bound itself the group's, and then writes to it.
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            if isinstance(base, Tensor) and group["lr"] is base:
+                group["lr"] = base.detach().clone()
+                base.data = base.detach().clone()  # an LR buffer holds the memory that it had
 
     def _begin_exactly(self) -> None:
         # torch begins from the bound as an LR tensor's dtype holds it. The schedule goes on from the exact one.
@@ -75,7 +114,7 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
         if self.last_epoch >= 0:  # a subclass's own step() may not have made the initial one
             self._update_lr(self.last_epoch)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
         if name in ("mode", "gamma", "_scale_fn_ref", "_scale_fn_custom"):
             self._detach()  # torch goes on with the function that it chose by these
         super().__setattr__(name, value)
@@ -89,18 +128,25 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
         saved = None if function is None or isinstance(function, types.FunctionType) else vars(function).copy()
         return {**super().state_dict(), "_scale_fn_custom": saved}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state from :meth:`state_dict`, of this class or of torch's.
+    def _unread(self) -> tuple[str, ...]:
+        # With a function the mode is not read, and any scale_mode but "cycle" is "iterations"; else the mode decides.
+        return ("scale_mode",) if self._scale_fn_custom is None else ("scale_mode", "mode")
 
-        Never writes the optimizer's learning rates.
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        function = self._scale_fn_custom
+        state = super()._checked(state_dict, where)
+        if function is None:
+            state.pop("scale_mode", None)
+        elif not isinstance(state.get("scale_mode"), (str, type(None))):
+            raise TypeError(f"{where}['scale_mode'] must be 'cycle' or 'iterations', got {state['scale_mode']!r}")
+        if "_scale_fn_custom" not in state_dict:
+            raise KeyError(f"{where} has no '_scale_fn_custom'; it is not the state of a CyclicLR")
+        saved = state_dict["_scale_fn_custom"]
+        return {**state, "_scale_fn_custom": function_state(f"{where}['_scale_fn_custom']", function, saved)}
 
-        Raises KeyError if ``_scale_fn_custom`` is missing; then nothing is changed.
-        """
-        state = dict(state_dict)
-        if "_scale_fn_custom" not in state:
-            raise KeyError("state_dict has no '_scale_fn_custom'; it is not the state of a CyclicLR")
+    def _load(self, state: dict[str, Any]) -> None:
         saved = state.pop("_scale_fn_custom")
-        self._load(state)
+        super()._load(state)
         if saved is not None:
             vars(self._scale_fn_custom).update(saved)
         if own_dict(self).get("_scale_fn_custom") is not None:
@@ -150,9 +196,9 @@ class OneCycleLR(_MomentumCycler, torch_lr_scheduler.OneCycleLR):
         "_annealing_linear",
     )
 
-    @wraps(torch_lr_scheduler.OneCycleLR.__init__)  # type: ignore[misc]
+    @_with_parameters_of(torch_lr_scheduler.OneCycleLR.__init__)
     def __init__(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
-        with kept_in_place(optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
+        with kept_in_place(self, optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
             super().__init__(optimizer, *args, **kwargs)
         self._attach_again()
 

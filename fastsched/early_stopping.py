@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from numbers import Real
-from typing import Any, Literal, SupportsFloat
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
 import torch
 from torch import Tensor, nn
 
 from . import _C, ops
 from .capture import refuse_capture
+from .checkpoint import number, whole
 from .lr_buffer import LRBuffer
 from .metric import as_plain, traced
 from .program import NOTHING_BELOW
 from .replica import Replica
 from .training_state import distinct
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
 
 _RULE = "EarlyStopping"
 _COUNTERS: list[str] = _C.counter_names(_RULE)
@@ -27,10 +31,10 @@ _SETTINGS = ("mode", "patience", "threshold", "threshold_mode", "baseline", "sta
 class EarlyStopping:
     r"""Say when to stop training because a metric has stopped improving.
 
-    A metric improves by the rule of :class:`fastsched.ReduceLROnPlateau`, and epochs are counted as there: it stops in
-    the epoch that makes more than ``patience`` bad ones in a row. (Keras and Lightning stop one epoch sooner: their
-    ``patience=n`` is ``n - 1`` here.) Once stopped it stays stopped; stepped on, it goes on keeping the best metric. An
-    epoch is whatever is between two calls of ``step()``.
+    A metric improves by the rule of :class:`fastsched.ReduceLROnPlateau` with ``threshold_mode="rel_abs"``, and epochs
+    are counted as there: it stops in the epoch that makes more than ``patience`` bad ones in a row. (Keras and
+    Lightning stop one epoch sooner: their ``patience=n`` is ``n - 1`` here.) Once stopped it stays stopped; stepped on,
+    it goes on keeping the best metric. An epoch is whatever is between two calls of ``step()``.
 
     The counters live where the metric is. With metrics on a CUDA device, nothing but ``should_stop`` and the other
     attributes waits for it::
@@ -47,7 +51,8 @@ class EarlyStopping:
         mode: ``"min"`` if lower is better, ``"max"`` if higher is.
         patience: how many bad epochs in a row are put up with.
         threshold: how much better than the best counts as better.
-        threshold_mode: whether ``threshold`` is relative to the best (``"rel"``) or absolute (``"abs"``).
+        threshold_mode: whether ``threshold`` is relative to the absolute value of the best (``"rel"``, or
+            ``"rel_abs"``, which is the same here: a negative metric has to get better, too) or absolute (``"abs"``).
         baseline: a metric that has to be beaten: epochs that do not are bad ones.
         start_after: the metrics of so many first epochs are not looked at.
         stop_on_nan: whether a metric that is NaN stops at once. If not, it makes a bad epoch.
@@ -65,7 +70,7 @@ class EarlyStopping:
     mode: Literal["min", "max"]
     patience: float
     threshold: float
-    threshold_mode: Literal["rel", "abs"]
+    threshold_mode: Literal["rel", "abs", "rel_abs"]
     baseline: float | None
     start_after: int
     stop_on_nan: bool
@@ -75,7 +80,7 @@ class EarlyStopping:
         mode: Literal["min", "max"] = "min",
         patience: float = 10,
         threshold: float = 1e-4,
-        threshold_mode: Literal["rel", "abs"] = "rel",
+        threshold_mode: Literal["rel", "abs", "rel_abs"] = "rel",
         baseline: float | None = None,
         start_after: int = 0,
         stop_on_nan: bool = True,
@@ -106,7 +111,7 @@ class EarlyStopping:
                 distributed training reduce it over the ranks first, so that all of them stop together.
 
         Raises:
-            TypeError, ValueError, RuntimeError: as ``float(metric)`` does where that is no number.
+            TypeError, ValueError, RuntimeError: as ``float(metric)`` does where that is no number; nothing is counted.
 
         Sync: does not wait for the device, unless ``device`` was given as the host and the metric is on a GPU.
 
@@ -115,6 +120,8 @@ class EarlyStopping:
 
         Compile: traces under ``fullgraph=True``, under the same condition.
         """
+        if metric is None:
+            raise TypeError("metric must be a number, or a tensor with one element, got None")
         metric = as_plain(metric)
         compiling = torch.compiler.is_compiling()
         if self._weights is not None and not compiling:
@@ -198,23 +205,27 @@ class EarlyStopping:
         settings = {name: _checked(name, state_dict[name]) for name in _SETTINGS}
         counters = []
         for name in _COUNTERS:
-            packed = _C.pack_counter(_RULE, name, state_dict[name])
+            place = f"state_dict[{name!r}]"
+            value = float(number(place, state_dict[name])) if name == "best" else whole(place, state_dict[name])
+            packed = _C.pack_counter(_RULE, name, value)
             if packed is None:
-                raise ValueError(f"state_dict[{name!r}] must be a number, got {state_dict[name]!r}")
+                raise ValueError(f"{place} must be a number that was counted, got {value!r}")
             counters.append(packed[1])
         weights = state_dict.get("best_weights", {})
         if _shapes(weights) != ({} if self._weights is None else _shapes(self._weights.best)):
             raise ValueError("state_dict['best_weights'] are not of this model: pass the model they were kept of")
+        if any(weight.is_meta for weight in weights.values()):
+            raise ValueError("state_dict['best_weights'] must have data: some are on the meta device")
         refuse_capture("a state is loaded; load it before the capture")
+        if self._weights is not None:
+            self._weights.load(weights)
         vars(self).update(settings)
         self._upload()
         self._replica.state[: len(_COUNTERS)] = torch.tensor(counters, dtype=torch.float64, device="cpu")
         if self._replica.mirror is not None:
             self._mirror(counters)
-        if self._weights is not None:
-            self._weights.load(weights)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
         if name not in _SETTINGS:
             super().__setattr__(name, value)
             return
@@ -249,7 +260,7 @@ class EarlyStopping:
     def _program(self) -> Tensor:
         numbers = {
             "mode": self.mode,
-            "threshold_mode": self.threshold_mode,
+            "threshold_mode": "abs" if self.threshold_mode == "abs" else "rel_abs",
             "threshold": self.threshold,
             "patience": self.patience,
             "baseline": math.nan if self.baseline is None else self.baseline,
@@ -348,7 +359,9 @@ class _Weights:
             distinct(weight).copy_(distinct(self.best[name], weight), non_blocking=True)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        for name, weight in weights.items():
+        # All of them before any is written: this fails, if anything does.
+        fitting = {name: weight.detach().to(self.best[name]) for name, weight in weights.items()}
+        for name, weight in fitting.items():
             self.best[name].copy_(weight)
 
     def state(self) -> dict[str, Tensor]:
@@ -378,9 +391,9 @@ def _shapes(weights: Any) -> dict[str, torch.Size]:
 def _checked(name: str, value: Any) -> Any:
     """The value of a setting as a plain Python one, or an error that names it."""
     if name in ("mode", "threshold_mode"):
-        choices = ("min", "max") if name == "mode" else ("rel", "abs")
-        if value not in choices:
-            raise ValueError(f"{name} must be {choices[0]!r} or {choices[1]!r}, got {value!r}")
+        choices = ("min", "max") if name == "mode" else ("rel", "abs", "rel_abs")
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"{name} must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, got {value!r}")
         return value
     if name == "stop_on_nan":
         if not isinstance(value, bool):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard, cast
 
 from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
@@ -15,6 +15,9 @@ from .engine import DETACHED
 from .program import Event, own_dict
 from .scheduler import EngineScheduler
 from .tensor_engine import TensorEngine
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
 
 
 class EpochScheduler(EngineScheduler):
@@ -131,18 +134,22 @@ class EpochScheduler(EngineScheduler):
 
 def warn_about_order(optimizer: Any, stacklevel: int) -> None:
     """Warn, as torch does at a scheduler's first step, if ``optimizer.step()`` did not come before it."""
+    # torch's to the word: filters match them.
     if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
-        problem = "Seems like `optimizer.step()` has been overridden after learning rate scheduler initialization."
+        problem = (
+            "Seems like `optimizer.step()` has been overridden after learning rate scheduler initialization. Please, "
+            "make sure to call `optimizer.step()` before `lr_scheduler.step()`."
+        )
     elif not getattr(optimizer, "_opt_called", False):
-        problem = "Detected call of `lr_scheduler.step()` before `optimizer.step()`."
+        problem = (
+            "Detected call of `lr_scheduler.step()` before `optimizer.step()`. In PyTorch 1.1.0 and later, you should "
+            "call them in the opposite order: `optimizer.step()` before `lr_scheduler.step()`.  Failure to do this "
+            "will result in PyTorch skipping the first value of the learning rate schedule."
+        )
     else:
         return
-    warnings.warn(
-        f"{problem} Call `optimizer.step()` before `lr_scheduler.step()`, or the first value of the learning rate "
-        "schedule is skipped.",
-        UserWarning,
-        stacklevel=stacklevel,
-    )
+    details = "See more details at https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate"
+    warnings.warn(f"{problem} {details}", UserWarning, stacklevel=stacklevel)
 
 
 def _is_number(epoch: object) -> TypeGuard[float]:
@@ -290,21 +297,13 @@ class SWALR(EpochScheduler, swa_utils.SWALR):
     )
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "anneal_func")
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
         if name in ("anneal_func", "_anneal_strategy"):
             self._detach()  # torch goes on with the function that it chose by these
         super().__setattr__(name, value)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state from :meth:`state_dict`, of this class or of torch's.
-
-        Never writes the optimizer's learning rates.
-
-        Raises KeyError if ``_anneal_strategy`` is missing; then nothing is changed.
-        """
-        if "_anneal_strategy" not in state_dict:
-            raise KeyError("state_dict has no '_anneal_strategy'; it is not the state of a SWALR")
-        self._load(state_dict)
+    def _load(self, state: dict[str, Any]) -> None:
+        super()._load(state)
         if not self._expressible():
             self._set_anneal_func(self._anneal_strategy)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 
+from .checkpoint import function_state
 from .epoch import EpochScheduler
 from .program import Table
+from .tensor_engine import TensorEngine
 
 Functions = Callable[[int], float] | Sequence[Callable[[int], float]]
 
@@ -51,28 +53,47 @@ class FunctionScheduler(EpochScheduler):
         ]
         return {**super().state_dict(), "lr_lambdas": saved}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state from :meth:`state_dict`, of this class or of torch's.
-
-        Never writes the optimizer's learning rates.
-
-        Raises:
-            KeyError: ``lr_lambdas`` is missing.
-            ValueError: it is of more functions than there are here. Nothing is changed then.
-        """
-        state = dict(state_dict)
-        if "lr_lambdas" not in state:
-            raise KeyError(f"state_dict has no 'lr_lambdas'; it is not the state of a {type(self).__name__}")
-        saved = state.pop("lr_lambdas")
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        if isinstance(state_dict, Mapping) and "lr_lambdas" not in state_dict:
+            raise KeyError(f"{where} has no 'lr_lambdas'; it is not the state of a {type(self).__name__}")
+        state = super()._checked(state_dict, where)
+        place = f"{where}['lr_lambdas']"
+        saved = state_dict["lr_lambdas"]
+        if not isinstance(saved, (list, tuple)):
+            raise TypeError(f"{place} must be a list, got {type(saved).__name__}")
         if len(saved) > len(self.lr_lambdas):
-            raise ValueError(f"state_dict['lr_lambdas'] has {len(saved)} entries for {len(self.lr_lambdas)} functions")
-        self._load(state)
-        for function, attributes in zip(self.lr_lambdas, saved, strict=False):
+            raise ValueError(f"{place} has {len(saved)} entries for {len(self.lr_lambdas)} functions")
+        functions = zip(self.lr_lambdas, saved, strict=False)
+        entries = [function_state(f"{place}[{index}]", *pair) for index, pair in enumerate(functions)]
+        return {**state, "lr_lambdas": (entries, self._table_with(entries, place))}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        entries, table = state.pop("lr_lambdas")
+        super()._load(state)
+        if any(attributes is not None for attributes in entries):  # the functions give other factors now
+            self._load_functions(entries)
+            object.__setattr__(self, "_tabulated", None if table is None else (list(self.lr_lambdas), table))
+            self._engine.refresh(self)
+
+    def _load_functions(self, entries: Sequence[Mapping[str, Any] | None]) -> None:
+        for function, attributes in zip(self.lr_lambdas, entries, strict=False):
             if attributes is not None:
                 vars(function).update(attributes)
-        if any(attributes is not None for attributes in saved):  # the functions give other factors now
-            object.__setattr__(self, "_tabulated", None)
-            self._engine.refresh(self)
+
+    def _table_with(self, entries: Sequence[Mapping[str, Any] | None], where: str) -> Table | None:
+        """The table to step on with once these are loaded; the functions are put back as they were."""
+        if self._total_epochs is None or not any(entries) or not isinstance(self._engine, TensorEngine):
+            return None
+        before = [(vars(function), vars(function).copy()) for function in self.lr_lambdas]
+        try:
+            self._load_functions(entries)
+            return self._tabulate(self._total_epochs)
+        except Exception as error:
+            raise ValueError(f"{where} makes a function fail: {error}") from error
+        finally:
+            for attributes, values in before:
+                attributes.clear()
+                attributes.update(values)
 
     def _tabulate(self, steps: int) -> Table:
         return self._tabulated_by({id(function): function for function in self.lr_lambdas}, steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,7 +67,7 @@ class History:
             raise ValueError("the scheduler has a history already; close() that first")
         refuse_capture("a history begins; construct it before the capture, or after")
         self.capacity = capacity
-        self._scheduler: EngineScheduler | None = scheduler
+        self._scheduler: weakref.ref[EngineScheduler] | None = weakref.ref(scheduler)  # which refers to this
         self._periods: list[_OnHost | _OnDevice] = []
         first = getattr(scheduler, "last_epoch", 0)
         self._first = first + 1 if isinstance(first, int) else 1
@@ -82,7 +83,7 @@ class History:
 
     def close(self) -> None:
         """Record no more. What was recorded stays; graphs that were captured may be replayed on."""
-        scheduler = self._scheduler
+        scheduler = None if self._scheduler is None else self._scheduler()
         if scheduler is None:
             return
         refuse_capture("a history ends; close it before the capture, or after")
@@ -94,6 +95,9 @@ class History:
                 if replica.history is None or any(replica.history is rows for rows in own):
                     replica.record(None)
         self._scheduler = None  # last: what was interrupted is done by the next call
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_scheduler": None}  # a copy is closed: the scheduler has its history
 
     def __len__(self) -> int:
         """How many steps there are to read. With tensor learning rates on a CUDA device this waits for the device."""

@@ -27,6 +27,7 @@ _DECODED = frozenset(
 )
 
 _PLAIN: tuple[Any, ...] = (Tensor, torch.nn.Parameter)
+_OWN = ("__torch_dispatch__", "__float__")  # what a class overrides that has its own idea of the number
 
 _warned_about_sync = False
 
@@ -53,15 +54,28 @@ def as_number(metric: Any) -> float:
 def as_plain(metric: Any) -> Tensor | float:
     """A metric that an operator can read where it lies, as it is; anything else as ``float(metric)``.
 
-    Only ``float()`` knows the value of a tensor of a class of its own (a DTensor), of a sparse one, or of a number
-    that is no tensor; it raises for what is no single number.
+    Only ``float()`` knows the value of a tensor whose class computes it (a DTensor), of a sparse one, or of a number
+    that is no tensor; it raises for what is no single number. A subclass of ``Tensor`` that computes nothing, but
+    carries something along, is one of these tensors.
     """
+    if type(metric) not in _PLAIN and isinstance(metric, Tensor) and _is_tensors_own(type(metric)):
+        with torch._C.DisableTorchFunctionSubclass():  # its class is not asked
+            metric = metric.detach()
+            if torch.compiler.is_compiling():
+                # The graph's input stays what it is, and torch hands no subclass to an operator that is not its own
+                # (it raises where it checks for aliases). This copies, and is not left out as a clone would be.
+                metric = torch.maximum(metric, metric)
     if type(metric) in _PLAIN and metric.numel() == 1 and metric.layout is torch.strided:
         if metric.dtype in _DECODED:
             return cast(Tensor, metric)
         if not metric.is_complex():
             return cast(Tensor, metric.double())
     return float(metric)
+
+
+def _is_tensors_own(kind: type[Tensor]) -> bool:
+    """Whether what is in a tensor of this class is what torch's own would have there."""
+    return all(getattr(kind, name) is getattr(Tensor, name) for name in _OWN)
 
 
 def operand(metric: Tensor | float, buffer: LRBuffer) -> tuple[Tensor | None, float]:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from . import _C, ops
 from .capture import refuse_capture
 from .lr_buffer import is_supported
-from .program import own_values, pack, upload
+from .program import Node, Setting, copy_settings, own_dict, own_values, pack, same_settings, upload
 
 
 def _momentum(group: dict[str, Any]) -> Any:
@@ -31,22 +31,40 @@ def _put(group: dict[str, Any], momentum: Tensor) -> None:
         group["momentum"] = momentum
 
 
+def _bounds(scheduler: Any, optimizer: Optimizer) -> set[int]:
+    """The tensors between which momentum cycles, by identity: torch may make one of them a group's momentum."""
+    lists = [own_dict(scheduler).get(name) for name in ("max_momentums", "base_momentums")]
+    bounds = [bound for found in lists if isinstance(found, list) for bound in found]
+    bounds += [group.get(name) for group in optimizer.param_groups for name in ("max_momentum", "base_momentum")]
+    return {id(bound) for bound in bounds if isinstance(bound, Tensor)}
+
+
 @contextmanager
-def kept_in_place(optimizer: Optimizer) -> Iterator[None]:
-    """Around torch's code, which puts new objects into the groups: momentum tensors stay, with the new values."""
-    tensors = [_momentum(group) for group in optimizer.param_groups]
+def kept_in_place(scheduler: Any, optimizer: Optimizer) -> Iterator[None]:
+    """Around torch's code, which puts new objects into the groups: momentum tensors stay, with the new values.
+
+    Each group has a tensor of its own then, which is neither a bound nor another group's.
+    """
+    before = [_momentum(group) for group in optimizer.param_groups]
     try:
         yield
     finally:
-        for group, tensor in zip(optimizer.param_groups, tensors, strict=True):
+        taken = _bounds(scheduler, optimizer)
+        for group, tensor in zip(optimizer.param_groups, before, strict=True):
             value = _momentum(group)
-            if not isinstance(tensor, Tensor) or value is tensor:
+            kept = tensor if isinstance(tensor, Tensor) and not tensor.is_inference() else value
+            if not isinstance(kept, Tensor):
+                continue
+            if id(kept) in taken:
+                kept = kept.detach().clone()
+            taken.add(id(kept))
+            if value is kept:
                 continue
             if isinstance(value, Tensor):
-                tensor.copy_(value)
+                kept.copy_(value.reshape(kept.shape))
             else:
-                tensor.fill_(value)
-            _put(group, tensor)
+                kept.fill_(value)
+            _put(group, kept)
 
 
 def cycle_momentum(scheduler: Any, counters: list[float]) -> HostMomentum | TensorMomentum | None:
@@ -140,6 +158,7 @@ class TensorMomentum:
     def step_compiled(self, state: Tensor, event: int, epoch: float, found_inf: Tensor | None) -> None:
         """The same without looking at the groups."""
         for part in self._parts:
+            copy_settings(part.program, part.settings)
             skip = None if found_inf is None else found_inf.to(part.values.device, non_blocking=True)
             ops.step_(part.program, part.state, part.masters, part.values, None, epoch, event, skip)
 
@@ -158,24 +177,25 @@ class TensorMomentum:
         places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
         for index, group in enumerate(groups):
             places.setdefault((_momentum(group).device, _momentum(group).dtype), []).append(index)
-        programs = []
+        nodes = []
         for (device, _), indices in places.items():
             packed = pack(scheduler, owns, indices, scheduler._table())
             if packed is None:
                 return False
-            programs.append(upload(packed, owns, indices, device))
+            nodes.append(upload(packed, owns, indices, device))
         if [part.indices for part in self._parts] == list(places.values()) and all(
-            part.fits(groups) and part.program.shape == program.shape
-            for part, program in zip(self._parts, programs, strict=True)
+            part.fits(groups) and part.program.shape == node.program.shape
+            for part, node in zip(self._parts, nodes, strict=True)
         ):
-            for part, program in zip(self._parts, programs, strict=True):
-                part.program.copy_(program)
+            for part, node in zip(self._parts, nodes, strict=True):
+                part.program.copy_(node.program)
+                part.follow(node.settings)
             return True
         if self._parts:
             self._counters = self._parts[0].state[: _C.NODE_COUNTERS].tolist()
         self._parts = [
-            _Part(indices, groups, program, self._counters)
-            for indices, program in zip(places.values(), programs, strict=True)
+            _Part(indices, groups, node, self._counters, _bounds(scheduler, scheduler.optimizer))
+            for indices, node in zip(places.values(), nodes, strict=True)
         ]
         return True
 
@@ -183,28 +203,40 @@ class TensorMomentum:
 class _Part:
     """The momentum tensors that agree in device and dtype."""
 
-    __slots__ = ("indices", "masters", "program", "state", "targets", "values")
+    __slots__ = ("indices", "masters", "program", "read", "settings", "state", "targets", "values")
 
-    def __init__(self, indices: list[int], groups: list[dict[str, Any]], program: Tensor, counters: list[float]):
+    def __init__(
+        self, indices: list[int], groups: list[dict[str, Any]], node: Node, counters: list[float], bounds: set[int]
+    ):
         self.indices = indices
-        self.program = program
-        self.state = program.new_zeros(_C.NODE_STATE_SIZE + len(indices))
+        self.program = node.program
+        self.settings: list[Setting] = []
+        self.read: list[Tensor] = []  # kept for as long as a captured graph may read it
+        self.follow(node.settings)
+        self.state = node.program.new_zeros(_C.NODE_STATE_SIZE + len(indices))
         self.state[: _C.NODE_COUNTERS] = torch.tensor(counters, dtype=torch.float64, device="cpu")
         self.values = torch.stack([_momentum(groups[index]).detach().reshape(()) for index in indices])
         self.masters = self.values.to(torch.float64, copy=True)
         self.targets: list[Tensor] = []
         for slot, index in enumerate(indices):
             tensor = _momentum(groups[index])
-            if any(tensor is other for other in self.targets):  # groups that share one part here, as with LRs
+            # Groups that share one part here, as with LRs, and so do a group and its bound.
+            if id(tensor) in bounds or any(tensor is other for other in self.targets):
                 tensor = torch.empty_like(tensor)
                 _put(groups[index], tensor)
             tensor.data = self.values[slot].view(tensor.shape)
             self.targets.append(tensor)
 
+    def follow(self, settings: list[Setting]) -> None:
+        """Have each step copy these bounds."""
+        if not same_settings(settings, self.settings):
+            self.settings = settings
+            self.read += [setting.values for setting in settings]
+
     def fits(self, groups: list[dict[str, Any]]) -> bool:
-        """Whether the groups still have these tensors, and these their place."""
+        """Whether the groups still have these tensors, and these and the bounds their place."""
         address, size = self.values.data_ptr(), self.values.element_size()
-        return all(
+        return not any(setting.moved() for setting in self.settings) and all(
             _momentum(groups[index]) is target and target.data_ptr() == address + slot * size
             for slot, (index, target) in enumerate(zip(self.indices, self.targets, strict=True))
         )

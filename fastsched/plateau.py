@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any, ClassVar, Literal, SupportsFloat
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from .capture import refuse_capture
+from .checkpoint import number
 from .scheduler import EngineScheduler
 
 
@@ -22,16 +23,17 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
     A drop-in for :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (the formulas are those of torch 2.13).
     Per step, with metric :math:`m`, best so far :math:`b` and threshold :math:`\theta`, an epoch is good if
 
-    ========  =======================  ==================
-    mode      ``rel``                  ``abs``
-    ========  =======================  ==================
-    ``min``   :math:`m < b(1-\theta)`  :math:`m < b-\theta`
-    ``max``   :math:`m > b(1+\theta)`  :math:`m > b+\theta`
-    ========  =======================  ==================
+    ========  =======================  ==================  =====================
+    mode      ``rel``                  ``abs``             ``rel_abs``
+    ========  =======================  ==================  =====================
+    ``min``   :math:`m < b(1-\theta)`  :math:`m < b-\theta`  :math:`m < b-\theta|b|`
+    ``max``   :math:`m > b(1+\theta)`  :math:`m > b+\theta`  :math:`m > b+\theta|b|`
+    ========  =======================  ==================  =====================
 
-    and bad otherwise, NaN included. More than ``patience`` bad epochs in a row, not counting those in a
-    cooldown, set every group's LR to :math:`\max(lr \cdot factor, min\_lr)` where that is lower by more than
-    ``eps``.
+    and bad otherwise, NaN included. Below zero ``rel`` counts a metric that got slightly worse, by less than
+    :math:`\theta|b|`, as better: then use ``rel_abs``, which torch does not have. Above zero the two are the same.
+    More than ``patience`` bad epochs in a row, not counting those in a cooldown, set
+    every group's LR to :math:`\max(lr \cdot factor, min\_lr)` where that is lower by more than ``eps``.
 
     With Python-number learning rates every step is bit-identical to torch's. With tensor learning rates
     (:func:`fastsched.use_tensor_lr`) the decision is made on their device, in float64: each LR is torch's float
@@ -43,7 +45,8 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         factor: what to multiply the learning rates by, below 1.
         patience: number of bad epochs that are tolerated.
         threshold: how much better than the best counts as better.
-        threshold_mode: whether ``threshold`` is relative to the best or absolute.
+        threshold_mode: whether ``threshold`` is relative to the best (``"rel"``), absolute (``"abs"``), or relative to
+            the absolute value of the best (``"rel_abs"``), for metrics that may be negative.
         cooldown: number of epochs after a reduction in which bad ones are not counted.
         min_lr: lower bound of the learning rate, one for all groups or one per group.
         eps: a reduction smaller than this is not made.
@@ -74,13 +77,26 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         factor: float = 0.1,
         patience: int = 10,
         threshold: float = 1e-4,
-        threshold_mode: Literal["rel", "abs"] = "rel",
+        threshold_mode: Literal["rel", "abs", "rel_abs"] = "rel",
         cooldown: int = 0,
         min_lr: list[float] | float = 0,
         eps: float = 1e-8,
     ) -> None:
-        super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)
+        super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
         self._attach()
+
+    def _init_is_better(self, mode: Any, threshold: Any, threshold_mode: Any) -> None:
+        extra = threshold_mode == "rel_abs"
+        super()._init_is_better(mode, threshold, "rel" if extra else threshold_mode)
+        if extra:
+            self.threshold_mode = threshold_mode
+
+    def _is_better(self, a: Any, best: Any) -> Any:
+        # For torch's code, which asks this where no engine steps; ``Improvement`` in csrc/schedule/plateau.h.
+        if self.threshold_mode != "rel_abs":
+            return super()._is_better(a, best)  # type: ignore[no-untyped-call]
+        threshold = 0.0 if math.isinf(best) else self.threshold if best >= 0 else -self.threshold
+        return a > best * (threshold + 1.0) if self.mode == "max" else a < best * (1.0 - threshold)
 
     def step(  # type: ignore[override]
         self, metrics: SupportsFloat, epoch: int | None = None, *, found_inf: Tensor | float | None = None
@@ -119,7 +135,8 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
             return
         declined = self._engine.step(self, metrics)
         if declined is not None:
-            self._step_off_path(declined)
+            # None is no metric, also where there is no engine to say so.
+            self._step_off_path(declined if metrics is not None else float(metrics))
         elif self._history is not None:
             self._stepped(metrics)
 
@@ -140,20 +157,21 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
                 return
             metrics = declined
         self._detach()
+        numbers = [group for group in self.optimizer.param_groups if not isinstance(group["lr"], Tensor)]
         super().step(metrics)
+        for group in numbers:
+            if isinstance(group["lr"], Tensor):  # torch has made the bound itself the learning rate
+                group["lr"] = group["lr"].detach().clone()
         self._stepped(metrics, by_torch=True)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state from :meth:`state_dict`, of this class or of torch's.
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        state = super()._checked(state_dict, where)
+        if state.get("default_min_lr") is not None:
+            number(f"{where}['default_min_lr']", state["default_min_lr"])
+        return state
 
-        Never writes the optimizer's learning rates. With as many param groups as were saved, tensors keep their
-        storage, so that a captured CUDA graph goes on from the loaded state.
-
-        Raises:
-            TypeError, ValueError, KeyError: naming the key at fault; then nothing is changed.
-        """
-        state = _checked(state_dict)
-        self._load(state)
+    def _load(self, state: dict[str, Any]) -> None:
+        super()._load(state)
         self._init_is_better(self.mode, self.threshold, self.threshold_mode)
 
     def _fit_groups(self) -> None:
@@ -166,46 +184,3 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
                 "optimizer, or a state of another one loaded; set scheduler.min_lrs to one minimum per group"
             )
         self.min_lrs = [self.default_min_lr] * groups
-
-
-def _checked(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a ReduceLROnPlateau state with numbers for tensors, or an error that names the key at fault."""
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
-    state = dict(state_dict)
-    for key in ("last_epoch", "best", "num_bad_epochs", "cooldown_counter"):
-        if key not in state:
-            raise KeyError(f"state_dict has no {key!r}; it is not the state of a ReduceLROnPlateau")
-    for key in ("last_epoch", "num_bad_epochs", "cooldown_counter"):
-        state[key] = _integer(key, state[key])
-    for key in ("best", "factor", "patience", "threshold", "cooldown", "eps", "mode_worse"):
-        if key in state:
-            state[key] = _number(key, state[key])
-    for key in ("min_lrs", "_last_lr"):
-        if key in state:
-            if not isinstance(state[key], (list, tuple)):
-                raise TypeError(f"state_dict[{key!r}] must be a list, got {type(state[key]).__name__}")
-            state[key] = [_number(f"{key}[{i}]", value) for i, value in enumerate(state[key])]
-    if state.get("default_min_lr") is not None:
-        state["default_min_lr"] = _number("default_min_lr", state["default_min_lr"])
-    for key, choices in (("mode", ("min", "max")), ("threshold_mode", ("rel", "abs"))):
-        if key in state and state[key] not in choices:
-            raise ValueError(f"state_dict[{key!r}] must be one of {choices}, got {state[key]!r}")
-    return state
-
-
-def _number(key: str, value: object) -> int | float:
-    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
-        value = value.item()
-    if isinstance(value, (int, float)) and type(value) in (int, float):
-        return value
-    if isinstance(value, Real):
-        return float(value)
-    raise TypeError(f"state_dict[{key!r}] must be a number, got {value!r}")
-
-
-def _integer(key: str, value: object) -> int:
-    number = _number(key, value)
-    if number != number // 1:
-        raise ValueError(f"state_dict[{key!r}] must be a whole number, got {value!r}")
-    return int(number)

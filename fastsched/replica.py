@@ -11,18 +11,26 @@ from . import _C, ops
 from .capture import refuse_capture
 from .lr_buffer import LRBuffer
 from .metric import operand, refuse_frozen
+from .program import Setting, copy_settings
 
 
 class Replica:
-    """One schedule over the groups of one :class:`LRBuffer`, laid out as ``csrc/schedule/layout.h`` says."""
+    """One schedule over the groups of one :class:`LRBuffer`, laid out as ``csrc/schedule/layout.h`` says.
 
-    __slots__ = ("buffer", "history", "mirror", "program", "reflection", "state")
+    Attributes:
+        settings: the tensors that the program was made from, those of the schedules below too.
+        copied: those of them that a step may need; each step copies them.
+    """
+
+    __slots__ = ("buffer", "copied", "history", "mirror", "program", "reflection", "settings", "state")
 
     def __init__(self, buffer: LRBuffer, program: Tensor, state: Tensor):
         self.buffer = buffer
         self.mirror: Tensor | None = None
         self.history: Tensor | None = None
         self.reflection: list[float] = []
+        self.settings: list[Setting] = []
+        self.copied: list[Setting] = []
         self.place(program, state)
 
     def report_as(self, other: Replica) -> None:
@@ -50,6 +58,7 @@ class Replica:
         """Call the operator for one step, without reading a device."""
         buffer = self.buffer
         tensor, value = operand(metric, buffer) if metric is not None else (None, 0.0)
+        copy_settings(self.program, self.copied)
         step = ops.step_ if torch.compiler.is_compiling() else ops.call_step_
         arguments = (self.program, self.state, buffer.masters, buffer.lrs, tensor, value, event)
         if found_inf is None:
@@ -79,6 +88,11 @@ class Replica:
         self.history = None  # until it is done: what is interrupted is done again
         self._point(_C.HISTORY_OFFSET, history)
         self.history = history
+
+    def keep(self, memory: list[Tensor]) -> None:
+        """Keep memory alive for as long as the state: what a captured graph reads."""
+        kept = _kept_by(self.state)
+        kept[_READ] = kept.get(_READ, []) + memory
 
     def _point(self, offset: int, memory: Tensor | None, *more: int) -> None:
         """Write an address into the state, and what comes after it."""
@@ -125,6 +139,9 @@ def joined(states: list[Tensor]) -> Tensor:
         kept |= {place - first + end: memory for place, memory in _kept_by(state).items() if place in here}
         end += len(state)
     return whole
+
+
+_READ = -1  # where what is read and not written to is kept, which no address in the state leads to
 
 
 def _kept_by(state: Tensor) -> dict[int, list[Tensor]]:

@@ -6,7 +6,7 @@ import copyreg
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,9 +14,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from . import _C, lr_buffer
 from .capture import refuse_capture
+from .checkpoint import checked
 from .engine import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
-from .program import LAST_LR, Table, own_dict, whole
+from .program import LAST_LR, Table, own_dict, refuse_endless, whole
 from .tensor_engine import TensorEngine
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
 
 
 class EngineScheduler(LRScheduler):
@@ -43,13 +47,15 @@ class EngineScheduler(LRScheduler):
     _takes_metrics: ClassVar[bool] = False
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer",)  # what a state_dict leaves out
 
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> Any:
-        scheduler = super().__new__(cls)
-        object.__setattr__(scheduler, "_begun_groups", [])
-        object.__setattr__(scheduler, "_engine", DETACHED)
-        object.__setattr__(scheduler, "_first_lrs", None)
-        object.__setattr__(scheduler, "_history", None)
-        return scheduler
+    if not TYPE_CHECKING:  # a checker would look at these arguments instead of at those of __init__
+
+        def __new__(cls, *_args: object, **_kwargs: object) -> EngineScheduler:
+            scheduler = super().__new__(cls)
+            object.__setattr__(scheduler, "_begun_groups", [])
+            object.__setattr__(scheduler, "_engine", DETACHED)
+            object.__setattr__(scheduler, "_first_lrs", None)
+            object.__setattr__(scheduler, "_history", None)
+            return scheduler
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -64,10 +70,10 @@ class EngineScheduler(LRScheduler):
                 attribute.__set_name__(cls, name)
                 setattr(cls, name, attribute)
             cls._native_step = cls.step
-            cls._hyperparameters = frozenset(_C.param_names(cls._schedule))
+            cls._hyperparameters = frozenset(_C.ATTRIBUTES[cls._schedule]).difference(cls._held)
             cls._native = {name: getattr(cls, name, None) for name in (*cls._held, *cls._replaces)}
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
         if name in self._replaces:
             self._detach()
         if name == "optimizer":  # torch's constructors set it first, and initial LRs then
@@ -124,8 +130,9 @@ class EngineScheduler(LRScheduler):
         """The scheduler's state under torch's keys.
 
         Plain Python values: it loads into torch's scheduler of the same name, and from a file with
-        ``torch.load(..., weights_only=True)``. ``_last_lr`` holds the float64 learning rates, so that resuming
-        loses nothing to the rounding of a float32 LR tensor.
+        ``torch.load(..., weights_only=True)``. Settings that are NumPy numbers stay that, because Python computes with
+        them in another way; torch has to be told that they are safe. ``_last_lr`` holds the float64 learning rates, so
+        that resuming loses nothing to the rounding of a float32 LR tensor.
 
         With learning rates on a CUDA device this waits for the device.
         """
@@ -134,10 +141,21 @@ class EngineScheduler(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state from :meth:`state_dict`, of this class or of torch's.
 
-        Never writes the optimizer's learning rates. With as many param groups as were saved, tensors keep their
-        storage, so that a captured CUDA graph goes on from the loaded state.
+        Never writes the optimizer's learning rates, and may be called before or after the optimizer's state is loaded.
+        With as many param groups as were saved, tensors keep their storage, so that a captured CUDA graph goes on from
+        the loaded state; with another number the next step does as torch's. Settings that the state lacks stay as they
+        are, and what else is in it is kept as an attribute, as in torch. The state of a function is loaded into the
+        function, and a composition's with those of all children.
+
+        Raises:
+            TypeError, ValueError, KeyError: a step could not go on from this state; names the key and what is expected.
+                Then nothing is changed.
+            RuntimeError: inside CUDA graph capture.
+            Exception: whatever a child of another library raises; all children have their old state then.
         """
-        self._load(state_dict)
+        if isinstance(self._engine, TensorEngine):
+            refuse_capture("a state is loaded; load it before the capture")
+        self._load(self._checked(state_dict, "state_dict"))
 
     def lr_at(self, step: int) -> list[float]:
         """The learning rates after ``step`` steps from the beginning, one per param group, without stepping.
@@ -155,9 +173,11 @@ class EngineScheduler(LRScheduler):
         Raises:
             NotImplementedError: the learning rates are no function of the step alone: a metric decides, or code of
                 yours.
-            TypeError, ValueError: ``step`` is no whole number, or negative, or beyond what the schedule has.
+            TypeError, ValueError: ``step`` is no whole number, or negative, or beyond what the schedule has, or so
+                large that getting there would take more than about ten minutes, or gigabytes of memory.
 
-        Changes nothing. Waits for the device if there are settings or initial learning rates on one.
+        Changes nothing, and may be interrupted (Ctrl-C). Waits for the device if there are settings or initial learning
+        rates on one.
         """
         if not isinstance(step, int) or isinstance(step, bool):
             raise TypeError(f"step must be an int, got {type(step).__name__}")
@@ -166,6 +186,7 @@ class EngineScheduler(LRScheduler):
         limit = self._epoch_limit()
         if limit is not None and step > limit:
             raise ValueError(f"step must be at most {limit}, the schedule's total_steps; got {step}")
+        refuse_endless(self, step)
         groups = self.optimizer.param_groups
         initial = [float(lr) for lr in self._initial_lrs()]
         first = self._first_lrs if self._first_lrs is not None and len(self._first_lrs) == len(groups) else []
@@ -340,10 +361,26 @@ class EngineScheduler(LRScheduler):
                 engine.leave()
                 take_numbers(self)
 
-    def _load(self, state: Mapping[str, Any]) -> None:
-        """Write these values, what an engine holds into the storage it already has."""
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """A copy of a state as :meth:`_load` takes it, or an error that names ``where`` it is wrong."""
+        return checked(self, state_dict, where)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        """Write what :meth:`_checked` gave, what an engine holds into the storage it already has."""
+        attributes = own_dict(self)
+        groups = len(self.optimizer.param_groups)
+        for name, must_be in _C.ATTRIBUTES[self._schedule].items():
+            values = state.get(name, attributes.get(name))
+            if must_be != "per group" or values is None:
+                continue
+            if len(values) != groups:
+                self._detach()  # for the next step, which chooses an engine anew or raises as torch's
+            elif name in state and len(attributes.get(name, ())) == groups:
+                state[name] = [_as_before(*pair) for pair in zip(attributes[name], values, strict=True)]
+        if any(name in self._replaces for name in state):
+            self._detach()
         held = {name for name in state if isinstance(self._native.get(name), StateAttribute)}
-        own_dict(self).update({name: value for name, value in state.items() if name not in held})
+        attributes.update({name: value for name, value in state.items() if name not in held})
         object.__setattr__(self, "_first_lrs", None)  # those of the run that the state is from are not known
         self._follow_to_tensors()
         self._engine.refresh(self)
@@ -357,3 +394,11 @@ def _plain(value: Any) -> Any:
     if type(value) is list and any(isinstance(item, Tensor) for item in value):
         return [item.item() if isinstance(item, Tensor) and item.numel() == 1 else item for item in value]
     return value
+
+
+def _as_before(before: Any, value: Any) -> Any:
+    """A number as a tensor again where there was one, which :func:`_plain` wrote down, if that holds it exactly."""
+    if not isinstance(before, Tensor) or isinstance(value, Tensor):
+        return value
+    tensor = torch.tensor(value, dtype=before.dtype, device="cpu")
+    return tensor.reshape(before.shape).to(before.device) if tensor.item() == value else value

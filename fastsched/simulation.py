@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Metrics = Iterable[SupportsFloat] | SupportsFloat
 
+MOST = 5 * 10**8  # learning rates: 4 GB, and for one param group about ten minutes
+
 
 def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDArray[np.float64]:
     """The learning rates that the next ``steps`` steps are going to give, from where the scheduler stands.
@@ -37,7 +39,7 @@ def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDAr
 
     Args:
         scheduler: anything with ``step()`` and an ``optimizer`` that has ``param_groups``.
-        steps: how many steps, 0 or more.
+        steps: how many steps, 0 or more. Takes one or two microseconds for each, and 8 bytes for each param group.
         metrics: what a ``ReduceLROnPlateau`` in it is to be given: at least one number per step, the first for the
             first step, or one number for all of them.
 
@@ -45,17 +47,17 @@ def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDAr
         float64, of shape ``(steps + 1, groups)``: in row 0 the learning rates now, in row ``i`` those ``i`` steps on.
 
     Raises:
-        TypeError, ValueError: ``steps`` is no whole number, or negative; ``metrics`` has fewer numbers than steps, or
-            none where a step needs one; the scheduler cannot be copied.
+        TypeError, ValueError: ``steps`` is no whole number, or negative, or makes more than 500 million learning rates;
+            ``metrics`` has fewer numbers than steps, or none where a step needs one; the scheduler cannot be copied.
         ImportError: NumPy is not installed.
         RuntimeError: inside CUDA graph capture.
 
     What a step raises comes through, for instance beyond the ``total_steps`` of a ``OneCycleLR``.
 
-    Scheduler, optimizer and random number generators are as before, whether it raises or not. Neither parameters nor
-    the optimizer's state are copied: to the copy the parameters have a shape and no values, so that a scheduler of
-    yours that looks at weights raises. What it has for attributes is copied; functions, those of a ``LambdaLR`` for
-    one, are called as they are.
+    Scheduler, optimizer and random number generators are as before, whether it raises, is interrupted or not. Neither
+    parameters nor the optimizer's state are copied: to the copy the parameters have a shape and no values, so that a
+    scheduler of yours that looks at weights raises. What it has for attributes is copied; functions, those of a
+    ``LambdaLR`` for one, are called as they are.
 
     Waits for the device if there are learning rates or counters on one; the steps are taken on the host.
     """
@@ -68,9 +70,9 @@ def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDAr
         raise RuntimeError("simulate cannot be captured in a CUDA graph: it reads the learning rates; call it before")
     count = _count(steps)
     series = None if metrics is None else metric_series(metrics, count)
-    with torch.inference_mode(False), torch.no_grad(), _random_numbers_kept():
-        twin = _twin(scheduler)
+    with torch.inference_mode(False), torch.no_grad(), _random_numbers_kept(), _twin_of(scheduler) as twin:
         groups = twin.optimizer.param_groups
+        _count(steps, len(groups))
         lrs = np.empty((count + 1, len(groups)))
         lrs[0] = [float(group["lr"]) for group in groups]
         takes_metric = _takes_metric(twin)
@@ -92,6 +94,7 @@ def metric_series(metrics: Metrics, steps: int) -> list[float]:
     """One number for each step, of a series that has them or of a number that stays."""
     if isinstance(metrics, (str, bytes, dict)):
         raise TypeError(f"metrics must be numbers, one per step, or one number for all; got {type(metrics).__name__}")
+    _count(steps)
     values: Any = metrics.tolist() if isinstance(metrics, Tensor) else metrics
     try:
         values = iter(values)
@@ -110,7 +113,7 @@ def _number(value: Any, name: str) -> float:
         raise TypeError(f"{name} must be a number, got {value!r}") from error
 
 
-def _count(steps: int) -> int:
+def _count(steps: int, groups: int = 1) -> int:
     if isinstance(steps, bool):
         raise TypeError("steps must be an int, got bool")
     try:
@@ -119,6 +122,11 @@ def _count(steps: int) -> int:
         raise TypeError(f"steps must be an int, got {type(steps).__name__}") from None
     if count < 0:
         raise ValueError(f"steps must be 0 or more, got {count}")
+    if (count + 1) * groups > MOST:
+        raise ValueError(
+            f"steps must be less than {MOST // groups} with {groups} param group{'s' * (groups > 1)}: every step is "
+            f"taken, and its learning rates are kept, {MOST} at most"
+        )
     return count
 
 
@@ -162,13 +170,21 @@ class _StandIn(Optimizer):
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
 
-def _twin(scheduler: Any) -> Any:
+@contextmanager
+def _twin_of(scheduler: Any) -> Iterator[Any]:
     """A copy of the scheduler with a stand-in for its optimizer, on the host."""
     if not hasattr(getattr(scheduler, "optimizer", None), "param_groups") or not hasattr(scheduler, "step"):
         raise TypeError(
             f"scheduler must have step() and an optimizer with param_groups; got {type(scheduler).__name__}"
         )
     memo: dict[int, Any] = {}
+    try:
+        yield _twin(scheduler, memo)
+    finally:
+        memo.clear()  # the stand-ins refer to it, and it to them: they would stay until the garbage collector runs
+
+
+def _twin(scheduler: Any, memo: dict[int, Any]) -> Any:
     stand_ins = [_StandIn(optimizer, memo) for optimizer in _optimizers(scheduler.optimizer)]
     for stand_in in stand_ins:
         memo[id(stand_in._original)] = stand_in

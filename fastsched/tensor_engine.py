@@ -10,10 +10,23 @@ from torch.compiler import is_dynamo_compiling
 
 from . import _C, lr_buffer, ops
 from .capture import refuse_capture
-from .lr_buffer import LRBuffer
+from .lr_buffer import LR_DTYPES, LRBuffer
 from .metric import as_plain, traced
 from .momentum import HostMomentum, TensorMomentum, cycle_momentum
-from .program import LAST_LR, Below, Event, has_values_for_groups, own_dict, own_values, pack, upload
+from .program import (
+    LAST_LR,
+    Below,
+    Event,
+    Node,
+    Setting,
+    copy_settings,
+    has_values_for_groups,
+    own_dict,
+    own_values,
+    pack,
+    same_settings,
+    upload,
+)
 from .replica import Replica, joined
 
 _C.DirectStep.use(
@@ -47,6 +60,7 @@ class TensorEngine:
         "_momentum",
         "_replicas",
         "_schedule",
+        "_settings",
         "_watch",
         "order_unchecked",
         "reads_metric",
@@ -57,6 +71,7 @@ class TensorEngine:
         self._counters = _C.counter_names(schedule)
         self._replicas: list[Replica] = []
         self._layouts: list[object] = []
+        self._settings: list[list[Setting]] = []  # of its own node, for each replica
         self._below: list[TensorEngine] = []
         self._group_count = 0
         self._lent: dict[str, Any] = {}
@@ -160,7 +175,8 @@ class TensorEngine:
 
     def _prepare_direct(self) -> None:
         """Have the next steps go without the operator, if that can be."""
-        if not self._functions and all(replica.buffer.on_host for replica in self._replicas):
+        on_host = all(replica.buffer.on_host and _on_host(replica.copied) for replica in self._replicas)
+        if on_host and not self._functions:
             limit = float("inf") if self._epoch_limit is None else self._epoch_limit
             self._direct = _C.DirectStep(self._watch, self._replicas, self.reads_metric, bool(self._below), limit)
 
@@ -190,6 +206,7 @@ class TensorEngine:
             self.order_unchecked = "_step_count" in self._counters  # warm restarts do not ask for an order
         for replica in self._replicas:
             buffer = replica.buffer
+            copy_settings(replica.program, replica.settings)
             ops.step_(replica.program, replica.state, buffer.masters, buffer.lrs, None, float(epoch), int(event))
         self._epoch = self._epoch + 1 if event is Event.INITIAL else int(epoch)
         return True
@@ -200,7 +217,7 @@ class TensorEngine:
         As in torch the counters have gone on when the functions are called, and stay so if one raises.
 
         Returns:
-            None; or, where a function has changed the scheduler or the groups, the learning rates for them.
+            None; or, where a function has changed the scheduler or the groups, the learning rates that they are to get.
         """
         refuse_capture("it calls Python functions; give the scheduler total_steps=")
         attributes = own_dict(scheduler)
@@ -339,6 +356,7 @@ class TensorEngine:
         # torch's code.
         buffers = [replica.buffer for replica in self._replicas]
         if self._write_in_place(_nodes(scheduler, buffers, self._below)):
+            self._collect_settings()
             if not self._fit_momentum(scheduler):
                 return  # the next step leaves the scheduler to torch's code
             self._epoch_limit = scheduler._epoch_limit()
@@ -373,14 +391,14 @@ class TensorEngine:
             parts = [engine._replicas[place] for engine in below]
             before = self._replicas[place] if not below and place < len(self._replicas) else None
             if before is not None and before.buffer is buffer:
-                replicas.append(Replica(buffer, node, before.state))
+                replicas.append(Replica(buffer, node.program, before.state))
                 replicas[-1].report_as(before)
                 continue
             state = _state(counters, buffer, leaf=not below)
             for slot, index in enumerate(buffer.indices):
                 if index in last_lrs:
                     state[_C.NODE_STATE_SIZE + slot].copy_(last_lrs[index], non_blocking=True)
-            program = torch.cat([node, *(part.program for part in parts)]) if parts else node
+            program = torch.cat([node.program, *(part.program for part in parts)]) if parts else node.program
             state = joined([state, *(part.state for part in parts)]) if parts else state
             replicas.append(Replica(buffer, program, state))
         for engine, child in zip(below, scheduler._children(), strict=True):
@@ -390,6 +408,7 @@ class TensorEngine:
         layouts = [replica.buffer.layout for replica in replicas]
         groups = len(scheduler.optimizer.param_groups)
         reads_metric = any(engine.reads_metric for engine in below) if below else self.reads_metric
+        self._settings = [node.settings for node in nodes]
         # One statement, which no exception of a signal handler comes into: these belong together.
         self._replicas, self._layouts, self._below, self._group_count = replicas, layouts, below, groups
         self.reads_metric = reads_metric
@@ -415,7 +434,7 @@ class TensorEngine:
         self._watch = _C.Watch(self._schedule)
         self._direct = None
 
-    def _write_in_place(self, nodes: list[Tensor] | None) -> bool:
+    def _write_in_place(self, nodes: list[Node] | None) -> bool:
         """Write new nodes over the old ones; False, with nothing written, if they have another size."""
         if nodes is None:
             return False
@@ -423,10 +442,14 @@ class TensorEngine:
         for place, replica in enumerate(self._replicas):
             below = sum(len(engine._replicas[place].program) for engine in self._below)
             olds.append(replica.program[: len(replica.program) - below])
-        if any(old.shape != new.shape for old, new in zip(olds, nodes, strict=True)):
+        if any(old.shape != new.program.shape for old, new in zip(olds, nodes, strict=True)):
             return False
         for old, new in zip(olds, nodes, strict=True):
-            old.copy_(new, non_blocking=True)
+            old.copy_(new.program, non_blocking=True)
+        settings = [node.settings for node in nodes]
+        if not all(map(same_settings, settings, self._settings)):
+            self.leave()  # a composition that has this in it copies the old ones
+            self._settings = settings
         return True
 
     def _last_lr(self, place: int) -> Tensor:
@@ -527,7 +550,10 @@ class TensorEngine:
 
     def _is_stale(self, scheduler: Any) -> bool:
         """Whether something that the buffers were built from is not what it was."""
-        return self._has_moved() or self._watch.changed(scheduler)
+        return self._has_moved() or self._watch.changed(scheduler) or self._settings_moved()
+
+    def _settings_moved(self) -> bool:
+        return any(setting.moved() for replica in self._replicas for setting in replica.settings)
 
     def _has_moved(self) -> bool:
         """Whether the LR buffers are laid out in another way, or are not the optimizer's any more."""
@@ -541,8 +567,27 @@ class TensorEngine:
         here = self._watch.holds([engine._watch for engine in self._below])
         return here and all(engine._holds_below() for engine in self._below)
 
+    def _collect_settings(self) -> None:
+        """Have steps copy the settings that are tensors, those of the children too."""
+        # A sequence begins its children on the device, which takes the base learning rates of all of them.
+        begins = self._schedule == "SequentialLR"
+        for place, replica in enumerate(self._replicas):
+            settings = list(self._settings[place])
+            copied = list(settings) if begins or _C.steps_use_own(self._schedule) else []
+            at = len(replica.program) - sum(len(engine._replicas[place].program) for engine in self._below)
+            for engine in self._below:
+                own = engine._replicas[place]
+                settings += [setting.within(at) for setting in own.settings]
+                copied += [setting.within(at) for setting in (own.settings if begins else own.copied)]
+                at += len(own.program)
+            known = same_settings(settings, replica.settings)
+            replica.settings, replica.copied = settings, copied
+            if not (known or replica.buffer.on_host):
+                replica.keep([setting.values for setting in settings])  # captured graphs read them
+
     def _mark(self, scheduler: Any) -> None:
         self._direct = None
+        self._collect_settings()
         self._layouts = [replica.buffer.layout for replica in self._replicas]
         if scheduler._history is not None:
             scheduler._history.install(self._replicas)
@@ -584,7 +629,7 @@ def _all_below(scheduler: Any) -> list[Any]:
     return found
 
 
-def _nodes(scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine]) -> list[Tensor] | None:
+def _nodes(scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine]) -> list[Node] | None:
     """The scheduler's own node for each buffer, on its device; None if a hyperparameter is no plain number."""
     table = scheduler._table()
     owns = own_values(scheduler, _C.own_params(scheduler._schedule), table)
@@ -599,6 +644,10 @@ def _nodes(scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine]) -
             return None
         nodes.append(upload(packed, owns, buffer.indices, buffer.device))
     return nodes
+
+
+def _on_host(settings: list[Setting]) -> bool:
+    return all(setting.values.is_cpu and setting.values.dtype in LR_DTYPES for setting in settings)
 
 
 def _state(counters: Tensor, buffer: LRBuffer, *, leaf: bool) -> Tensor:

@@ -1,6 +1,4 @@
 import os
-import sys
-import types
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -59,31 +57,3 @@ def sgd(lrs: Sequence[object], device: torch.device | str = "cpu") -> torch.opti
     """An optimizer with one group per learning rate."""
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1, device=device))], "lr": lr} for lr in lrs]
     return torch.optim.SGD(groups, lr=0.1)
-
-
-def interrupted(action: Callable[[], object], line: int, *modules: types.ModuleType) -> bool:
-    """Run it, with a KeyboardInterrupt before the given one of the lines that it executes in these modules.
-
-    False if it has fewer lines: then it was done.
-    """
-    files = {module.__file__ for module in modules}
-
-    def trace(frame: types.FrameType, event: str, _: object):
-        nonlocal line
-        if frame.f_code.co_filename not in files:
-            return None
-        if event == "line":
-            line -= 1
-            if line == -1:
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        action()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import fastsched
 from fastsched import _C
 
-from .test_compose import deep, grow, stepped_sgd, trees
-from .test_peek import tree_of
+from .optimizers import stepped_sgd
+from .trees import deep, grow, tree_of, trees
 
 SOURCE = Path(__file__).parent / "block" / "threads.cpp"
 

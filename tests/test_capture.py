@@ -1,7 +1,5 @@
 """CUDA graphs and host syncs. All of it needs a GPU."""
 
-import warnings
-
 import pytest
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
@@ -9,8 +7,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 import fastsched
 
 from .conftest import capture, sgd
-from .test_compose import deep, stepped_sgd
-from .test_launch_modes import METRIC, SCHEDULERS
+from .launch_modes import METRIC, SCHEDULERS
+from .optimizers import stepped_sgd
+from .trees import deep
+from .watching import NoSyncs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -154,19 +154,6 @@ def test_what_would_freeze_is_refused_with_a_reason(make, reason):
     with pytest.raises(RuntimeError, match=reason), torch.cuda.graph(torch.cuda.CUDAGraph()):
         scheduler.step()
     torch.cuda.synchronize()
-
-
-class NoSyncs:
-    """Any wait for the device raises."""
-
-    def __enter__(self):
-        torch.cuda.synchronize()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the mode is a prototype
-            torch.cuda.set_sync_debug_mode("error")
-
-    def __exit__(self, *_):
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_thousand_eager_steps_never_wait_for_the_device(lr_dtype):

@@ -3,15 +3,17 @@
 import math
 import random
 
-import fastsched
 import pytest
 import torch
-from fastsched.compose import Composite
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_lr_scheduler
 
-from .test_compose import double, lrs, stepped_sgd
+import fastsched
+from fastsched.compose import Composite
+
+from .optimizers import stepped_sgd
+from .values import double, lrs
 
 LEAVES = {
     "StepLR": lambda m, o: m.StepLR(o, 2, 0.5),

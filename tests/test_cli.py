@@ -74,7 +74,8 @@ def test_plot_in_the_terminal(history, capsys):
     ],
 )
 def test_a_column_of_metrics(history, argument, expected):
-    assert cli.read_metrics(argument) == expected
+    assert cli.read_metrics(argument, 100) == expected
+    assert cli.read_metrics(argument, 2) == expected[:2]
 
 
 WRONG = [
@@ -103,18 +104,31 @@ WRONG = [
     (["--metrics", "."], "argument --metrics: .: Is a directory"),
     (["--metrics", "binary.csv"], "argument --metrics: binary.csv: "),
     (["--metrics", "empty.csv"], "argument --metrics: empty.csv is empty"),
-    (["--metrics", "wrong.csv"], "argument --metrics: wrong.csv, line 3: 'high' is no number"),
+    (["--metrics", "wrong.csv"], "argument --metrics: wrong.csv, line 3: 'high' is not a number"),
     (["--metrics", "numbers.csv"], "argument --metrics: numbers.csv has 3 numbers for --steps 9"),
     (["--metrics", "numbers.csv:loss"], "there is no column 'loss'; there are 1, numbered from 1"),
     (["--metrics", "history.csv"], "say which column, as FILE:COLUMN; the columns are epoch, loss, val:loss"),
     (["--metrics", "history.csv:4"], "there is no column '4'; the columns are epoch, loss, val:loss"),
+    (["--metrics", "a" * 300 + ":loss"], f"argument --metrics: {'a' * 40}...: File name too long"),
+    (["--metrics", "a" * 100_000], f"argument --metrics: {'a' * 40}...: File name too long"),
+    (["--metrics", ":" * 100_000], "argument --metrics: :: No such file"),
+    (["--metrics", "a\0b"], "argument --metrics: a\0b: embedded null byte"),
+    (["--metrics", "/dev/zero"], "/dev/zero: it is not a CSV file: a line is longer than 100000 characters"),
+    (["--metrics", "/dev/zero:loss"], "/dev/zero: it is not a CSV file"),
+    (["--metrics", "/dev/null"], "argument --metrics: /dev/null is empty"),
+    (["--metrics", "numbers.csv:" + "9" * 5000], f"there is no column '{'9' * 40}...'; there are 1"),
+    (["plot", "StepLR(3)", "--steps", "1000001"], "argument --steps: must be at most 1000000, not 1000001"),
+    (["plot", "StepLR(3)", "--steps", "1" * 4000], f"argument --steps: must be at most 1000000, not {'1' * 40}...\n"),
+    (["plot", "StepLR(3)", "--steps", "1" * 5000], f"must be a positive whole number, not '{'1' * 40}...'\n"),
+    (["plot", "StepLR(3)", "--steps", "3", "--lr", "9" * 5000], f"must be a number, 0 or more, not '{'9' * 40}...'\n"),
+    (["bench", "--groups", "1,1000000000"], "argument --groups: must be at most 100000, not 1000000000"),
     (["bench", "--groups", "1,0"], "argument --groups: must be a positive whole number, not '0'"),
     (["bench", "--groups", ""], "argument --groups: must be a positive whole number, not ''"),
     (["bench", "--schedulers", "StepLR,Foo"], "argument --schedulers: there is no 'Foo' to compare; there are StepLR,"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(arguments)[:60] for arguments, _ in WRONG])
 def test_errors_name_the_argument(history, capsys, arguments, message):
     if arguments[0] == "--metrics":
         arguments = ["plot", "ReduceLROnPlateau()", "--steps", "9", *arguments]
@@ -124,7 +138,27 @@ def test_errors_name_the_argument(history, capsys, arguments, message):
     captured = capsys.readouterr()
     assert f"fastsched {arguments[0]}: error: " in captured.err
     assert message in captured.err
+    assert captured.err.count("\n") == 1 or "\n  " in captured.err  # with the expression, where that is at fault
     assert captured.out == ""
+
+
+def test_a_format_whose_tool_is_missing_is_a_line(history, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SystemExit) as caught:
+        main(["plot", "StepLR(3)", "--steps", "3", "-o", "x.pgf"])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"fastsched plot: error: argument -o: .*xelatex.*\n", error)
+
+
+def test_only_as_many_metrics_as_there_are_steps_are_read(history):
+    reader, writer = os.pipe()
+    os.write(writer, b"loss\n1.0\n0.5\n0.25\n" * 1000)  # of a program that never ends
+    try:
+        assert cli.read_metrics(f"/dev/fd/{reader}:loss", 2) == [1.0, 0.5]
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 @pytest.mark.parametrize("command", ["info", "plot", "demo", "bench"])
@@ -210,7 +244,7 @@ def test_bench_steps_what_it_says():
     """Each step changes every learning rate, with either library, but for idle ones."""
     for name in bench.SCHEDULES:
         for mode in ("float", "tensor"):
-            optimizer = bench._optimizer(3, mode)
+            optimizer = bench.groups_of(3, mode)
             scheduler = getattr(fastsched, name)(optimizer, **bench.SCHEDULES[name])
             optimizer.step()
             lrs = fastsched.simulate(scheduler, 900, 1.0)

@@ -8,7 +8,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 import fastsched
 
 from .conftest import sgd
-from .test_compose import deep, stepped_sgd
+from .optimizers import stepped_sgd
+from .trees import deep
+from .values import lrs
 
 # Inductor itself uses what torch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -104,13 +106,40 @@ def test_a_loss_that_requires_grad_may_be_the_metric():
 def test_inductor_adds_no_copies_around_the_operator():
     from torch._inductor.utils import run_and_get_code
 
-    scheduler = deep(stepped_sgd([torch.tensor(0.5), torch.tensor(0.25, dtype=torch.float64)]), 2)
+    optimizer = stepped_sgd([torch.tensor(0.5), torch.tensor(0.25, dtype=torch.float64)])
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"].item()  # tensors, which somebody may write to, are copied
+    scheduler = deep(optimizer, 2)
     scheduler.step(torch.tensor(1.0))
     _, [code] = run_and_get_code(torch.compile(scheduler.step, fullgraph=True), torch.tensor(1.0))
     body = code[code.index("def call(") :]
     assert body.count("torch.ops.fastsched.step_.default(") == 2  # one per dtype
     for copying in ("copy_", "clone", "empty_strided", "auto_functionalized", "as_strided"):
         assert copying not in body
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("composed", [False, True])
+def test_settings_that_are_tensors_are_followed_when_written_in_place(backend, composed):
+    def run(module, backend):
+        torch._dynamo.reset()
+        optimizer = stepped_sgd([torch.tensor(lr, dtype=torch.float64) for lr in (0.1, 0.2, 0.3)])
+        scheduler = child = module.CosineAnnealingWarmRestarts(optimizer, 5)
+        if composed:
+            scheduler = module.SequentialLR(optimizer, [module.LinearLR(optimizer, 0.5, total_iters=3), child], [3])
+        scheduler.step()
+        step = torch.compile(scheduler.step, fullgraph=True, backend=backend) if backend else scheduler.step
+        seen = []
+        for i in range(9):
+            step()
+            seen += lrs(scheduler)
+            if i == 4:
+                child.base_lrs[1].fill_(0.7)
+            if i == 6:
+                child.base_lrs[0].mul_(0.5)
+        return seen
+
+    assert run(fastsched, backend) == pytest.approx(run(torch.optim.lr_scheduler, None), rel=1e-12)
 
 
 def test_everything_that_steps_write_has_a_static_address():

@@ -11,7 +11,7 @@ import fastsched
 from fastsched import _C
 from fastsched.engine import DETACHED, TensorEngine
 
-from .test_compose import Operators
+from .watching import Operators
 
 CYCLES = {
     "CyclicLR": {"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 4, "step_size_down": 3, "mode": "triangular2"},
@@ -255,3 +255,90 @@ def test_no_betas_at_all_are_left_to_torch():
         return [group["betas"] for group in scheduler.optimizer.param_groups]
 
     assert run(fastsched) == run(torch_lr_scheduler)
+
+
+BOUNDS = {
+    "float32": lambda value: torch.tensor(value),
+    "float64": lambda value: torch.tensor(value, dtype=torch.float64),
+    "float16": lambda value: torch.tensor(value, dtype=torch.float16),
+    "of one element": lambda value: torch.tensor([value]),
+    "one per group": lambda value: [torch.tensor(value), torch.tensor(value - 0.05)],
+    "beside a number": lambda value: [torch.tensor(value), value - 0.05],
+}
+LRS = {"number": 0.1, "float32": torch.tensor(0.1), "of one element": torch.tensor([0.1])}
+
+
+def bounds_of(scheduler):
+    groups = scheduler.optimizer.param_groups
+    return [float(group[name]) for group in groups for name in ("max_momentum", "base_momentum")]
+
+
+@names
+@optimizers
+@pytest.mark.parametrize("lr", LRS.values(), ids=LRS)
+@pytest.mark.parametrize("momentum", [0.9, torch.tensor(0.9)], ids=["number", "tensor"])
+@pytest.mark.parametrize("bound", BOUNDS.values(), ids=BOUNDS)
+@pytest.mark.parametrize("which", ["max_momentum", "base_momentum", "both"])
+def test_bounds_that_are_tensors_stay_what_they_are(name, adam, lr, momentum, bound, which):
+    limits = {"max_momentum": 0.95, "base_momentum": 0.8}
+    trajectories = []
+    for module in (torch_lr_scheduler, fastsched):
+        chosen = {key: bound(value) if which in (key, "both") else value for key, value in limits.items()}
+        scheduler = make(module, name, lr, momentum, adam, **chosen)
+        trajectory = []
+        for _ in range(8):
+            trajectory.append([momentum for _, momentum in values(scheduler)] + bounds_of(scheduler))
+            scheduler.step()
+        trajectories.append(trajectory)
+        for group in scheduler.optimizer.param_groups:
+            assert first(group) is not group["max_momentum"]
+            assert first(group) is not group["base_momentum"]
+    # torch goes on in the bound's dtype; a momentum tensor of ours has one already
+    rel = 2e-3 if bound is BOUNDS["float16"] else 1e-6
+    for ours, theirs in zip(trajectories[1], trajectories[0], strict=True):
+        assert ours == pytest.approx(theirs, rel=rel)
+
+
+@names
+@optimizers
+@pytest.mark.parametrize("lr", [0.1, torch.tensor(0.1, dtype=torch.float64)], ids=["number", "tensor"])
+@pytest.mark.parametrize("momentum", [0.9, torch.tensor(0.9, dtype=torch.float64)], ids=["number", "tensor"])
+def test_bounds_that_are_written_in_place_are_followed(name, adam, lr, momentum):
+    trajectories = []
+    for module in (torch_lr_scheduler, fastsched):
+        scheduler = make(module, name, lr, momentum, adam, max_momentum=torch.tensor(0.95, dtype=torch.float64))
+        trajectory = []
+        for step in range(12):
+            scheduler.step()
+            trajectory += [momentum for _, momentum in values(scheduler)]
+            if step == 3:
+                scheduler.optimizer.param_groups[1]["max_momentum"].fill_(0.6)
+            if step == 5:
+                scheduler = copy.deepcopy(scheduler)
+            if step == 7:
+                scheduler.optimizer.param_groups[0]["max_momentum"].mul_(0.5)
+        trajectories.append(trajectory)
+    assert trajectories[1] == pytest.approx(trajectories[0], rel=1e-12)
+
+
+@names
+def test_a_bound_put_in_place_of_momentum_is_not_written(name):
+    scheduler = make(fastsched, name, torch.tensor(0.1), torch.tensor(0.9), False, max_momentum=torch.tensor(0.95))
+    scheduler.step()
+    group = scheduler.optimizer.param_groups[0]
+    group["momentum"] = group["max_momentum"]
+    for _ in range(3):
+        scheduler.step()
+    assert group["max_momentum"].item() == torch.tensor(0.95).item()
+    assert group["momentum"].item() != group["max_momentum"].item()
+
+
+def test_a_base_lr_that_is_a_tensor_is_not_made_the_learning_rate():
+    """torch writes to it then: its cycle does not come down again."""
+    oracle = make(torch_lr_scheduler, "CyclicLR", 0.1, 0.9, False)
+    scheduler = make(fastsched, "CyclicLR", 0.1, 0.9, False, base_lr=torch.tensor(0.01, dtype=torch.float64))
+    for _ in range(20):
+        oracle.step()
+        scheduler.step()
+        assert values(scheduler) == [pytest.approx(value, rel=1e-12) for value in values(oracle)]
+        assert [base.item() for base in scheduler.base_lrs] == [0.01, 0.01]

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 import fastsched
 
 from .conftest import capture, sgd
-from .test_capture import NoSyncs
+from .watching import NoSyncs
 
 
 class Reference:
@@ -25,25 +25,31 @@ class Reference:
 
     def __init__(self, settings):
         self.settings = {"patience": 10, "baseline": None, "start_after": 0, "stop_on_nan": True} | settings
-        # torch decides what is better.
+        # torch decides what is better. The threshold of its product with best is turned around below zero.
         self.judge = TorchPlateau(sgd([0.1]), settings.get("mode", "min"))
-        self.judge.threshold = settings.get("threshold", 1e-4)
-        self.judge.threshold_mode = settings.get("threshold_mode", "rel")
+        self.threshold = settings.get("threshold", 1e-4)
+        self.judge.threshold_mode = "abs" if settings.get("threshold_mode") == "abs" else "rel"
         self.best = math.inf if self.judge.mode == "min" else -math.inf
         self.epoch = self.bad = 0
         self.stopped = None
         self.improved = False
+
+    def is_better(self, metric, best):
+        self.judge.threshold = self.threshold
+        if self.judge.threshold_mode == "rel":
+            self.judge.threshold = 0.0 if math.isinf(best) else math.copysign(self.threshold, best)
+        return self.judge._is_better(metric, best)
 
     def step(self, metric):
         self.epoch += 1
         self.improved = False
         if self.epoch <= self.settings["start_after"]:
             return
-        self.improved = self.judge._is_better(metric, self.best)
+        self.improved = self.is_better(metric, self.best)
         if self.improved:
             self.best = metric
         baseline = self.settings["baseline"]
-        good = self.improved and (baseline is None or self.judge._is_better(metric, baseline))
+        good = self.improved and (baseline is None or self.is_better(metric, baseline))
         self.bad = 0 if good else self.bad + 1
         stops = self.bad > self.settings["patience"] or (self.settings["stop_on_nan"] and math.isnan(metric))
         if stops and self.stopped is None:
@@ -63,7 +69,7 @@ like_a_plateau = {
     "mode": st.sampled_from(["min", "max"]),
     "patience": st.sampled_from([0, 1, 2, 5, 2.5]),
     "threshold": st.sampled_from([0, 1e-4, 0.1, 1]),
-    "threshold_mode": st.sampled_from(["rel", "abs"]),
+    "threshold_mode": st.sampled_from(["rel", "abs", "rel_abs"]),
 }
 of_its_own = {
     "baseline": st.one_of(st.none(), numbers),
@@ -91,9 +97,50 @@ def test_it_follows_its_rule(kind, settings, values):
         assert stopper.poll() == stopper.should_stop
 
 
+def test_a_negative_metric_has_to_get_better():
+    worse = fastsched.EarlyStopping(patience=3)
+    for epoch in range(200):
+        worse.step(-1.0 + 0.00005 * epoch)
+    assert worse.best == -1.0
+    assert worse.stopped_epoch == 5
+    for threshold_mode in ("rel", "rel_abs"):
+        for sign, mode in ((1.0, "min"), (-1.0, "max")):
+            stopper = fastsched.EarlyStopping(mode, threshold=0.1, threshold_mode=threshold_mode)
+            for value in (-1.0, -1.05, -1.11, -1.2, -1.23, 0.0):
+                stopper.step(sign * value)
+            assert (stopper.best, stopper.num_bad_epochs) == (sign * -1.23, 1)
+            for value in (sign * 1e-9, sign * math.inf, math.nan, -sign * math.inf):
+                stopper.step(value)
+            assert (stopper.best, stopper.num_bad_epochs) == (-sign * math.inf, 0)
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 5.0, math.inf])
+def test_anything_finite_is_better_than_no_best(threshold):
+    for mode, metric in (("min", 2.0), ("max", -2.0)):
+        stopper = fastsched.EarlyStopping(mode, threshold=threshold)
+        stopper.step(metric)
+        assert (stopper.best, stopper.num_bad_epochs) == (metric, 0)
+
+
+@given(
+    settings=st.fixed_dictionaries({}, optional=like_a_plateau),
+    values=st.lists(st.floats(0, 2, allow_subnormal=False), max_size=25),
+)
+def test_above_zero_it_stops_when_a_plateau_first_reduces(settings, values):
+    if settings.get("threshold") == 1:  # of infinity that is no number to torch: nothing is ever better
+        settings["threshold"] = 0.5
+    stops_as_a_plateau_reduces(fastsched.EarlyStopping(**settings), settings, values)
+
+
 @given(settings=st.fixed_dictionaries({}, optional=like_a_plateau), values=st.lists(numbers, max_size=25))
 def test_it_stops_when_a_plateau_first_reduces(settings, values):
     stopper = fastsched.EarlyStopping(**settings)
+    if settings.get("threshold_mode") != "abs":
+        settings["threshold_mode"] = "rel_abs"
+    stops_as_a_plateau_reduces(stopper, settings, values)
+
+
+def stops_as_a_plateau_reduces(stopper, settings, values):
     plateau = fastsched.ReduceLROnPlateau(sgd([0.5]), **settings)
     for value in values:
         stopper.step(value)
@@ -137,7 +184,7 @@ BAD = {
     "mode": ("mean", ValueError, "mode must be 'min' or 'max', got 'mean'"),
     "patience": (-1, ValueError, "patience must be 0 or more, got -1"),
     "threshold": ("0.1", TypeError, "threshold must be a number, got '0.1'"),
-    "threshold_mode": ("ratio", ValueError, "threshold_mode must be 'rel' or 'abs', got 'ratio'"),
+    "threshold_mode": ("ratio", ValueError, "threshold_mode must be 'rel', 'abs' or 'rel_abs', got 'ratio'"),
     "baseline": (math.nan, ValueError, "baseline must be a number, got nan"),
     "start_after": (None, TypeError, "start_after must be a number, got None"),
     "stop_on_nan": (1, TypeError, "stop_on_nan must be True or False, got 1"),
@@ -189,7 +236,7 @@ def test_bad_metrics_and_states_change_nothing():
         ({}, KeyError, "state_dict has no 'mode'"),
         (fastsched.EarlyStopping().state_dict(), KeyError, "state_dict has no 'best_weights'"),
         (other, ValueError, "state_dict['best_weights'] are not of this model"),
-        ({**before, "best": "low"}, ValueError, "state_dict['best'] must be a number, got 'low'"),
+        ({**before, "best": "low"}, TypeError, "state_dict['best'] must be a number, got 'low'"),
         ({**before, "patience": -3}, ValueError, "patience must be 0 or more, got -3"),
     ):
         with pytest.raises(error) as caught:

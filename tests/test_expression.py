@@ -12,8 +12,8 @@ import fastsched
 from fastsched import expression
 from fastsched.expression import ExpressionError
 
-from .test_compose import plateaus
-from .test_epoch import CONFIGURATIONS, FUNCTIONS
+from .configurations import CONFIGURATIONS, FUNCTIONS
+from .trees import plateaus
 
 np = pytest.importorskip("numpy")
 CONFIGURED = {name: kind for name, kind in CONFIGURATIONS.items() if name not in FUNCTIONS} | {

@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 import fastsched
 
-from .test_compose import Operators, bits, everything, grow, stepped_sgd, trees
-from .test_epoch import LONG, double, make
+from .configurations import LONG, make
+from .optimizers import stepped_sgd
+from .trees import grow, trees
+from .values import bits, double, everything
+from .watching import Operators
 
 kinds = pytest.mark.parametrize("kind", [float, double], ids=["float", "tensor"])
 skips = st.lists(st.booleans(), min_size=10, max_size=10)

@@ -14,8 +14,9 @@ import fastsched
 from fastsched import _C
 from fastsched.engine import TensorEngine
 
-from .test_compose import lrs, stepped_sgd
-from .test_epoch import Ramp, double, geometric, stepwise
+from .configurations import Ramp, geometric, stepwise
+from .optimizers import stepped_sgd
+from .values import double, lrs
 
 NAMES = ("LambdaLR", "MultiplicativeLR")
 names = pytest.mark.parametrize("name", NAMES)

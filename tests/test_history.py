@@ -18,11 +18,12 @@ import fastsched
 from fastsched import _C, replica
 from fastsched import history as history_module
 
-from .conftest import capture, interrupted
-from .test_capture import NoSyncs
-from .test_compose import deep, grow, stepped_sgd, trees
-from .test_epoch import double
-from .test_peek import memory_behind, tree_of
+from .conftest import capture
+from .interruption import interrupted
+from .optimizers import stepped_sgd
+from .trees import deep, grow, tree_of, trees
+from .values import double
+from .watching import NoSyncs, memory_behind
 
 KINDS = {"float": float, "float64": double, "float32": torch.tensor}
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

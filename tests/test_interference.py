@@ -8,12 +8,17 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.optim import lr_scheduler as torch_lr_scheduler
+from torch.optim import swa_utils
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
 import fastsched
 from fastsched.engine import TensorEngine
 
 from .conftest import sgd
+from .optimizers import Wrapper
 
 FLOAT = pytest.param(float, id="float")
 TENSOR = pytest.param(lambda lr: torch.tensor(lr, dtype=torch.float64), id="tensor")
@@ -201,15 +206,6 @@ def test_two_optimizers_that_share_one_lr_object(kind):
         return lrs(first) + lrs(second)
 
     assert run(fastsched.ReduceLROnPlateau) == run(TorchPlateau)
-
-
-class Wrapper(torch.optim.Optimizer):
-    """As SAM and Lookahead do it: an optimizer that shows the groups of another."""
-
-    def __init__(self, base):
-        self.base = base
-        super().__init__(base.param_groups, base.defaults)
-        self.param_groups = base.param_groups
 
 
 @either_kind
@@ -472,3 +468,196 @@ def test_loading_an_old_state_keeps_an_exact_external_lr():
     scheduler.load_state_dict(old)
     scheduler.step(1.0)
     assert scheduler.state_dict()["_last_lr"] == [0.101 * 0.9]
+
+
+def classes(ours):
+    """A name's class, torch's or ours; SWALR is elsewhere in torch."""
+    return lambda name: getattr(fastsched if ours else swa_utils if name == "SWALR" else torch_lr_scheduler, name)
+
+
+# What a step reads of each group. `bound` makes a number or a tensor of a number.
+WITH_SETTINGS = {
+    "CosineAnnealingLR": lambda of, optimizer, bound: of("CosineAnnealingLR")(optimizer, 9, eta_min=0.01),
+    "CosineAnnealingWarmRestarts": lambda of, optimizer, bound: of("CosineAnnealingWarmRestarts")(optimizer, 4, 2),
+    "LambdaLR": lambda of, optimizer, bound: of("LambdaLR")(optimizer, lambda epoch: 0.9**epoch),
+    "LinearLR": lambda of, optimizer, bound: of("LinearLR")(optimizer, 0.2, total_iters=6),
+    "StepLR": lambda of, optimizer, bound: of("StepLR")(optimizer, 3, 0.5),
+    "SWALR": lambda of, optimizer, bound: of("SWALR")(optimizer, bound(0.03), anneal_epochs=7),
+    "CyclicLR": lambda of, optimizer, bound: of("CyclicLR")(
+        optimizer, bound(0.01), bound(0.5), step_size_up=3, cycle_momentum=False
+    ),
+    "OneCycleLR": lambda of, optimizer, bound: of("OneCycleLR")(
+        optimizer, bound(0.5), total_steps=60, cycle_momentum=False
+    ),
+    "ReduceLROnPlateau": lambda of, optimizer, bound: of("ReduceLROnPlateau")(
+        optimizer, patience=0, factor=0.7, min_lr=[bound(0.02) for _ in optimizer.param_groups]
+    ),
+}
+IN_ANY_COMPOSITION = ("CosineAnnealingLR", "CosineAnnealingWarmRestarts", "LinearLR", "StepLR", "SWALR")
+
+
+def tensor_settings(scheduler):
+    """In an order that is the same for torch's and ours."""
+    lists = ("base_lrs", "max_lrs", "min_lrs")
+    of_groups = ("initial_lr", "max_lr", "min_lr", "swa_lr")
+    everyone = [scheduler, *getattr(scheduler, "_schedulers", [])]
+    found = [value for one in everyone for name in lists for value in getattr(one, name, [])]
+    found += [group.get(name) for group in groups(scheduler) for name in of_groups]
+    return [value for value in found if isinstance(value, torch.Tensor)]
+
+
+@given(data=st.data())
+def test_settings_that_are_tensors_are_followed_when_written_in_place(data):
+    count = data.draw(st.integers(1, 3), "groups")
+    # Where an LR is a number and its bound a tensor, torch may make the bound itself the LR: not here.
+    names = data.draw(
+        st.lists(st.sampled_from(IN_ANY_COMPOSITION), min_size=2, max_size=2)
+        | st.sampled_from(list(WITH_SETTINGS)).map(lambda name: [name]),
+        "classes",
+    )
+    composite = data.draw(st.sampled_from(["SequentialLR", "ChainedScheduler"]), "composite")
+    tensor_lrs = names[0] in ("CyclicLR", "ReduceLROnPlateau") or data.draw(st.booleans(), "tensor LRs")
+    tensor_bounds = names[0] == "CyclicLR" or data.draw(st.booleans(), "tensor bounds")
+    writes = data.draw(
+        st.lists(st.tuples(st.integers(0, 99), st.sampled_from([0.5, 0.25, 0.04]), st.booleans()), max_size=8), "writes"
+    )
+    results = []
+    for ours in (False, True):
+        of = classes(ours)
+
+        def tensor(value):
+            return torch.tensor(value, dtype=torch.float64)
+
+        optimizer = sgd([tensor(0.1 * (i + 1)) if tensor_lrs else 0.1 * (i + 1) for i in range(count)])
+        optimizer._opt_called = True
+        made = [WITH_SETTINGS[name](of, optimizer, tensor if tensor_bounds else float) for name in names]
+        scheduler = made[0]
+        if len(made) == 2 and composite == "SequentialLR":
+            scheduler = of(composite)(optimizer, made, [3])
+        elif len(made) == 2:
+            scheduler = of(composite)(made)
+        seen = []
+        for step in range(16):
+            settings = tensor_settings(scheduler)
+            if step % 2 and step // 2 < len(writes) and settings:
+                place, value, scales = writes[step // 2]
+                setting = settings[place % len(settings)]
+                setting.mul_(value) if scales else setting.fill_(value)
+            scheduler.step(1.0) if names == ["ReduceLROnPlateau"] else scheduler.step()
+            seen += lrs(scheduler)
+        results.append(seen + [float(setting) for setting in tensor_settings(scheduler)])
+    assert results[1] == pytest.approx(results[0], rel=1e-9)
+
+
+def cosine(optimizer):
+    return fastsched.CosineAnnealingWarmRestarts(optimizer, 9)
+
+
+def test_in_place_writes_are_seen_by_all_that_look_ahead_and_back():
+    optimizer = sgd([torch.tensor(0.1, dtype=torch.float64) for _ in range(2)])
+    optimizer._opt_called = True
+    scheduler = cosine(optimizer)
+    history = fastsched.History(scheduler)
+    scheduler.step()
+    scheduler.base_lrs[1].fill_(0.5)
+    ahead = fastsched.simulate(scheduler, 3)
+    at = [scheduler.lr_at(step) for step in (2, 3, 4)]
+    stepped = []
+    for _ in range(3):
+        scheduler.step()
+        stepped.append(lrs(scheduler))
+    assert ahead[1:].tolist() == at == stepped == history.to_numpy()["lr"][-3:].tolist()
+    assert stepped[0][1] > 0.4
+
+
+@pytest.mark.parametrize("act", ["share_memory_", "data", "another tensor", "a number", "by its child"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_settings_that_move_are_followed(act, count):
+    def run(of):
+        optimizer = sgd([torch.tensor(0.1, dtype=torch.float64) for _ in range(count)])
+        optimizer._opt_called = True
+        child = of("CosineAnnealingWarmRestarts")(optimizer, 9)
+        scheduler = of("ChainedScheduler")([child])
+        seen = []
+        for step in range(8):
+            scheduler.step()
+            seen += lrs(scheduler)
+            base = child.base_lrs[0]
+            if step == 3 and act == "share_memory_":
+                base.share_memory_()
+            elif step == 3 and act == "data":
+                base.data = torch.tensor(0.3, dtype=torch.float64)
+            elif step == 3 and act == "a number":
+                child.base_lrs[0] = 0.3
+            elif step == 3:
+                child.base_lrs[0] = torch.tensor(0.3, dtype=torch.float64)
+                if act == "by its child":
+                    child.step()
+            elif step == 5 and act != "a number":
+                child.base_lrs[0].fill_(0.7)
+                base.mul_(0.5) if act in ("share_memory_", "data") else None
+        return seen
+
+    assert run(classes(True)) == pytest.approx(run(classes(False)), rel=1e-12)
+
+
+def test_settings_that_cannot_lie_side_by_side_are_read_where_they_are():
+    """One tensor for all groups, one that is a view, one that lies in two lists: each is read where it is."""
+    whole = torch.tensor([0.02, 0.01], dtype=torch.float64)
+    shared = torch.tensor(0.02, dtype=torch.float64)
+    optimizer = sgd([torch.tensor(0.1, dtype=torch.float64) for _ in range(2)])
+    one = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.01, min_lr=[whole[0], whole[1]])
+    other = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.01, min_lr=shared)
+    third = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.01, min_lr=[shared, whole[1]])
+    for scheduler in (one, other, third):
+        scheduler.step(1.0)
+    whole.fill_(0.05)
+    one.step(1.0)
+    assert lrs(one) == [0.05, 0.05]
+    shared.fill_(0.04)
+    other.step(1.0)
+    assert lrs(one) == [0.04, 0.04]
+    shared.fill_(0.03)
+    whole[1] = 0.02
+    third.step(1.0)
+    assert lrs(one) == [0.03, 0.02]
+    assert whole.tolist() == [0.05, 0.02]
+
+
+def test_a_minimum_that_is_a_tensor_is_not_made_the_learning_rate():
+    for base in (TorchPlateau, fastsched.ReduceLROnPlateau):
+        bound = torch.tensor(0.06)
+        scheduler = base(sgd([0.1, 0.1]), patience=0, factor=0.5, min_lr=bound)
+        for _ in range(4):
+            scheduler.step(1.0)
+        groups(scheduler)[0]["lr"] = 0.8
+        scheduler.step(1.0)
+        assert lrs(scheduler) == pytest.approx([0.4, 0.06])
+        assert bound == torch.tensor(0.06)
+
+
+SCALARS = {
+    "eta_min": lambda of, optimizer, value: of("CosineAnnealingLR")(optimizer, 9, eta_min=value),
+    "gamma": lambda of, optimizer, value: of("StepLR")(optimizer, 2, gamma=value),
+    "start_factor": lambda of, optimizer, value: of("LinearLR")(optimizer, start_factor=value, total_iters=9),
+    "power": lambda of, optimizer, value: of("PolynomialLR")(optimizer, 9, power=value),
+    "factor": lambda of, optimizer, value: of("ReduceLROnPlateau")(optimizer, factor=value, patience=0),
+}
+
+
+@either_kind
+@pytest.mark.parametrize("name", SCALARS)
+def test_scalar_settings_that_are_tensors_are_followed(kind, name):
+    results = []
+    for ours in (False, True):
+        optimizer = sgd([kind(0.1), kind(0.2)])
+        optimizer._opt_called = True
+        scheduler = SCALARS[name](classes(ours), optimizer, torch.tensor(0.5, dtype=torch.float64))
+        seen = []
+        for step in range(8):
+            scheduler.step(1.0) if name == "factor" else scheduler.step()
+            seen += lrs(scheduler)
+            if step == 3:
+                getattr(scheduler, name).mul_(0.5)
+        results.append(seen)
+    assert results[1] == pytest.approx(results[0], rel=1e-12)

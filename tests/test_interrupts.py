@@ -2,40 +2,14 @@
 
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 
 import fastsched
 
-from .test_compose import stepped_sgd
-
-PACKAGE = str(Path(fastsched.__file__).parent)
-
-
-def interrupted_at(line: int, function) -> bool:
-    """Whether `function` came as far as the package's `line`-th line, where it is interrupted as by Ctrl-C."""
-    reached = 0
-
-    def trace(frame, event, _):
-        nonlocal reached
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        if event == "line":
-            reached += 1
-            if reached == line:
-                raise KeyboardInterrupt
-        return trace
-
-    sys.settrace(trace)
-    try:
-        function()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(None)
-    return False
+from .interruption import interrupted
+from .optimizers import stepped_sgd
 
 
 def sequence(optimizer):
@@ -97,15 +71,15 @@ def epochs(state):
     ],
 )
 def test_a_step_that_changes_the_engine_may_be_interrupted_anywhere(name, kind, change):
-    line, interrupted = 0, True
-    while interrupted:
+    line, reached = 0, True
+    while reached:
         line += 11 if line > 50 else 1  # the first lines one by one, of the others a sample
         scheduler = SCHEDULERS[name](stepped_sgd([kind(0.5)]))
         for _ in range(3):
             advance(scheduler)
         before = scheduler.state_dict()
         CHANGES[change](scheduler)
-        interrupted = interrupted_at(line, lambda scheduler=scheduler: advance(scheduler))
+        reached = interrupted(lambda scheduler=scheduler: advance(scheduler), line)
         after = scheduler.state_dict()
         assert after.keys() >= before.keys()
         assert all(0 <= now - was <= 1 for now, was in zip(epochs(after), epochs(before), strict=True))

@@ -7,6 +7,7 @@ import io
 import pickle
 import subprocess
 import sys
+import threading
 import weakref
 
 import pytest
@@ -19,6 +20,8 @@ import fastsched
 from fastsched import _C
 
 from .conftest import sgd
+from .test_compose import stepped_sgd
+from .test_epoch import CONFIGURATIONS, LONG
 
 BAD_ARGUMENTS = [
     ({"factor": 1.0}, ValueError),
@@ -105,11 +108,15 @@ NOT_A_STATE = [
     ({"factor": [0.1]}, TypeError, r"state_dict\['factor'\] must be a number"),
     ({"best": torch.ones(2)}, TypeError, r"state_dict\['best'\] must be a number"),
     ({"min_lrs": 0.1}, TypeError, r"state_dict\['min_lrs'\] must be a list, got float"),
-    ({"min_lrs": [0.1, "a"]}, TypeError, r"state_dict\['min_lrs\[1\]'\] must be a number, got 'a'"),
-    ({"_last_lr": [None]}, TypeError, r"state_dict\['_last_lr\[0\]'\] must be a number"),
+    ({"min_lrs": [0.1, "a"]}, TypeError, r"state_dict\['min_lrs'\]\[1\] must be a number, got 'a'"),
+    ({"_last_lr": [None]}, TypeError, r"state_dict\['_last_lr'\]\[0\] must be a number"),
     ({"default_min_lr": "low"}, TypeError, r"state_dict\['default_min_lr'\] must be a number"),
     ({"mode": "middle"}, ValueError, r"state_dict\['mode'\] must be one of \('min', 'max'\), got 'middle'"),
-    ({"threshold_mode": 3}, ValueError, r"state_dict\['threshold_mode'\] must be one of \('rel', 'abs'\), got 3"),
+    (
+        {"threshold_mode": 3},
+        ValueError,
+        r"state_dict\['threshold_mode'\] must be one of \('rel', 'abs', 'rel_abs'\), got 3",
+    ),
 ]
 
 
@@ -166,6 +173,115 @@ def test_a_scheduler_is_freed_at_once(tensor):
         assert [reference() for reference in dead] == [None, None]
     finally:
         gc.enable()
+
+
+def simulated(scheduler):
+    fastsched.simulate(scheduler, 4, 1.0)
+
+
+def refused_by_simulate(scheduler):
+    with pytest.raises(ValueError, match="metrics has 2 numbers"):
+        fastsched.simulate(scheduler, 4, [1.0, 2.0])
+    scheduler.lock = threading.Lock()
+    with pytest.raises(TypeError, match="cannot be copied"):
+        fastsched.simulate(scheduler, 4, 1.0)
+
+
+def recorded(scheduler):
+    history = fastsched.History(scheduler)
+    step_once(scheduler)
+    assert len(history) == len(history.to_numpy()) == len(copy.deepcopy(history)) == 1
+
+
+def saved(scheduler):
+    scheduler.load_state_dict(scheduler.state_dict())
+    step_once(scheduler)
+    scheduler.peek()
+
+
+def step_once(scheduler):
+    scheduler.step(*([1.0] if scheduler._takes_metrics else []))
+
+
+def nested(optimizer):
+    children = [fastsched.LinearLR(optimizer), fastsched.ReduceLROnPlateau(optimizer)]
+    first = fastsched.ChainedScheduler([fastsched.StepLR(optimizer, 2), fastsched.ExponentialLR(optimizer, 0.9)])
+    return fastsched.SequentialLR(optimizer, [first, fastsched.SequentialLR(optimizer, children, [2])], [2])
+
+
+CLASSES = {
+    name: lambda optimizer, name=name: getattr(fastsched, name)(optimizer, **LONG[name]) for name in CONFIGURATIONS
+} | {
+    "ReduceLROnPlateau": fastsched.ReduceLROnPlateau,
+    "nested": nested,
+    "with torch's": lambda optimizer: fastsched.ChainedScheduler([torch_schedulers.StepLR(optimizer, 2)]),
+}
+
+
+@pytest.mark.parametrize("use", [step_once, simulated, refused_by_simulate, recorded, saved])
+@pytest.mark.parametrize("kind", [float, torch.tensor], ids=["float", "float32"])
+@pytest.mark.parametrize("name", CLASSES)
+def test_no_use_of_a_scheduler_leaves_a_reference_cycle(name, kind, use):
+    def alive():
+        optimizer = stepped_sgd([kind(0.5), kind(0.25)])
+        scheduler = CLASSES[name](optimizer)
+        use(scheduler)
+        children = getattr(scheduler, "_schedulers", [])
+        return [weakref.ref(one) for one in (optimizer, scheduler, *children)]
+
+    frees_at_once(alive)
+
+
+def frees_at_once(alive):
+    """Whether what it gives weak references to dies with its own end, without the garbage collector."""
+    alive()  # torch imports, and keeps, some things at the first use
+    gc.disable()
+    try:
+        assert [reference() for reference in alive() if reference() is not None] == []
+    finally:
+        gc.enable()
+
+
+def test_a_history_outlives_its_scheduler():
+    scheduler = fastsched.StepLR(stepped_sgd([0.5]), 1)
+    history = fastsched.History(scheduler)
+    scheduler.step()
+    del scheduler
+    history.close()
+    assert history.to_numpy()["lr"].tolist() == [[0.05]]
+
+
+def trained_for_a_range(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = fastsched.StepLR(optimizer, 2)
+    batches = [(torch.ones(2, 2), torch.ones(2, 1))] * 12
+    fastsched.lr_range_test(model, optimizer, torch.nn.functional.mse_loss, batches, num_iter=12, progress=False)
+    return optimizer, scheduler
+
+
+def failed_in_a_range(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1))
+    with pytest.raises(ZeroDivisionError):
+        fastsched.lr_range_test(model, optimizer, lambda *_: 1 / 0, [(torch.ones(2, 2), 0)], progress=False)
+    return (optimizer,)
+
+
+def stopped_early(model):
+    stopper = fastsched.EarlyStopping(model=model)
+    for metric in (1.0, torch.tensor(2.0)):
+        stopper.step(metric)
+    stopper.load_state_dict(copy.deepcopy(stopper).state_dict())
+    stopper.restore_best()
+    return (stopper,)
+
+
+@pytest.mark.parametrize("use", [trained_for_a_range, failed_in_a_range, stopped_early])
+def test_no_use_of_a_model_leaves_a_reference_cycle(use):
+    def alive():
+        model = torch.nn.Linear(2, 1)
+        return [weakref.ref(one) for one in (model, *use(model))]
+
+    frees_at_once(alive)
 
 
 @pytest.mark.parametrize("tensor", [False, True])

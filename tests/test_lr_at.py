@@ -1,6 +1,9 @@
 """The learning rates at any step, without stepping."""
 
 import copy
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,16 +12,15 @@ from hypothesis import strategies as st
 
 import fastsched
 
-from .test_compose import grow, stepped_sgd, trees_of
-from .test_compose import lrs as lrs_of
-from .test_epoch import CONFIGURATIONS, LONG, double, make
+from .configurations import LONG, make
+from .optimizers import stepped_sgd
+from .trees import FUNCTIONS_OF_THE_STEP, functions_of_the_step, grow, trees_of
+from .values import double
+from .values import lrs as lrs_of
 
-# SWALR goes from wherever the learning rates are.
-FUNCTIONS_OF_THE_STEP = sorted(set(CONFIGURATIONS) - {"SWALR"})
 names = pytest.mark.parametrize("name", FUNCTIONS_OF_THE_STEP)
 kinds = pytest.mark.parametrize("kind", [float, double, torch.tensor], ids=["float", "float64", "float32"])
-leaves = st.sampled_from(FUNCTIONS_OF_THE_STEP).flatmap(lambda name: st.tuples(st.just(name), CONFIGURATIONS[name]))
-trees = trees_of(leaves)
+trees = trees_of(functions_of_the_step)
 
 
 @kinds
@@ -84,6 +86,70 @@ def test_bad_steps_are_refused(step, error):
     scheduler = fastsched.OneCycleLR(stepped_sgd([1.0]), 1.0, total_steps=90)
     with pytest.raises(error, match="step must be"):
         scheduler.lr_at(step)
+
+
+FAR = {
+    "plain": (1, lambda optimizer: fastsched.StepLR(optimizer, 30)),
+    "groups": (1000, lambda optimizer: fastsched.CosineAnnealingLR(optimizer, 30)),
+    "functions": (2, lambda optimizer: fastsched.LambdaLR(optimizer, [lambda epoch: 0.5, lambda epoch: 0.25])),
+    "composed": (
+        1,
+        lambda optimizer: fastsched.SequentialLR(
+            optimizer, [fastsched.LinearLR(optimizer), fastsched.LambdaLR(optimizer, lambda epoch: 0.5)], [4]
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("steps", [10**12, 2**63, 2**64, 10**400])
+@pytest.mark.parametrize("name", FAR)
+def test_what_would_take_forever_is_refused_at_once(name, steps):
+    groups, make_one = FAR[name]
+    scheduler = make_one(stepped_sgd([1.0] * groups))
+    with pytest.raises(ValueError, match=r"step must be at most [0-9]+ here: lr_at runs all steps, and more would"):
+        scheduler.lr_at(steps)
+    with pytest.raises(ValueError, match=r"steps must be less than [0-9]+ with"):
+        fastsched.simulate(scheduler, steps)
+    with pytest.raises(ValueError, match=r"steps must be less than [0-9]+ with 1 param group:"):
+        fastsched.plot(scheduler, steps, metrics=1.0)
+
+
+def test_the_more_there_is_to_do_the_fewer_steps_are_allowed():
+    def most(groups, make_one):
+        with pytest.raises(ValueError, match="at most") as raised:
+            make_one(stepped_sgd([1.0] * groups)).lr_at(10**15)
+        return int(re.search("[0-9]+", str(raised.value))[0])
+
+    assert most(*FAR["plain"]) > 100 * most(*FAR["functions"])
+    assert most(*FAR["plain"]) > 10 * most(*FAR["groups"])
+    assert most(*FAR["functions"]) < most(*FAR["composed"])
+    with pytest.raises(ValueError, match=f"less than {5 * 10**5} with 1000 param groups"):
+        fastsched.simulate(FAR["groups"][1](stepped_sgd([1.0] * 1000)), 5 * 10**5)
+
+
+INTERRUPTED = """
+import _thread, sys, threading, time, torch, fastsched
+weight = torch.nn.Parameter(torch.zeros(1))
+optimizer = torch.optim.SGD([weight], lr={lr})
+optimizer.step()
+scheduler = fastsched.ExponentialLR(optimizer, 0.5)
+before = scheduler.state_dict()
+threading.Timer(0.3, _thread.interrupt_main).start()  # a thread, which has to run meanwhile
+begin = time.monotonic()
+try:
+    {call}
+except KeyboardInterrupt:
+    assert time.monotonic() - begin < 60
+    assert scheduler.state_dict() == before and scheduler.lr_at(2) == [0.25]
+    sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("call", ["scheduler.lr_at(8 * 10**9)", "fastsched.simulate(scheduler, 3 * 10**8)"])
+@pytest.mark.parametrize("lr", ["1.0", "torch.tensor(1.0)"])
+def test_a_long_look_ahead_can_be_interrupted(lr, call):
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED.format(lr=lr, call=call)], timeout=240, check=False)
+    assert done.returncode == 7
 
 
 def test_an_exact_learning_rate_is_gone_on_from():

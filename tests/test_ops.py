@@ -60,6 +60,18 @@ TRANSITIONS = {
     "absolute threshold not met": ({"threshold_mode": "abs"}, (3, 2.0, 0, 0), 1.91, (4, 2.0, 1, 0), 1.0),
     "max improves upwards": ({"mode": "max"}, (3, 2.0, 0, 0), 2.3, (4, 2.3, 0, 0), 1.0),
     "max needs the threshold": ({"mode": "max"}, (3, 2.0, 0, 0), 2.1, (4, 2.0, 1, 0), 1.0),
+    "a negative best wants better": ({"threshold_mode": "rel_abs"}, (3, -2.0, 0, 0), -1.9, (4, -2.0, 1, 0), 1.0),
+    "by the threshold": ({"threshold_mode": "rel_abs"}, (3, -2.0, 0, 0), -2.15, (4, -2.0, 1, 0), 1.0),
+    "and beyond it": ({"threshold_mode": "rel_abs"}, (3, -2.0, 0, 0), -2.25, (4, -2.25, 0, 0), 1.0),
+    "so does a positive one": ({"threshold_mode": "rel_abs"}, (3, 2.0, 0, 0), 1.85, (4, 2.0, 1, 0), 1.0),
+    "no best needs no margin": (
+        {"threshold_mode": "rel_abs", "threshold": 1.0},
+        (0, math.inf, 0, 0),
+        5.0,
+        (1, 5.0, 0, 0),
+        1.0,
+    ),
+    "max below zero": ({"mode": "max", "threshold_mode": "rel_abs"}, (3, -2.0, 0, 0), -1.75, (4, -1.75, 0, 0), 1.0),
     "max absolute": ({"mode": "max", "threshold_mode": "abs"}, (3, 2.0, 0, 0), 2.15, (4, 2.15, 0, 0), 1.0),
 }
 

@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from .optimizers import stepped_sgd
 from .stepping_process import Slice
-from .test_compose import grow, leaves, stepped_sgd, trees
+from .trees import grow, leaves, trees
 
 TENSORS = ["program", "state", "masters", "lrs"]
 wild = st.one_of(

@@ -13,20 +13,16 @@ import fastsched
 from fastsched import _C, tensor_engine
 from fastsched import replica as replica_module
 
-from .conftest import interrupted
-from .test_compose import deep, grow, stepped_sgd, trees
-from .test_epoch import double
+from .interruption import interrupted
+from .optimizers import stepped_sgd
+from .trees import deep, grow, tree_of, trees
+from .values import double
+from .watching import memory_behind
 
 
 def expected(scheduler):
     lrs = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
     return {"lrs": lrs, **{name: getattr(scheduler, name) for name in _C.counter_names(scheduler._schedule)}}
-
-
-def tree_of(scheduler):
-    yield scheduler
-    for child in getattr(scheduler, "_schedulers", []):
-        yield from tree_of(child)
 
 
 @pytest.mark.parametrize("kind", [float, double, torch.tensor], ids=["float", "float64", "float32"])
@@ -109,16 +105,6 @@ def test_a_new_table_keeps_the_mirror(composed):
     assert scheduler._engine._replicas[0].mirror is mirror
     assert scheduler.peek()["lrs"] == [0.5]
     assert mirror is memory_behind(scheduler._engine._replicas[0], _C.MIRROR_OFFSET)
-
-
-def memory_behind(replica, offset):
-    """What the address in the state points to, which has to be alive; None without an address."""
-    address = replica.state[offset : offset + 1].clone().view(torch.int64).item()
-    if address == 0:
-        return None
-    kept = replica.state.untyped_storage()._fastsched_kept[replica.state.storage_offset() + offset]
-    [memory] = [memory for memory in kept if memory.data_ptr() == address]
-    return memory
 
 
 @pytest.mark.parametrize("composed", [False, True])

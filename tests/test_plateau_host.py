@@ -1,7 +1,6 @@
 """Python-number learning rates: bit-identical to torch after every step, whatever happens in between."""
 
 import math
-import struct
 import warnings
 
 import numpy as np
@@ -14,29 +13,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 import fastsched
 from fastsched import _C
 
+from .configurations import configurations, metrics
 from .conftest import sgd
+from .values import bits
 
 lrs = st.floats(0.0, 10.0, allow_subnormal=True) | st.integers(0, 3)
-metrics = (
-    st.floats(-2.0, 2.0)
-    | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0])
-    | st.floats(allow_nan=True, allow_infinity=True)
-)
-
-
-@st.composite
-def configurations(draw: st.DrawFn, groups: int) -> dict[str, object]:
-    minimum = st.floats(0.0, 0.5) | st.integers(0, 2)
-    return {
-        "mode": draw(st.sampled_from(["min", "max"])),
-        "factor": draw(st.floats(0.0, 0.999) | st.just(0)),
-        "patience": draw(st.integers(0, 4)),
-        "threshold": draw(st.floats(0.0, 0.5) | st.just(1e-4) | st.just(0)),
-        "threshold_mode": draw(st.sampled_from(["rel", "abs"])),
-        "cooldown": draw(st.integers(0, 3)),
-        "min_lr": draw(minimum | st.lists(minimum, min_size=groups, max_size=groups)),
-        "eps": draw(st.sampled_from([1e-8, 0.0, 0, 1e-2])),
-    }
 
 
 @st.composite
@@ -46,15 +27,6 @@ def runs(draw: st.DrawFn) -> tuple[list[float], dict[str, object], list[float]]:
     if draw(st.booleans()):  # long plateaus make reductions, cooldowns and floors likely
         stream = [value for value in stream[:6] for _ in range(7)]
     return initial, draw(configurations(len(initial))), stream
-
-
-def bits(value: object) -> object:
-    """Equal exactly when type and bits are: 1 is not 1.0, -0.0 is not 0.0, every NaN is NaN."""
-    if isinstance(value, float):
-        return "nan" if math.isnan(value) else struct.pack("d", value)
-    if isinstance(value, (list, tuple)):
-        return [bits(item) for item in value]
-    return (type(value), value)
 
 
 def snapshot(scheduler: TorchPlateau) -> dict[str, object]:
@@ -81,6 +53,94 @@ def test_every_step_is_bit_identical(run):
         scheduler.step(metric)
         assert isinstance(scheduler._engine, _C.HostEngine)
         assert snapshot(scheduler) == snapshot(reference)
+
+
+class ByTheBook(TorchPlateau):
+    """torch's, with the rule that fastsched adds."""
+
+    def _is_better(self, a, best):
+        margin = 0.0 if math.isinf(best) else self.threshold * abs(best)
+        return a < best - margin if self.mode == "min" else a > best + margin
+
+
+@given(
+    values=st.lists(
+        st.integers(-9, 9).map(lambda eighths: eighths / 8) | st.sampled_from([math.nan, math.inf, -math.inf])
+    ),
+    mode=st.sampled_from(["min", "max"]),
+    threshold=st.sampled_from([0.1, 0, 1.5]),  # of no best so far just so much that it is another metric
+)
+@pytest.mark.parametrize("kind", ["floats", "numpy", "tensors"])
+def test_a_threshold_relative_to_the_absolute_best(kind, values, mode, threshold):
+    settings = {"mode": mode, "threshold": threshold, "patience": 1, "factor": 0.5}
+    reference = ByTheBook(sgd([1.0]), **settings)
+    if kind == "numpy":  # is left to torch's code
+        settings["factor"] = np.float64(0.5)
+    lr = torch.tensor(1.0, dtype=torch.float64) if kind == "tensors" else 1.0
+    scheduler = fastsched.ReduceLROnPlateau(sgd([lr]), threshold_mode="rel_abs", **settings)
+    for value in values:
+        reference.step(value)
+        scheduler.step(value)
+        ours, theirs = (
+            [one.best, one.num_bad_epochs, one.last_epoch, float(one.optimizer.param_groups[0]["lr"])]
+            for one in (scheduler, reference)
+        )
+        assert ours == theirs
+
+
+def test_a_mode_that_torch_does_not_have_is_saved_and_loaded():
+    scheduler = fastsched.ReduceLROnPlateau(sgd([1.0]), threshold=0.1, threshold_mode="rel_abs")
+    scheduler.step(-1.0)
+    state = scheduler.state_dict()
+    assert state.keys() == TorchPlateau(sgd([1.0])).state_dict().keys()
+    resumed = fastsched.ReduceLROnPlateau(sgd([1.0]))
+    resumed.load_state_dict(state)
+    resumed.step(-1.05)
+    assert (resumed.threshold_mode, resumed.best, resumed.num_bad_epochs) == ("rel_abs", -1.0, 1)
+    with pytest.raises(ValueError, match="threshold mode rel_abs is unknown"):
+        TorchPlateau(sgd([1.0])).load_state_dict(state)
+    resumed.threshold_mode = "rel"
+    resumed.step(-0.95)
+    assert resumed.best == -0.95  # torch's formula: worse, and yet better
+
+
+def numpy_factor(of):
+    return fastsched.ReduceLROnPlateau(sgd([of]), factor=np.float32(0.5), patience=0)
+
+
+WITHOUT_A_METRIC = {
+    "floats": lambda: fastsched.ReduceLROnPlateau(sgd([1.0]), patience=0),
+    "numpy": lambda: numpy_factor(1.0),
+    "numpy and tensors": lambda: numpy_factor(torch.tensor(1.0)),
+    "float16": lambda: fastsched.ReduceLROnPlateau(sgd([torch.tensor(1.0, dtype=torch.float16)]), patience=0),
+    "float32": lambda: fastsched.ReduceLROnPlateau(sgd([torch.tensor(1.0)]), patience=0),
+    "child": lambda: fastsched.ReduceLROnPlateau(sgd([torch.tensor(1.0)]), patience=0),
+    "own rule": lambda: type("Own", (fastsched.ReduceLROnPlateau,), {"_is_better": lambda *_: True})(sgd([1.0])),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_A_METRIC)
+@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize("arguments", [{}, {"epoch": 3}, {"found_inf": 0.0}, {"found_inf": torch.tensor(0.0)}])
+def test_a_step_without_a_metric_is_an_error_and_no_step(name, steps, arguments):
+    scheduler = WITHOUT_A_METRIC[name]()
+    if name == "child":  # its state is within the composition's
+        composition = fastsched.ChainedScheduler([scheduler])
+    history = fastsched.History(scheduler)
+    for _ in range(steps):
+        scheduler.step(1.0)
+    recorded = len(history)
+    before = snapshot(scheduler)
+    with pytest.raises(TypeError, match="'NoneType'"):
+        scheduler.step(None, **arguments)
+    assert snapshot(scheduler) == before
+    assert len(history) == recorded == steps
+    if name == "child":
+        with pytest.raises(ValueError, match="needs its metric"):
+            composition.step()
+        assert snapshot(scheduler) == before
+    scheduler.step(1.0)
+    assert scheduler.last_epoch == steps + 1
 
 
 def write_lr(scheduler, value):

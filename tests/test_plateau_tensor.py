@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastsched
 from fastsched.engine import TensorEngine
+from fastsched.metric import as_plain
 
+from .configurations import configurations, metrics
 from .conftest import sgd
-from .test_plateau_host import bits, configurations, metrics
+from .values import bits
 
 COUNTERS = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
@@ -164,6 +167,70 @@ def test_what_is_no_number_raises_as_in_torch_and_changes_nothing(metric):
         scheduler.step(metric)
     assert str(raised.value) == str(expected.value)
     assert (scheduler.state_dict(), float(scheduler.optimizer.param_groups[0]["lr"])) == before
+
+
+class CarriesSomething(torch.Tensor):
+    """As MONAI's MetaTensor and fastai's TensorBase: it asks to see each function that is called with it."""
+
+    seen: ClassVar[list] = []
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        cls.seen.append(function)
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+class CarriesNothing(torch.Tensor):
+    pass
+
+
+class Counted(torch.Tensor):
+    """One that says itself what number it is."""
+
+    def __float__(self):
+        return 7.0
+
+
+class Dispatched(torch.Tensor):
+    """One whose memory is not its value, as that of a DTensor."""
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            return 7.0
+        return super().__torch_dispatch__(function, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("kind", [CarriesSomething, CarriesNothing])
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # inductor's own
+@pytest.mark.parametrize(("shape", "backend"), [((), "eager"), ((1, 1), "inductor")])
+def test_a_subclass_that_computes_nothing_is_a_metric_where_it_lies(kind, shape, backend, device):
+    value = torch.full(shape, 0.5, device=device)
+    metric = value.as_subclass(kind)
+    CarriesSomething.seen.clear()
+    plain = as_plain(metric)
+    assert CarriesSomething.seen == []
+    assert type(plain) is torch.Tensor
+    assert plain.data_ptr() == value.data_ptr()
+    scheduler = fastsched.ReduceLROnPlateau(tensor_sgd([0.1], torch.float32, device), patience=0)
+    stopper = fastsched.EarlyStopping(patience=2)
+    # Not "aot_eager", by which torch itself compiles nothing that such a tensor comes to.
+    steps = scheduler.step, torch.compile(scheduler.step, fullgraph=True, backend=backend)
+    stops = stopper.step, torch.compile(stopper.step, fullgraph=True, backend=backend)
+    for step in (*steps, *stops, *stops):
+        step(metric)
+    assert scheduler.best == stopper.best == 0.5
+    assert scheduler.get_last_lr() == [torch.tensor(0.1 * 0.1, device=device)]
+    assert stopper.stopped_epoch == 4
+
+
+@pytest.mark.parametrize("kind", [Counted, Dispatched])
+def test_a_subclass_that_computes_its_value_is_asked_for_it(kind):
+    metric = torch.tensor(0.5).as_subclass(kind)
+    assert float(metric) == as_plain(metric) == 7.0
+    for scheduler in (TorchPlateau(sgd([0.1])), fastsched.ReduceLROnPlateau(tensor_sgd([0.1], torch.float32))):
+        scheduler.step(metric)
+        assert scheduler.best == 7.0
 
 
 class CountCalls(TorchDispatchMode):

@@ -11,7 +11,7 @@ import fastsched
 from fastsched import plotting
 
 from .conftest import sgd
-from .test_compose import stepped_sgd
+from .optimizers import stepped_sgd
 
 matplotlib = pytest.importorskip("matplotlib")
 Image = pytest.importorskip("PIL.Image")

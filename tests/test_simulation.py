@@ -15,13 +15,12 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 
 import fastsched
 
+from .configurations import CONFIGURATIONS, TORCH, make
 from .conftest import sgd
-from .test_compose import grow, stepped_sgd, trees, trees_of
-from .test_compose import lrs as lrs_of
-from .test_epoch import CONFIGURATIONS, TORCH, double, make
-from .test_interference import Wrapper
-from .test_lr_at import leaves as functions_of_the_step
-from .test_plateau_host import bits
+from .optimizers import Wrapper, stepped_sgd
+from .trees import functions_of_the_step, grow, trees, trees_of
+from .values import bits, double
+from .values import lrs as lrs_of
 
 names = pytest.mark.parametrize("name", CONFIGURATIONS)
 kinds = pytest.mark.parametrize("kind", [float, double, torch.tensor], ids=["float", "float64", "float32"])

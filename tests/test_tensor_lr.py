@@ -18,8 +18,12 @@ import fastsched
 from fastsched import _C, lr_buffer, tensor_lr
 from fastsched.engine import TensorEngine
 
-from .conftest import interrupted, sgd
-from .test_epoch import CONFIGURATIONS, lrs, names, tabulated
+from .configurations import CONFIGURATIONS, tabulated
+from .conftest import sgd
+from .interruption import interrupted
+from .values import lrs
+
+names = pytest.mark.parametrize("name", CONFIGURATIONS)
 
 
 def test_floats_become_0_dim_tensors_on_the_parameters_device(device, lr_dtype):

@@ -94,7 +94,7 @@ inline const Description& description(Kind kind) {
     return new std::vector<Description>{
         {"ReduceLROnPlateau",
          {choice("mode", {"min", "max"}),
-          choice("threshold_mode", {"rel", "abs"}),
+          choice("threshold_mode", {"rel", "abs", "rel_abs"}),
           number("threshold"),
           number("factor"),
           number("patience"),
@@ -151,7 +151,7 @@ inline const Description& description(Kind kind) {
         composite("ChainedScheduler", {}),
         {"EarlyStopping",
          {choice("mode", {"min", "max"}),
-          choice("threshold_mode", {"rel", "abs"}),
+          choice("threshold_mode", {"rel", "abs", "rel_abs"}),
           number("threshold"),
           {intern("patience"), Type::limit},
           {intern("baseline"), Type::limit},

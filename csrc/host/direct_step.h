@@ -41,9 +41,25 @@ class DirectStep : public Bound {
                    lrs.attr("data_ptr"),
                    buffer,
                    buffer.attr("layout"),
+                   {},
                    {program, state, lrs, masters}};
       if (!fit_to_run(part.buffers)) {
         throw pybind11::value_error("program and state do not describe a schedule");
+      }
+      for (const pybind11::handle copied : replica.attr("copied")) {
+        const pybind11::object values = copied.attr("values");
+        const auto start = copied.attr("start").cast<std::int64_t>();
+        Setting setting = {static_cast<double*>(address(program)) + start,
+                           address(values),
+                           size(values),
+                           values.attr("stride")(0).cast<std::int64_t>(),
+                           item_size(values, false) == sizeof(float),
+                           copied.attr("first").attr("data_ptr")};
+        if (start < kNodeSize || setting.count > part.buffers.program_size - start) {
+          throw pybind11::value_error("a setting is not within the program");
+        }
+        part.settings.push_back(std::move(setting));
+        part.kept_alive.push_back(values);
       }
       parts_.push_back(std::move(part));
     }
@@ -75,6 +91,21 @@ class DirectStep : public Bound {
   void run() const { advance(Moment::make(Event::step, 0.0)); }
 
  private:
+  // Own parameters that are tensors, which may have been written to since the step before.
+  struct Setting {
+    double* to;
+    const void* from;
+    std::int64_t count;
+    std::int64_t stride;
+    bool float32;
+    pybind11::object address;  // the bound method data_ptr
+
+    template <typename T>
+    void copy() const {
+      for (std::int64_t i = 0; i < count; ++i)
+        to[i] = static_cast<double>(static_cast<const T*>(from)[i * stride]);
+    }
+  };
   struct Part {
     Buffers buffers;
     void* lrs;
@@ -82,6 +113,7 @@ class DirectStep : public Bound {
     pybind11::object lrs_address;  // the bound method data_ptr
     pybind11::object lr_buffer;
     pybind11::object layout;
+    std::vector<Setting> settings;
     std::vector<pybind11::object> kept_alive;
   };
 
@@ -92,6 +124,9 @@ class DirectStep : public Bound {
 
   void advance(const Moment& moment) const {
     for (const Part& part : parts_) {
+      for (const Setting& setting : part.settings) {
+        setting.float32 ? setting.copy<float>() : setting.copy<double>();
+      }
       if (part.float32) {
         step_on_host(part.buffers, static_cast<float*>(part.lrs), moment);
       } else {
@@ -100,9 +135,9 @@ class DirectStep : public Bound {
     }
   }
   // In bytes, of a plain tensor in host memory.
-  static std::size_t item_size(const pybind11::object& tensor) {
+  static std::size_t item_size(const pybind11::object& tensor, bool dense = true) {
     const bool known = is_tensor(tensor.ptr()) && tensor.attr("is_cpu").cast<bool>() &&
-                       tensor.attr("is_contiguous")().cast<bool>() &&
+                       (!dense || tensor.attr("is_contiguous")().cast<bool>()) &&
                        tensor.attr("is_floating_point")().cast<bool>();
     const auto bytes = known ? tensor.attr("element_size")().cast<std::size_t>() : 0;
     if (bytes != sizeof(float) && bytes != sizeof(double)) {
@@ -154,14 +189,20 @@ class DirectStep : public Bound {
     return false;
   }
 
-  // Whether the learning rates are where they were: share_memory_() on one of them moves them all.
+  // Whether learning rates and settings are where they were: share_memory_() on one of them moves them all.
   bool in_place() const {
     for (const Part& part : parts_) {
-      const Ref now(PyObject_CallNoArgs(part.lrs_address.ptr()));
-      if (!now) throw pybind11::error_already_set();
-      if (PyLong_AsVoidPtr(now.get()) != part.lrs) return false;
+      if (!at(part.lrs_address, part.lrs)) return false;
+      for (const Setting& setting : part.settings) {
+        if (!at(setting.address, setting.from)) return false;
+      }
     }
     return true;
+  }
+  static bool at(const pybind11::object& data_ptr, const void* place) {
+    const Ref now(PyObject_CallNoArgs(data_ptr.ptr()));
+    if (!now) throw pybind11::error_already_set();
+    return PyLong_AsVoidPtr(now.get()) == place;
   }
 
   // Whether somebody looks which operators run: a dispatch mode (tracing, fake tensors), a profiler.

@@ -219,19 +219,39 @@ py::list counter_names(const std::string& scheduler) {
   return names;
 }
 
-py::list param_names(const std::string& scheduler) {
-  const Description& about = description(kind_of(scheduler));
-  py::list names;
-  for (const Attribute& param : about.params) names.append(py::handle(param.name));
-  for (const OwnParam& own : about.owns) {
-    if (own.where != OwnParam::in_group) names.append(py::handle(own.name));
+// The Python attributes of a schedule by name, counters first, and what each must be: "whole" or "finite"
+// where it counts, "number", a tuple of choices, "per group" and "list" for lists of numbers, "counts" for a
+// dict of them, "phases", "functions", "flag".
+py::dict attributes(const Description& about) {
+  py::dict what;
+  for (const Attribute& counter : about.counters) {
+    what[py::handle(counter.name)] = counter.type == Type::integer ? "whole"
+                                     : counter.type == Type::count ? "finite"
+                                                                   : "number";
   }
-  for (const OwnParam& own : about.momentum) {
-    if (own.where != OwnParam::in_group) names.append(py::handle(own.name));
+  for (const Attribute& param : about.params) {
+    if (param.type != Type::choice) {
+      what[py::handle(param.name)] = "number";
+      continue;
+    }
+    py::list choices;
+    for (PyObject* choice : param.choices) choices.append(py::handle(choice));
+    what[py::handle(param.name)] = py::tuple(choices);
   }
-  if (!about.momentum.empty()) names.append("cycle_momentum");
-  if (about.table != nullptr) names.append(py::handle(about.table));
-  return names;
+  for (const std::vector<OwnParam>* owns : {&about.owns, &about.momentum}) {
+    for (const OwnParam& own : *owns) {
+      if (own.where == OwnParam::in_list) what[py::handle(own.name)] = "per group";
+    }
+  }
+  if (!about.momentum.empty()) what["cycle_momentum"] = "flag";
+  switch (about.table_type) {
+    case TableType::milestone_counts: what[py::handle(about.table)] = "counts"; break;
+    case TableType::milestones: what[py::handle(about.table)] = "list"; break;
+    case TableType::phases: what[py::handle(about.table)] = "phases"; break;
+    case TableType::factors: what[py::handle(about.table)] = "functions"; break;
+    case TableType::none: break;
+  }
+  return what;
 }
 
 // (name, "list" | "group" | "functions") of each own parameter, in order.
@@ -325,7 +345,6 @@ PYBIND11_MODULE(_C, module) {
   module.def("pack_counters", &pack_counters, py::arg("scheduler"), py::arg("attributes"));
   module.def("pack_counter", &pack_counter, py::arg("scheduler"), py::arg("name"), py::arg("value"));
   module.def("unpack_counters", &unpack_counters, py::arg("scheduler"), py::arg("counters"));
-  module.def("param_names", &param_names, py::arg("scheduler"));
   module.def(
       "own_params",
       [](const std::string& scheduler) { return described(description(kind_of(scheduler)).owns); },
@@ -342,5 +361,11 @@ PYBIND11_MODULE(_C, module) {
       "steps_use_own",
       [](const std::string& scheduler) { return description(kind_of(scheduler)).steps_use_own; },
       py::arg("scheduler"));
+  py::dict of_schedules;
+  for (int kind = 0; kind < fastsched::kKinds; ++kind) {
+    const Description& about = description(static_cast<fastsched::Kind>(kind));
+    of_schedules[about.scheduler] = attributes(about);
+  }
+  module.attr("ATTRIBUTES") = of_schedules;
   module.def("counter_names", &counter_names, py::arg("scheduler"));
 }

@@ -1,6 +1,8 @@
 // Packing a scheduler's attributes into the program that csrc/schedule/step.h runs.
 #pragma once
 
+#include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -71,10 +73,9 @@ inline std::size_t state_size(const std::string& bytes) {
   return static_cast<std::size_t>(size);
 }
 
-inline constexpr std::size_t kStepsUninterrupted = 4096;
-
 // The learning rates after `steps` steps of a whole program from its beginning, without metrics, in buffers
-// of its own. `lrs` are the initial ones; `first`, if not empty, those that the beginning has left.
+// of its own. `lrs` are the initial ones; `first`, if not empty, those that the beginning has left. Where
+// there is much to do, other threads run meanwhile, and signals (Ctrl-C) are handled, which may throw.
 inline std::vector<double> run_program(const std::string& bytes, std::vector<double> lrs,
                                        const std::vector<double>& first, std::size_t steps) {
   std::vector<double> program(bytes.size() / sizeof(double));
@@ -92,9 +93,18 @@ inline std::vector<double> run_program(const std::string& bytes, std::vector<dou
   if (!columns_fit(buffers)) throw pybind11::value_error("a column is not in the table of factors");
   step_on_host(buffers, lrs.data(), Moment::make(Event::construct, 0.0));
   if (first.size() == lrs.size()) lrs = first;
-  for (std::size_t i = 0; i < steps; ++i) {
-    if (i % kStepsUninterrupted == 0 && PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
-    step_on_host(buffers, lrs.data(), Moment::make(Event::unmeasured, 0.0));
+  constexpr std::size_t kNumbersBetweenSignals = std::size_t{1} << 24;  // some hundredths of a second
+  const std::size_t stretch = kNumbersBetweenSignals / (program.size() + lrs.size()) + 1;
+  for (std::size_t left = steps; left > 0;) {
+    const std::size_t now = std::min(left, stretch);
+    std::optional<pybind11::gil_scoped_release> released;
+    if (steps > stretch) released.emplace();
+    for (std::size_t i = 0; i < now; ++i) {
+      step_on_host(buffers, lrs.data(), Moment::make(Event::unmeasured, 0.0));
+    }
+    released.reset();
+    left -= now;
+    if (PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
   }
   return lrs;
 }

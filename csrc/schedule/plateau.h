@@ -10,17 +10,27 @@ namespace fastsched {
 
 // When a metric counts as better than the best so far. Shared by everything that watches a metric.
 struct Improvement {
-  double maximize;  // 0: lower is better, 1: higher is better
-  double absolute;  // 0: threshold relative to best, 1: absolute
+  double maximize;        // 0: lower is better, 1: higher is better
+  double threshold_mode;  // kRelative, ...
   double threshold;
 
-  // Every comparison with NaN is false, so a NaN metric never improves and never becomes the best. A
-  // relative threshold multiplies best, as in torch: where best is negative, a slightly worse value passes.
+  static constexpr double kRelative = 0.0;     // to best, as in torch
+  static constexpr double kAbsolute = 1.0;     // in the metric's own unit
+  static constexpr double kRelativeAbs = 2.0;  // to abs(best)
+
+  // Every comparison with NaN is false, so a NaN metric never improves and never becomes the best. torch's
+  // relative threshold multiplies best: where that is negative, a slightly worse value passes. Relative to
+  // abs(best) it is the same above zero, and there turned around; and anything is better than no best.
   FASTSCHED_HD bool operator()(double metric, double best) const {
-    if (maximize != 0.0) {
-      return metric > (absolute != 0.0 ? best + threshold : best * (threshold + 1.0));
+    const bool up = maximize != 0.0;
+    double margin = threshold;
+    if (threshold_mode == kRelativeAbs) {
+      if (best - best != 0.0) return up ? metric > best : metric < best;  // infinite; NaN compares false
+      if (best < 0.0) margin = -threshold;
     }
-    return metric < (absolute != 0.0 ? best - threshold : best * (1.0 - threshold));
+    const bool absolute = threshold_mode == kAbsolute;
+    if (up) return metric > (absolute ? best + margin : best * (margin + 1.0));
+    return metric < (absolute ? best - margin : best * (1.0 - margin));
   }
 };
 

@@ -1,0 +1,48 @@
+"""Schedulers that are tried eager, compiled and captured alike."""
+
+from __future__ import annotations
+
+from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
+
+import fastsched
+
+from .configurations import LONG, tabulated
+from .trees import deep
+
+
+def made_by(name):
+    def make(module, optimizer):
+        configuration = {**LONG[name], **({"cycle_momentum": False} if name in ("CyclicLR", "OneCycleLR") else {})}
+        return getattr(module, name)(optimizer, **configuration, **tabulated(module, name))
+
+    return make
+
+
+def plateau(module, optimizer):
+    base = fastsched.ReduceLROnPlateau if module is fastsched else TorchPlateau
+    return base(optimizer, patience=1, factor=0.9, cooldown=1, threshold=0.1)
+
+
+def warm_up_then_cosine(module, optimizer):
+    parts = [module.LinearLR(optimizer, 0.1, total_iters=7), module.CosineAnnealingLR(optimizer, T_max=12)]
+    return module.SequentialLR(optimizer, parts, milestones=[7])
+
+
+def chain(module, optimizer):
+    return module.ChainedScheduler([module.ConstantLR(optimizer, 0.5, 9), module.ExponentialLR(optimizer, 0.9)])
+
+
+def nested(module, optimizer):
+    # torch cannot; fastsched on floats, which Python conducts, is the oracle.
+    return deep(optimizer, 2)
+
+
+SCHEDULERS = {
+    **{name: made_by(name) for name in LONG},
+    "ReduceLROnPlateau": plateau,
+    "warm-up then cosine": warm_up_then_cosine,
+    "chain": chain,
+    "nested with plateau": nested,
+}
+
+METRIC = {"ReduceLROnPlateau", "nested with plateau"}

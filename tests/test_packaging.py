@@ -1,0 +1,34 @@
+"""What is handed out: the source distribution, its version, and what is said of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import fastsched
+
+ROOT = Path(__file__).parents[1]
+NAMED = {"CHANGELOG.md", "CMakeLists.txt", "LICENSE", "README.md", "pyproject.toml"}
+
+in_checkout = pytest.mark.skipif(not (ROOT / "csrc").exists(), reason="there are no sources beside the tests")
+
+
+@in_checkout
+def test_the_source_distribution_has_all_sources_and_nothing_else(tmp_path, monkeypatch):
+    from scikit_build_core.build import build_sdist
+
+    monkeypatch.chdir(ROOT)
+    with tarfile.open(tmp_path / build_sdist(str(tmp_path))) as archive:
+        packed = {name.split("/", 1)[1] for name in archive.getnames()}
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "csrc", "fastsched"]
+    sources = set(subprocess.check_output(command, text=True).split())
+    assert packed == sources | NAMED | {"PKG-INFO"}
+
+
+def test_the_changelog_begins_with_this_version():
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest[1] == fastsched.__version__
