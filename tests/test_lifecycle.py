@@ -1,6 +1,7 @@
 """Construction errors, copies, references, and what a long run leaves behind."""
 
 import copy
+import functools
 import gc
 import inspect
 import io
@@ -19,9 +20,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 import fastsched
 from fastsched import _C
 
+from .configurations import CONFIGURATIONS, LONG
 from .conftest import sgd
-from .test_compose import stepped_sgd
-from .test_epoch import CONFIGURATIONS, LONG
+from .optimizers import stepped_sgd
 
 BAD_ARGUMENTS = [
     ({"factor": 1.0}, ValueError),
@@ -330,6 +331,88 @@ def test_import_is_quick():
     )
     parts = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(5)]
     assert min(parts) < 0.1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # dynamo itself uses what torch has deprecated
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda optimizer: functools.partial(type(optimizer).step, optimizer),
+        lambda optimizer: lambda closure=None: type(optimizer).step(optimizer, closure),
+        lambda optimizer: torch.compile(optimizer.step, backend="eager"),
+        lambda optimizer: Stepper(optimizer).step,
+    ],
+    ids=["partial", "lambda", "compiled", "another object's method"],
+)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda optimizer: fastsched.ExponentialLR(optimizer, 0.5),
+        lambda optimizer: fastsched.LambdaLR(optimizer, lambda epoch: 0.5**epoch),
+        lambda optimizer: fastsched.CyclicLR(optimizer, 0.1, 0.5, cycle_momentum=False),
+        lambda optimizer: fastsched.OneCycleLR(optimizer, 0.5, total_steps=9, cycle_momentum=False),
+        lambda optimizer: fastsched.SWALR(optimizer, 0.05),
+        lambda optimizer: fastsched.ChainedScheduler([fastsched.StepLR(optimizer, 1)]),
+    ],
+    ids=["ExponentialLR", "LambdaLR", "CyclicLR", "OneCycleLR", "SWALR", "ChainedScheduler"],
+)
+def test_a_step_that_is_no_method_of_the_optimizers_is_taken(make, wrap, tensor):
+    optimizer = sgd([torch.tensor(0.1) if tensor else 0.1])
+    [parameter] = optimizer.param_groups[0]["params"]
+    parameter.grad = torch.ones(1)
+    optimizer.step = wrap(optimizer)
+    scheduler = make(optimizer)
+    before = parameter.item()
+    lr = optimizer.param_groups[0]["lr"]
+    lr = lr.item() if tensor else lr
+    optimizer.step()
+    assert parameter.item() == pytest.approx(before - lr)
+    scheduler.step()  # without a warning about the order
+
+    optimizer = sgd([torch.tensor(0.1) if tensor else 0.1])
+    optimizer.step = wrap(optimizer)
+    scheduler = make(optimizer)
+    with pytest.warns(UserWarning, match=r"before `optimizer.step\(\)`"):
+        scheduler.step()
+
+
+class Stepper:
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def step(self, closure=None):
+        return type(self.optimizer).step(self.optimizer, closure)
+
+
+def test_a_wrapped_step_keeps_nothing_alive():
+    gc.collect()
+    gc.disable()
+    try:
+        optimizer = sgd([0.1])
+        reference = weakref.ref(optimizer)
+        optimizer.step = functools.partial(print)
+        scheduler = fastsched.StepLR(optimizer, 2)
+        wrapped = optimizer.step
+        del optimizer, scheduler
+        assert reference() is None
+        wrapped()  # somebody's who kept it
+    finally:
+        gc.enable()
+
+
+def test_a_write_to_base_lrs_leaves_a_step_that_was_put_there_later():
+    optimizer = sgd([0.1])
+    scheduler = fastsched.StepLR(optimizer, 2)
+    optimizer.step = lambda: None
+    scheduler.base_lrs = [0.2]
+    with pytest.warns(UserWarning, match="has been overridden"):
+        scheduler.step()
+
+
+def test_import_leaves_dynamo_alone():
+    code = "import sys, fastsched; assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_dict_versions_are_trusted_where_python_has_them():

@@ -5,6 +5,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <deque>
+
 #include "composition.h"
 #include "direct_step.h"
 #include "engine.h"
@@ -103,6 +105,23 @@ void add_method(py::class_<T>& type, PyMethodDef& method) {
   PyObject* descriptor = PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(type.ptr()), &method);
   if (descriptor == nullptr) throw py::error_already_set();
   type.attr(method.ml_name) = py::reinterpret_steal<py::object>(descriptor);
+}
+
+// A property that torch.compile does not look into. The descriptors of C are to it what they are for: a
+// value, on which it guards by reading it again before each compiled step.
+PyObject* read_untraced(PyObject* self, void* getter) {
+  return PyObject_CallOneArg(static_cast<PyObject*>(getter), self);
+}
+
+py::object untraced_property(const py::function& getter) {
+  static std::deque<PyGetSetDef> definitions;  // which descriptors refer to, as they do to name and getter
+  PyObject* function = getter.inc_ref().ptr();
+  const char* name = PyUnicode_AsUTF8(py::str(getter.attr("__name__")).release().ptr());
+  if (name == nullptr) throw py::error_already_set();
+  definitions.push_back({name, read_untraced, nullptr, nullptr, function});
+  PyObject* descriptor = PyDescr_NewGetSet(&PyBaseObject_Type, &definitions.back());
+  if (descriptor == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(descriptor);
 }
 
 template <typename T>
@@ -337,6 +356,7 @@ PYBIND11_MODULE(_C, module) {
              py::arg("names"));
   module.def("give_up", &give_up, py::arg("scheduler"), py::arg("engine"), py::arg("after"),
              py::arg("names"));
+  module.def("untraced_property", &untraced_property, py::arg("getter"));
   module.def("use_capture_probe", &CaptureProbe::use, py::arg("cuda"), py::arg("capturing"));
   module.def(
       "mirror_size", [](std::uint32_t groups) { return fastsched::mirror_size(groups); }, py::arg("groups"));
