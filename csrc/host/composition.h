@@ -130,7 +130,8 @@ class HostComposition : public Bound {
   // The first group speaks for all.
   static bool has_numbers(PyObject* groups) {
     if (length(groups) == 0 || !PyDict_CheckExact(item(groups, 0))) return false;
-    PyObject* lr = PyDict_GetItemWithError(item(groups, 0), lr_name());
+    const Ref first = Ref::borrow(item(groups, 0));
+    PyObject* lr = PyDict_GetItemWithError(first.get(), lr_name());
     return lr != nullptr && (PyFloat_CheckExact(lr) || PyLong_CheckExact(lr));
   }
 
