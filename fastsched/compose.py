@@ -213,7 +213,7 @@ class Composite(EngineScheduler):
         noted = getattr(self, "_began_with", [])
         if len(noted) > len(groups):
             noted = []  # whose these are is not known any more
-        came = [group.get("initial_lr", group["lr"]) for group in groups[len(noted) :]]
+        came = [group.get("initial_lr", group["lr"]) for group in list(groups)[len(noted) :]]
         self._began_with = [*noted, *(lr.clone() if isinstance(lr, Tensor) else lr for lr in came)]
         for child in self._schedulers:
             if isinstance(child, Composite):

@@ -473,7 +473,7 @@ def run_without_change(name):
     return run_with(step, optimizer)
 
 
-@pytest.mark.parametrize("name", ["plateau", "exponential", "cosine", "table", "chain", "nested", "momentum tensors"])
+@pytest.mark.parametrize("name", ["plateau", "exponential", "cosine", "table", "chain", "nested"])
 def test_what_goes_in_place_does_not_recompile(name):
     optimizer = optimizer_of("float32")
     scheduler = COMPILED_STEPS[name](optimizer)

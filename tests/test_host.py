@@ -62,7 +62,7 @@ def test_a_direct_step_takes_nothing_but_plain_tensors():
 
     def made_of(**changes):
         buffer = types.SimpleNamespace(**{name: getattr(replica.buffer, name) for name in ("lrs", "masters", "layout")})
-        twin = types.SimpleNamespace(program=replica.program, state=replica.state, buffer=buffer)
+        twin = types.SimpleNamespace(program=replica.program, state=replica.state, buffer=buffer, copied=[])
         for name, value in changes.items():
             setattr(twin if hasattr(twin, name) else buffer, name, value)
         return [twin]

@@ -18,7 +18,7 @@ from torch.optim import swa_utils
 import fastsched
 from fastsched.engine import DETACHED
 
-from .test_epoch import Ramp
+from .configurations import Ramp
 
 TORCH = SimpleNamespace(**vars(torch_lr_scheduler), SWALR=swa_utils.SWALR)
 

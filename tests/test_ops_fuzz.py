@@ -81,13 +81,13 @@ def memories_of(tree, dtype, groups):
 def damage(tensors, how, name, place, value):
     tensor = tensors[name]
     if how == "resize":
-        added = torch.full((max(place, 0),), value, dtype=tensor.dtype)
+        added = torch.full((max(place, 0),), value, dtype=torch.float64).to(tensor.dtype)
         tensors[name] = torch.cat([tensor[: max(len(tensor) + min(place, 0), 0)], added])
     elif len(tensor) and how == "exchange":
         pair = [place % len(tensor), value % len(tensor)]
         tensor[pair] = tensor[pair[::-1]]
     elif len(tensor):
-        tensor[place % len(tensor)] = value
+        tensor[place % len(tensor)] = torch.tensor(value, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

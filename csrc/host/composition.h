@@ -130,13 +130,14 @@ class HostComposition : public Bound {
   // The first group speaks for all.
   static bool has_numbers(PyObject* groups) {
     if (length(groups) == 0 || !PyDict_CheckExact(item(groups, 0))) return false;
-    PyObject* lr = PyDict_GetItemWithError(item(groups, 0), lr_name());
+    const Ref first = Ref::borrow(item(groups, 0));
+    PyObject* lr = PyDict_GetItemWithError(first.get(), lr_name());
     return lr != nullptr && (PyFloat_CheckExact(lr) || PyLong_CheckExact(lr));
   }
 
   // As HostEngine::refresh. A `_last_lr` in __dict__ is older than the next step.
   bool refresh(PyObject* scheduler, PyObject* dict) {
-    if (!is_engine_of(scheduler, this) || !read_counters(dict)) return false;
+    if (!is_engine_of(scheduler, this) || !read_counters(dict) || PyErr_Occurred()) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, last_lr_name());
     remember(dict, dict_version_);
@@ -176,6 +177,7 @@ class HostComposition : public Bound {
           case Outcome::failed: return false;
           case Outcome::declined: break;
         }
+        if (PyErr_Occurred()) return false;
         look_again_ = true;
         if (const Ref values = host->take_values()) return call(child.get(), off_path_name, values.get());
         if (!host->reads_metric()) return call(child.get(), step_name);
@@ -185,6 +187,7 @@ class HostComposition : public Bound {
       if (HostComposition* composition = patched ? nullptr : exactly<HostComposition>(engine.get())) {
         const Outcome outcome = composition->step(child.get(), metric);
         if (outcome != Outcome::declined) return outcome == Outcome::stepped;
+        if (PyErr_Occurred()) return false;
         look_again_ = true;
       }
     }

@@ -53,7 +53,7 @@ class DirectStep : public Bound {
                            address(values),
                            size(values),
                            values.attr("stride")(0).cast<std::int64_t>(),
-                           values.attr("element_size")().cast<int>() == sizeof(float),
+                           item_size(values, false) == sizeof(float),
                            copied.attr("first").attr("data_ptr")};
         if (start < kNodeSize || setting.count > part.buffers.program_size - start) {
           throw pybind11::value_error("a setting is not within the program");
@@ -135,9 +135,9 @@ class DirectStep : public Bound {
     }
   }
   // In bytes, of a plain tensor in host memory.
-  static std::size_t item_size(const pybind11::object& tensor) {
+  static std::size_t item_size(const pybind11::object& tensor, bool dense = true) {
     const bool known = is_tensor(tensor.ptr()) && tensor.attr("is_cpu").cast<bool>() &&
-                       tensor.attr("is_contiguous")().cast<bool>() &&
+                       (!dense || tensor.attr("is_contiguous")().cast<bool>()) &&
                        tensor.attr("is_floating_point")().cast<bool>();
     const auto bytes = known ? tensor.attr("element_size")().cast<std::size_t>() : 0;
     if (bytes != sizeof(float) && bytes != sizeof(double)) {

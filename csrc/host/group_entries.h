@@ -122,11 +122,15 @@ class GroupEntries {
   static Ref next(PyObject* groups, std::size_t i) {
     ask_for(groups, i + kAhead);
     if (i < length(groups) && PyDict_CheckExact(item(groups, i))) return Ref::borrow(item(groups, i));
+    return changed_meanwhile();
+  }
+
+ private:
+  [[gnu::cold, gnu::noinline]] static Ref changed_meanwhile() {
     PyErr_SetString(PyExc_RuntimeError, "param_groups changed while a scheduler wrote to them");
     return Ref();
   }
 
- private:
   static constexpr std::size_t kAhead = 8;
 
   std::vector<PyObject*> keys_;
