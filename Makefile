@@ -14,7 +14,8 @@ SOURCES := CMakeLists.txt pyproject.toml $(wildcard csrc/*/*)
 
 .DEFAULT_GOAL := help
 FORCE:
-.PHONY: FORCE build demo docs test test-slow test-cuda-build test-registered test-torch-versions wheel test-wheel lint format
+.PHONY: FORCE build demo docs test test-slow test-sanitizers test-cuda-build test-registered test-torch-versions wheel
+.PHONY: test-wheel lint format
 .PHONY: bench report counts check-counts gpu gpu-wheels clean help
 .DELETE_ON_ERROR:
 
@@ -23,6 +24,7 @@ help:
 	@echo "make docs       the guide, with pictures of every schedule, into build/docs/html; warnings are errors"
 	@echo "make test       the tests (GPU tests are skipped without a GPU; FASTSCHED_REQUIRE_CUDA=1 forbids that)"
 	@echo "make test-slow  the random tests with twenty times as many examples"
+	@echo "make test-sanitizers  damaged programs under AddressSanitizer and UBSan, for $(FUZZ_SECONDS) seconds"
 	@echo "make lint       ruff, mypy, clang-format, codespell, the workflows' schema"
 	@echo "make format     rewrite the sources in the project's format"
 	@echo "make wheel      the source distribution and, from it, a manylinux wheel for this Python, into dist"
@@ -73,6 +75,18 @@ test: build
 
 test-slow: build
 	FASTSCHED_HYPOTHESIS=slow $(BIN)/python -m pytest -m hypothesis --timeout 1800
+
+FUZZ_SECONDS ?= 60
+SANITIZED := -std=c++17 -O1 -g -ffp-contract=off -Wall -Wextra -Werror \
+  -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
+
+build/fuzz: tests/block/fuzz.cpp $(wildcard csrc/schedule/*.h)
+	mkdir -p build
+	$(CXX) $(SANITIZED) $< -o $@
+
+# Other programs each time; the command that is printed comes to the same fault again.
+test-sanitizers: build/fuzz
+	seed=$$(date +%s)000000; echo "build/fuzz $(FUZZ_SECONDS) $$seed"; build/fuzz $(FUZZ_SECONDS) $$seed
 
 lint: build $(VENV)/linters
 	$(BIN)/ruff check .

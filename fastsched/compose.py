@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
 
 from . import lr_buffer
 from .capture import in_capture, refuse_capture
@@ -19,6 +20,7 @@ from .metric import as_number
 from .program import LAST_LR, own_dict
 from .scheduler import EngineScheduler
 from .tensor_engine import TensorEngine
+from .untraced import OFF_PATH, untraced
 
 
 def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) -> None:
@@ -52,7 +54,7 @@ def _lrs(optimizer: Optimizer) -> list[Any]:
 
 
 def _is_plateau(scheduler: Any) -> bool:
-    return isinstance(scheduler, torch_lr_scheduler.ReduceLROnPlateau)
+    return isinstance(scheduler, TorchReduceLROnPlateau)
 
 
 def _needs_metric(scheduler: Any) -> bool:
@@ -150,6 +152,7 @@ class Composite(EngineScheduler):
         elif self._history is not None:
             self._stepped(metrics)
 
+    @untraced(OFF_PATH)
     def _step_off_path(self, metrics: Any) -> None:
         # Something is not what it was when the engine was chosen: choose again.
         refuse_capture("it is the first step, or its settings changed, or a child is stepped by Python")
@@ -210,7 +213,7 @@ class Composite(EngineScheduler):
         noted = getattr(self, "_began_with", [])
         if len(noted) > len(groups):
             noted = []  # whose these are is not known any more
-        came = [group.get("initial_lr", group["lr"]) for group in groups[len(noted) :]]
+        came = [group.get("initial_lr", group["lr"]) for group in list(groups)[len(noted) :]]
         self._began_with = [*noted, *(lr.clone() if isinstance(lr, Tensor) else lr for lr in came)]
         for child in self._schedulers:
             if isinstance(child, Composite):

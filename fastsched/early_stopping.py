@@ -18,6 +18,7 @@ from .metric import as_plain, traced
 from .program import NOTHING_BELOW
 from .replica import Replica
 from .training_state import distinct
+from .untraced import untraced
 
 if TYPE_CHECKING:
     from typing_extensions import Never
@@ -124,8 +125,12 @@ class EarlyStopping:
             raise TypeError("metric must be a number, or a tensor with one element, got None")
         metric = as_plain(metric)
         compiling = torch.compiler.is_compiling()
-        if self._weights is not None and not compiling:
-            self._weights.check()
+        if self._weights is not None:
+            if not compiling:
+                self._weights.check()
+            elif not self._model_fits:
+                self._step_off_path(metric)
+                return
         if compiling:
             metric = traced(metric, self._replica.buffer.device)
         elif isinstance(metric, Tensor) and metric.is_cuda and self._replica.buffer.on_host and not self._stays:
@@ -138,6 +143,20 @@ class EarlyStopping:
                 self._weights.keep_if(improved)
             elif improved.item() != 0:
                 self._weights.keep()
+
+    @untraced("the model is not what it was; construct a new EarlyStopping")
+    def _step_off_path(self, metric: Any) -> None:
+        self.step(metric)
+
+    @_C.untraced_property
+    @untraced("it looks at modules")
+    def _model_fits(self) -> bool:
+        """What torch.compile looks at again before each compiled step."""
+        try:
+            self._weights.check()  # type: ignore[union-attr]
+        except RuntimeError:
+            return False
+        return True
 
     def poll(self) -> bool:
         """Whether to stop, as far as the host has heard: never waits for the device, and may be a step or two late."""

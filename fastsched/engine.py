@@ -16,6 +16,7 @@ from .metric import read_from_gpu
 from .program import own_dict
 from .replica import Replica
 from .tensor_engine import TensorEngine
+from .untraced import untraced
 
 
 class Engine(Protocol):
@@ -115,6 +116,7 @@ class StateAttribute:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
+    @untraced("it reads what an engine holds")
     def __get__(self, scheduler: Any, owner: type | None = None) -> Any:
         if scheduler is None:
             return self
@@ -131,6 +133,7 @@ class StateAttribute:
                 if scheduler._engine is engine:  # and not another, which another thread has put in charge
                     return scheduler._state_without_engine(self.name)
 
+    @untraced("it writes what an engine holds")
     def __set__(self, scheduler: Any, value: Any) -> None:
         if scheduler._engine.set(self.name, value):
             own_dict(scheduler).pop(self.name, None)
@@ -138,6 +141,7 @@ class StateAttribute:
             scheduler._detach()
             own_dict(scheduler)[self.name] = value
 
+    @untraced("it takes what an engine holds")
     def __delete__(self, scheduler: Any) -> None:
         scheduler._detach()
         try:

@@ -9,12 +9,14 @@ from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim import swa_utils
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts as TorchWarmRestarts
 
 from .capture import refuse_capture
 from .engine import DETACHED
 from .program import Event, own_dict
 from .scheduler import EngineScheduler
 from .tensor_engine import TensorEngine
+from .untraced import OFF_PATH, untraced
 
 if TYPE_CHECKING:
     from typing_extensions import Never
@@ -53,6 +55,7 @@ class EpochScheduler(EngineScheduler):
         elif self._history is not None:
             self._stepped(None)
 
+    @untraced(OFF_PATH)
     def _step_off_path(self, declined: Any) -> None:
         if self._finish(declined):
             return
@@ -87,6 +90,7 @@ class EpochScheduler(EngineScheduler):
         self._step_count += 1
         self._update_lr(epoch)
 
+    @untraced(OFF_PATH)
     def _step_to(self, epoch: int) -> None:
         refuse_capture("step(epoch) is computed by Python")
         if self._step_count == 1:
@@ -98,6 +102,7 @@ class EpochScheduler(EngineScheduler):
         if self._engine is DETACHED:
             self._attach()
 
+    @untraced(OFF_PATH)
     def _initial_step(self) -> None:
         begins = self.last_epoch == -1
         self._take_exact_bases()
@@ -226,7 +231,7 @@ class CosineAnnealingLR(EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
     _schedule: ClassVar[str] = "CosineAnnealingLR"
 
 
-class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnealingWarmRestarts):
+class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
     r"""Anneal the learning rates along a cosine to ``eta_min``, starting anew after ``T_0``, then ``T_0 T_mult``, ...
 
     :math:`lr = \eta_{min} + (base - \eta_{min}) (1 + \cos(\pi T_{cur} / T_i)) / 2` (SGDR, arXiv:1608.03983);
@@ -249,13 +254,17 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
             elif not found_inf:
                 self.step(epoch)
             return
+        if epoch is None and not self._is_initial and self._engine.step(self, None) is None:
+            self._stepped(None)
+            return
+        self._step_elsewhere(epoch)
+
+    @untraced(OFF_PATH)
+    def _step_elsewhere(self, epoch: float | None) -> None:
         if epoch is None and self._is_initial:
             if self._begin_on_tensors():
                 return
         elif epoch is None:
-            if self._engine.step(self, None) is None:
-                self._stepped(None)
-                return
             refuse_capture("it is the first step, or its settings changed; step once before capturing")
             self._detach()
             if self._attach() and self._engine.step(self, None) is None:
@@ -266,7 +275,7 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
             if isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, epoch):
                 return
         self._detach()
-        torch_lr_scheduler.CosineAnnealingWarmRestarts.step(self, epoch)
+        TorchWarmRestarts.step(self, epoch)
         if not self._is_initial:
             self._stepped(None, by_torch=True)
             self._attach()
@@ -277,7 +286,7 @@ class CosineAnnealingWarmRestarts(EpochScheduler, torch_lr_scheduler.CosineAnnea
         if epoch == 0 and isinstance(engine, TensorEngine) and engine.move(self, Event.RESTART):
             return
         self._detach()
-        torch_lr_scheduler.CosineAnnealingWarmRestarts._update_lr(self, epoch)
+        TorchWarmRestarts._update_lr(self, epoch)
 
 
 class SWALR(EpochScheduler, swa_utils.SWALR):

@@ -20,6 +20,7 @@ from .plotting import draw, lines_of
 from .replica import Replica
 from .scheduler import EngineScheduler
 from .tensor_engine import TensorEngine
+from .untraced import untraced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -190,6 +191,7 @@ class History:
             if replica.history is not part.rows:
                 replica.record(part.rows)
 
+    @untraced("it keeps numbers on the host")
     def note(self, scheduler: Any, metric: Any) -> None:
         """Record a step that was made on the host (called by the scheduler)."""
         last = self._periods[-1] if self._periods else None

@@ -16,6 +16,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterable
+from contextlib import ContextDecorator
 from math import nan
 from typing import Any, TypeGuard
 from weakref import WeakValueDictionary
@@ -114,10 +115,25 @@ class LRBuffer:
 
 # By the identity of the optimizer, whatever its class makes of == and hash; an entry dies with its optimizer.
 _buffers: dict[int, list[LRBuffer]] = {}
-# Held while buffers change: another thread that finds no layout waits, and then finds the new one.
-_changing = threading.RLock()
 # By the address of the storage of lrs: whose the views are that are met in some group.
 _owners: WeakValueDictionary[int, LRBuffer] = WeakValueDictionary()
+
+
+_changing = threading.RLock()
+
+
+class _Exclusively(ContextDecorator):
+    """For what changes buffers: another thread waits, and then finds the new ones.
+
+    A decorator from the standard library and methods in C, so that no line of ours is between taking the lock and
+    giving it back, where an exception (a debugger's, a tracer's) would leave it taken.
+    """
+
+    __enter__ = _changing.__enter__
+    __exit__ = _changing.__exit__
+
+
+_exclusively = _Exclusively()
 
 
 def is_bound(optimizer: Optimizer) -> bool:
@@ -136,6 +152,7 @@ def has_tensors(optimizer: Optimizer) -> bool:
 
 
 @torch.inference_mode(False)
+@_exclusively
 def bind(optimizer: Optimizer) -> list[LRBuffer] | None:
     """The buffers behind every group's learning rate, following whatever was done to the groups meanwhile.
 
@@ -151,25 +168,24 @@ def bind(optimizer: Optimizer) -> list[LRBuffer] | None:
     Raises:
         RuntimeError: a learning rate is on a CUDA device and fastsched has no CUDA operators.
     """
-    with _changing:
-        known = _buffers.get(id(optimizer), [])
-        groups = optimizer.param_groups
-        if not groups:
-            return None
-        slots = sum(len(buffer.indices) for buffer in known)
-        if slots != len(groups) or any(buffer.layout is None for buffer in known):
-            return _bind_anew(optimizer, known)
-        replaced = [
-            _Replacement(buffer, slot, groups[index])
-            for buffer in known
-            for slot, index in enumerate(buffer.indices)
-            if groups[index].get("lr") is not buffer.tensors[slot]
-        ]
-        if not all(_is_number(entry.lr) or is_supported(entry.lr) for entry in replaced):
-            return None
-        if replaced:
-            _adopt(optimizer, known, replaced)
-        return known
+    known = _buffers.get(id(optimizer), [])
+    groups = optimizer.param_groups
+    if not groups:
+        return None
+    slots = sum(len(buffer.indices) for buffer in known)
+    if slots != len(groups) or any(buffer.layout is None for buffer in known):
+        return _bind_anew(optimizer, known)
+    replaced = [
+        _Replacement(buffer, slot, groups[index])
+        for buffer in known
+        for slot, index in enumerate(buffer.indices)
+        if groups[index].get("lr") is not buffer.tensors[slot]
+    ]
+    if not all(_is_number(entry.lr) or is_supported(entry.lr) for entry in replaced):
+        return None
+    if replaced:
+        _adopt(optimizer, known, replaced)
+    return known
 
 
 class _Replacement:
@@ -258,33 +274,33 @@ def exact(optimizer: Optimizer) -> list[Any]:
 
 
 @torch.inference_mode(False)
+@_exclusively
 def release(optimizer: Optimizer) -> None:
     """Make every group's learning rate, and the initial one where that is a tensor, a Python float.
 
     Reads each device once. The optimizer remains known, as one that has no tensors any more.
     """
-    with _changing:
-        groups = list(optimizer.param_groups)
-        read = [(group, "lr", lr) for group, lr in zip(groups, exact(optimizer), strict=True)]
-        read += [(group, "initial_lr", group["initial_lr"]) for group in groups if "initial_lr" in group]
-        by_device: dict[torch.device, list[tuple[dict[str, Any], str, Tensor]]] = {}
-        for entry in read:
-            if isinstance(entry[2], Tensor):
-                by_device.setdefault(entry[2].device, []).append(entry)
-        numbers = []
-        for entries in by_device.values():
-            values = torch.stack([value.detach().reshape(()).double() for _, _, value in entries]).tolist()
-            numbers += [(group, key, value) for (group, key, _), value in zip(entries, values, strict=True)]
+    groups = list(optimizer.param_groups)
+    read = [(group, "lr", lr) for group, lr in zip(groups, exact(optimizer), strict=True)]
+    read += [(group, "initial_lr", group["initial_lr"]) for group in groups if "initial_lr" in group]
+    by_device: dict[torch.device, list[tuple[dict[str, Any], str, Tensor]]] = {}
+    for entry in read:
+        if isinstance(entry[2], Tensor):
+            by_device.setdefault(entry[2].device, []).append(entry)
+    numbers = []
+    for entries in by_device.values():
+        values = torch.stack([value.detach().reshape(()).double() for _, _, value in entries]).tolist()
+        numbers += [(group, key, value) for (group, key, _), value in zip(entries, values, strict=True)]
 
-        before = _buffers.get(id(optimizer), [])
-        for buffer in before:
-            buffer.layout = None
-        for group, key, value in numbers:
-            group[key] = value
-        for other, buffers in list(_buffers.items()):
-            if any(buffer is own for buffer in buffers for own in before):
-                _buffers[other] = []
-        _remember(optimizer, [])
+    before = _buffers.get(id(optimizer), [])
+    for buffer in before:
+        buffer.layout = None
+    for group, key, value in numbers:
+        group[key] = value
+    for other, buffers in list(_buffers.items()):
+        if any(buffer is own for buffer in buffers for own in before):
+            _buffers[other] = []
+    _remember(optimizer, [])
 
 
 def _write(buffer: Tensor, slot: int, value: Tensor | float) -> None:
@@ -354,11 +370,14 @@ def device_of(group: dict[str, Any]) -> torch.device:
     return device
 
 
+_NOT_CALLERS = ("contextlib", "fastsched", "torch")
+
+
 def _frames_to_caller() -> int:
-    """The ``stacklevel`` at which whoever calls this finds code that is neither fastsched's nor torch's."""
+    """The ``stacklevel`` at which whoever calls this finds code of their own."""
     level = 1
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("fastsched", "torch"):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_CALLERS:
         frame = frame.f_back
         level += 1
     return level
@@ -388,6 +407,7 @@ def _share(optimizer: Optimizer, owners: list[LRBuffer]) -> list[LRBuffer] | Non
 
 
 @torch.inference_mode(False)
+@_exclusively
 def allocate(
     optimizer: Optimizer,
     placement: Iterable[tuple[torch.device, torch.dtype]],
@@ -402,20 +422,19 @@ def allocate(
         shape: of the tensors; the one that each has by default, or had where a new one takes its place.
         others: buffers of another optimizer, without a layout, that have some of these tensors.
     """
-    with _changing:
-        before = _buffers.get(id(optimizer), [])
-        for buffer in before:  # first, so that no step goes by between reading the learning rates and moving them
-            buffer.layout = None
-        groups = list(optimizer.param_groups)
-        buffers = _planned(groups, placement, [*others, *before])
-        _remember(optimizer, [*before, *buffers])
-        for buffer in buffers:
-            _owners[buffer.lrs.untyped_storage().data_ptr()] = buffer
-            buffer.place(groups, shape)
-        for buffer in buffers:
-            buffer.layout = object()
-        _buffers[id(optimizer)] = buffers
-        return buffers
+    before = _buffers.get(id(optimizer), [])
+    for buffer in before:  # first, so that no step goes by between reading the learning rates and moving them
+        buffer.layout = None
+    groups = list(optimizer.param_groups)
+    buffers = _planned(groups, placement, [*others, *before])
+    _remember(optimizer, [*before, *buffers])
+    for buffer in buffers:
+        _owners[buffer.lrs.untyped_storage().data_ptr()] = buffer
+        buffer.place(groups, shape)
+    for buffer in buffers:
+        buffer.layout = object()
+    _buffers[id(optimizer)] = buffers
+    return buffers
 
 
 def _planned(

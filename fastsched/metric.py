@@ -89,6 +89,8 @@ def operand(metric: Tensor | float, buffer: LRBuffer) -> tuple[Tensor | None, fl
     if isinstance(metric, float):
         refuse_frozen(buffer)
         return None, metric
+    if not torch.compiler.is_compiling() and torch._C._is_alias_of(metric, buffer.lrs):  # type: ignore[attr-defined]
+        metric = metric.clone()  # a learning rate as the metric: the step writes there
     if metric.is_cpu:
         refuse_frozen(buffer)
         return metric, 0.0

@@ -125,6 +125,10 @@ class HostMomentum:
         """The same from within a compiled graph."""
         torch.ops.fastsched.cycle_momentum_(state, self.place, event, epoch, found_inf)
 
+    def fits(self, scheduler: Any) -> bool:
+        """Whether numbers are what there is to write; settings are read at each step."""
+        return not any(isinstance(_momentum(group), Tensor) for group in scheduler.optimizer.param_groups)
+
     def set(self, index: int, counter: float) -> None:
         """Follow a counter that was written to."""
         self._native.set(index, counter)
@@ -132,7 +136,7 @@ class HostMomentum:
     def follow(self, scheduler: Any) -> bool:
         """Follow the scheduler's attributes, which each step reads anyway."""
         self.scheduler = ref(scheduler)
-        return not any(isinstance(_momentum(group), Tensor) for group in scheduler.optimizer.param_groups)
+        return self.fits(scheduler)
 
 
 class TensorMomentum:
@@ -150,7 +154,7 @@ class TensorMomentum:
 
     def step(self, scheduler: Any, event: int, epoch: float, found_inf: Tensor | None = None) -> bool:
         """Write every group's momentum for this step; False, with nothing changed, if that cannot be done."""
-        if not all(part.fits(scheduler.optimizer.param_groups) for part in self._parts):
+        if not self.fits(scheduler):
             return False
         self.step_compiled(self._parts[0].state, event, epoch, found_inf)
         return True
@@ -161,6 +165,15 @@ class TensorMomentum:
             copy_settings(part.program, part.settings)
             skip = None if found_inf is None else found_inf.to(part.values.device, non_blocking=True)
             ops.step_(part.program, part.state, part.masters, part.values, None, epoch, event, skip)
+
+    def fits(self, scheduler: Any) -> bool:
+        """Whether the groups still have the tensors that are written."""
+        groups = scheduler.optimizer.param_groups
+        return all(part.fits(groups) for part in self._parts)
+
+    def parts(self) -> list[object]:
+        """What is replaced where other tensors are to be written than before."""
+        return list(self._parts)
 
     def set(self, index: int, counter: float) -> None:
         """Follow a counter that was written to."""
@@ -216,7 +229,7 @@ class _Part:
         self.state = node.program.new_zeros(_C.NODE_STATE_SIZE + len(indices))
         self.state[: _C.NODE_COUNTERS] = torch.tensor(counters, dtype=torch.float64, device="cpu")
         self.values = torch.stack([_momentum(groups[index]).detach().reshape(()) for index in indices])
-        self.masters = self.values.double()
+        self.masters = self.values.to(torch.float64, copy=True)
         self.targets: list[Tensor] = []
         for slot, index in enumerate(indices):
             tensor = _momentum(groups[index])

@@ -69,7 +69,28 @@ def _fake_step(
     event: int = 0,
     found_inf: torch.Tensor | None = None,
 ) -> None:
-    return None
+    # torch takes the fake for the operator as soon as one tensor is on the meta device.
+    tensors = [tensor for tensor in (program, state, masters, lrs, metric, found_inf) if tensor is not None]
+    if len({tensor.is_meta for tensor in tensors}) > 1:
+        raise RuntimeError("fastsched::step_: meta tensors, which hold nothing, cannot be mixed with real ones")
+
+
+def _step_materialized(
+    program: torch.Tensor,
+    state: torch.Tensor,
+    masters: torch.Tensor,
+    lrs: torch.Tensor,
+    metric: torch.Tensor | None,
+    value: float,
+    event: int = 0,
+    found_inf: torch.Tensor | None = None,
+) -> None:
+    """A step with a tensor whose memory holds its negative: only a number that is read may be such a view."""
+    for name, tensor in {"program": program, "state": state, "masters": masters, "lrs": lrs}.items():
+        if tensor.is_neg():
+            raise RuntimeError(f"fastsched::step_: {name} must not be a negated view; clone it")
+    metric, found_inf = (tensor if tensor is None else tensor.resolve_neg() for tensor in (metric, found_inf))
+    step_(program, state, masters, lrs, metric, value, event, found_inf)
 
 
 step_ = torch.ops.fastsched.step_.default
@@ -79,5 +100,6 @@ torch.library.register_fake("fastsched::step_", _fake_step)
 # A step is no part of the autograd graph: a metric that still requires grad passes straight to the backend.
 _implementations = torch.library.Library("fastsched", "IMPL")
 _implementations.impl("step_", torch.library.fallthrough_kernel, "Autograd")
+_implementations.impl("step_", _step_materialized, "Negative")
 if CUDA_UNAVAILABLE is not None:
     _implementations.impl("step_", _step_without_cuda, "CUDA")

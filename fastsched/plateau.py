@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 from .capture import refuse_capture
 from .checkpoint import number
 from .scheduler import EngineScheduler
+from .untraced import OFF_PATH, untraced
 
 
 class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
@@ -121,10 +122,9 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         the graph raises RuntimeError: a metric on the host, attributes or groups that changed since the last step.
 
         Compile: with tensor learning rates and a tensor metric it traces under ``fullgraph=True`` and does not
-        recompile; after ``use_tensor_lr``, step once before compiling. Compiled steps follow written attributes and
-        in-place writes to LR tensors. What replaces objects (a new tensor in ``group["lr"]``, an added group, an
-        item of ``min_lrs``) they follow only after the next eager step. A Python-number metric recompiles once,
-        at its second value.
+        recompile; after ``use_tensor_lr``, step once before compiling. A compiled step follows whatever was done to
+        attributes and groups since the step before, as an eager one does; it is compiled again if groups were added.
+        A Python-number metric recompiles once, at its second value.
         """
         if epoch is not None:
             if not found_inf:
@@ -140,12 +140,14 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         elif self._history is not None:
             self._stepped(metrics)
 
+    @untraced(OFF_PATH)
     def _step_noting(self, metrics: SupportsFloat, epoch: int) -> None:
         metrics = metrics if isinstance(metrics, Tensor) else float(metrics)
         warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
         ReduceLROnPlateau.step(self, metrics)
         self.last_epoch = epoch
 
+    @untraced(OFF_PATH)
     def _step_off_path(self, metrics: SupportsFloat) -> None:
         # Something is not what it was when the engine was chosen: choose again.
         refuse_capture("it is the first step, or its settings changed; step once before capturing")

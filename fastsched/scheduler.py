@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 import inspect
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +20,7 @@ from .checkpoint import checked
 from .engine import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
 from .program import LAST_LR, Table, own_dict, refuse_endless, whole
 from .tensor_engine import TensorEngine
+from .untraced import OFF_PATH, untraced
 
 if TYPE_CHECKING:
     from typing_extensions import Never
@@ -73,19 +76,25 @@ class EngineScheduler(LRScheduler):
             cls._hyperparameters = frozenset(_C.ATTRIBUTES[cls._schedule]).difference(cls._held)
             cls._native = {name: getattr(cls, name, None) for name in (*cls._held, *cls._replaces)}
 
+    @untraced("engines take note of it")
     def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
         if name in self._replaces:
             self._detach()
-        if name == "optimizer":  # torch's constructors set it first, and initial LRs then
+        elif name == "optimizer":  # torch's constructors set it first, and initial LRs then
             groups = getattr(value, "param_groups", ())
             begun = [index for index, group in enumerate(groups) if "initial_lr" not in group]
             object.__setattr__(self, "_begun_groups", begun)
+        elif name == "base_lrs" and self._engine is DETACHED:
+            attributes = own_dict(self)
+            if "optimizer" in attributes and "last_epoch" not in attributes:
+                _notice_steps(self.optimizer)  # torch's constructor, which is at work, wraps methods only
         super().__setattr__(name, value)
         if name in self._hyperparameters:
             self._engine.refresh(self)
 
-    @property
-    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+    @_C.untraced_property
+    @untraced("it copies counters and learning rates into the dict")
+    def __dict__(self) -> dict[str, Any]:
         """The object's own dict with the whole state in it, for code that reads or writes that directly.
 
         With learning rates on a CUDA device this waits for the device. torch.compile, which looks at it while
@@ -95,6 +104,18 @@ class EngineScheduler(LRScheduler):
         if not torch.compiler.is_compiling():
             self._engine.lend(attributes)
         return attributes
+
+    @_C.untraced_property
+    @untraced("it looks at Python objects")
+    def _followed(self) -> bool:
+        """Whether tensors are there to step that hold what the user has set: what a compiled step stands on.
+
+        Before each compiled step torch.compile reads this again, as one of its guards. So what was done since to
+        attributes and groups, which compiled code cannot see, is followed just then. False where that gave other
+        tensors than the code was compiled for, and where only an eager step can go on.
+        """
+        engine = self._engine
+        return isinstance(engine, TensorEngine) and engine.follow_between_steps(self)
 
     def _state(self) -> dict[str, Any]:
         attributes = own_dict(self)
@@ -229,6 +250,10 @@ class EngineScheduler(LRScheduler):
             if declined is None:
                 return
             metrics = metrics if metrics is None else declined  # converted, if it was: it is read once
+        self._step_unless_off_path(found_inf, metrics)
+
+    @untraced(OFF_PATH)
+    def _step_unless_off_path(self, found_inf: Tensor, metrics: Any) -> None:
         refuse_capture("found_inf is read by Python; step once before capturing")
         self._step_unless(bool(found_inf.item()), metrics)
 
@@ -332,6 +357,7 @@ class EngineScheduler(LRScheduler):
             if not isinstance(child, EngineScheduler):
                 raise NotImplementedError(f"{name}.lr_at: {type(child).__name__} is no scheduler of fastsched's")
 
+    @untraced("it chooses an engine")
     def _attach(self, *, restore: bool = False) -> bool:
         """Put the engine in charge that fits the optimizer as it is now; False if none does.
 
@@ -387,6 +413,29 @@ class EngineScheduler(LRScheduler):
         for name in held:
             setattr(self, name, state[name])
         self._engine.resume()
+
+
+def _notice_steps(optimizer: Any) -> None:
+    """Have the optimizer note its steps, as torch has it, where ``step`` is a callable that torch cannot wrap.
+
+    Compiled code, ``functools.partial`` and the like have no ``__func__``; that of another object's method would be
+    called with the optimizer for its ``self``.
+    """
+    step = optimizer.step
+    own_method = hasattr(step, "__func__") and step.__self__ is optimizer
+    if own_method or hasattr(step, "_wrapped_by_lr_sched"):
+        return
+    reference = weakref.ref(optimizer)
+
+    @functools.wraps(step, updated=())  # what torch.compile notes on its functions is true of them alone
+    def noticed(*args: Any, **kwargs: Any) -> Any:
+        stepping = reference()
+        if stepping is not None:
+            stepping._opt_called = True
+        return step(*args, **kwargs)
+
+    noticed._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+    optimizer.step = noticed
 
 
 def _plain(value: Any) -> Any:

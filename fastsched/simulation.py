@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim import lr_scheduler as torch_lr_scheduler
+from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
 from torch.overrides import TorchFunctionMode
 
 from . import lr_buffer
@@ -131,13 +131,13 @@ def _count(steps: int, groups: int = 1) -> int:
 
 
 def _takes_metric(scheduler: Any) -> bool:
-    plateau = isinstance(scheduler, torch_lr_scheduler.ReduceLROnPlateau)
+    plateau = isinstance(scheduler, TorchReduceLROnPlateau)
     return plateau or "metrics" in inspect.signature(scheduler.step).parameters
 
 
 def _needs_metric(scheduler: Any) -> bool:
     """Whether the next step cannot do without."""
-    if isinstance(scheduler, torch_lr_scheduler.ReduceLROnPlateau):
+    if isinstance(scheduler, TorchReduceLROnPlateau):
         return True
     if isinstance(scheduler, Composite):
         return scheduler._needs_metric()

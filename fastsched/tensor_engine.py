@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from .program import (
     upload,
 )
 from .replica import Replica, joined
+from .untraced import OFF_PATH, untraced
 
 _C.DirectStep.use(
     modes=torch._C._len_torch_dispatch_stack,
@@ -119,8 +121,10 @@ class TensorEngine:
         return engine
 
     def step(self, scheduler: Any, metric: Any, found_inf: Tensor | None = None) -> Any:
+        if is_dynamo_compiling():
+            return self._step_compiled(scheduler, metric, found_inf)
         direct = self._direct
-        if direct is not None and found_inf is None and not is_dynamo_compiling():
+        if direct is not None and found_inf is None:
             alone = self._momentum is None
             stepped = direct.step(scheduler, metric) if alone else self._step_with_momentum(scheduler, direct)
             if stepped:
@@ -135,24 +139,28 @@ class TensorEngine:
         direct.run()
         return True
 
+    def _step_compiled(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> Any:
+        if self._functions or not scheduler._followed:
+            return 0.0 if metric is None else metric
+        metric, event = self._read(metric)
+        if self._momentum is not None:
+            self._momentum.step_compiled(self._replicas[0].state, event, 0.0, found_inf)
+        if metric is not None:
+            metric = traced(metric, self._replicas[0].buffer.device)
+        self._call(metric, event, found_inf)
+        return None
+
+    def _read(self, metric: Any) -> tuple[Any, int]:
+        if not self.reads_metric:
+            return metric, 0
+        if metric is None and self._below:
+            return None, int(Event.UNMEASURED)
+        return as_plain(metric), 0
+
+    @untraced(OFF_PATH)
     def _step(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> Any:
-        event = 0
         reads_metric = self.reads_metric
-        if reads_metric:
-            if metric is None and self._below:
-                event = int(Event.UNMEASURED)
-            else:
-                metric = as_plain(metric)  # first: reading it may run code of the user's
-        if torch.compiler.is_compiling():
-            # What the host would have to look at stays as it was traced; only tensors may change.
-            if self._functions:
-                return 0.0
-            if self._momentum is not None:
-                self._momentum.step_compiled(self._replicas[0].state, event, 0.0, found_inf)
-            if metric is not None:
-                metric = traced(metric, self._replicas[0].buffer.device)
-            self._call(metric, event, found_inf)
-            return None
+        metric, event = self._read(metric)  # first: reading it may run code of the user's
         by_python = self._functions or isinstance(self._momentum, HostMomentum)
         if found_inf is not None and (by_python or self._replicas[0].buffer.on_host):
             return None if found_inf.item() else self.step(scheduler, metric)
@@ -343,6 +351,32 @@ class TensorEngine:
         for name, value in lent.items():
             if attributes.get(name) is value:
                 attributes.pop(name, None)  # or another thread has
+
+    def follow_between_steps(self, scheduler: Any) -> bool:
+        """Follow what has changed, as the next eager step would; whether the same tensors go on as before.
+
+        While torch.compile traces, nothing is changed, because what it has read by then would be out of date.
+        """
+        if not self._is_stale(scheduler) and (self._momentum is None or self._momentum.fits(scheduler)):
+            return True
+        if torch.compiler.is_compiling():
+            return False
+        before = self._compiled_for()
+        try:
+            followed = self._follow(scheduler)
+        except Exception:
+            return False  # which the eager step raises, that comes next
+        after = self._compiled_for()
+        return followed and len(before) == len(after) and all(map(operator.is_, before, after))
+
+    def _compiled_for(self) -> list[object]:
+        """What a compiled step has looked at, besides what the tensors hold."""
+        looked_at: list[object] = [self.reads_metric, self._momentum]
+        for replica in self._replicas:
+            looked_at += (replica.program, replica.state, replica.buffer.masters, replica.buffer.lrs)
+        if isinstance(self._momentum, TensorMomentum):
+            looked_at += self._momentum.parts()
+        return looked_at
 
     def refresh(self, scheduler: Any) -> None:
         """Upload the hyperparameters, so that compiled code and captured graphs see them at once."""

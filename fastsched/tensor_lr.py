@@ -23,7 +23,7 @@ def use_tensor_lr(
 
     Schedulers that already exist notice at their next step. A learning rate that is a tensor of this device and
     dtype already keeps its Python object, and becomes 0-dim. Calling it again moves the learning rates; a CUDA graph
-    captured before must not be replayed after that, and compiled steps take part again after the next eager one.
+    captured before must not be replayed after that, and a compiled step is compiled again.
     :func:`use_float_lr` takes it back.
 
     Args:

@@ -479,3 +479,11 @@ def test_ties_that_come_apart_and_sparse_buffers():
     assert torch.equal(model[0].weight, best[0])
     assert torch.equal(model[1].weight, best[1])
     assert model.mask.to_dense().sum() == 6
+
+
+def test_patience_may_be_any_int():
+    stopping = fastsched.EarlyStopping(patience=2**53 + 1)
+    for _ in range(3):
+        stopping.step(1.0)
+    assert not stopping.should_stop
+    assert stopping.num_bad_epochs == 2

@@ -1,6 +1,7 @@
 """Schedules of the epoch: bit-identical to torch on Python numbers, its float trajectory rounded on tensors."""
 
 import copy
+import math
 import pickle
 import warnings
 
@@ -559,13 +560,111 @@ def test_powers_of_an_int_are_pythons():
     same_steps(scheduler_pair("MultiStepLR", {"milestones": [4] * 23, "gamma": 10}), 5)
 
 
-def test_a_power_that_overflows_raises_on_floats_and_is_inf_on_tensors():
-    configuration = {"milestones": [4] * 400, "gamma": 10.0}
-    same_steps(scheduler_pair("MultiStepLR", configuration), 5)
-    _, scheduler = scheduler_pair("MultiStepLR", configuration, double)
-    for _ in range(5):
-        scheduler.step()
-    assert scheduler.optimizer.param_groups[0]["lr"].item() == float("inf")
+# (class, configuration, the epoch to go to or None for a step) -> what tensors get where floats raise OverflowError.
+OVERFLOWS = {
+    "MultiStepLR": ("MultiStepLR", {"milestones": [2] * 400, "gamma": 10.0}, None, math.inf),
+    "MultiStepLR in closed form": ("MultiStepLR", {"milestones": [2] * 400, "gamma": 10.0}, 5, math.inf),
+    "StepLR in closed form": ("StepLR", {"step_size": 1, "gamma": 1e200}, 5, math.inf),
+    "ExponentialLR in closed form": ("ExponentialLR", {"gamma": 1e200}, 5, math.inf),
+    "PolynomialLR in closed form": ("PolynomialLR", {"total_iters": 3, "power": 400.0}, -500, math.inf),
+    "CyclicLR, exp_range": (
+        "CyclicLR",
+        {
+            "base_lr": 0.1,
+            "max_lr": 0.5,
+            "step_size_up": 3,
+            "mode": "exp_range",
+            "gamma": 1e200,
+            "cycle_momentum": False,
+        },
+        None,
+        math.inf,
+    ),
+    "CyclicLR, exp_range, at a bound": (
+        "CyclicLR",
+        {
+            "base_lr": 0.1,
+            "max_lr": 0.5,
+            "step_size_up": 3,
+            "mode": "exp_range",
+            "gamma": 1e200,
+            "cycle_momentum": False,
+        },
+        12,
+        math.nan,
+    ),
+    "CyclicLR, triangular2": (
+        "CyclicLR",
+        {"base_lr": 0.125, "max_lr": 0.5, "step_size_up": 1, "mode": "triangular2", "cycle_momentum": False},
+        5001,
+        0.125,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OVERFLOWS)
+def test_a_power_that_overflows_raises_on_floats_and_is_as_documented_on_tensors(case):
+    name, configuration, epoch, expected = OVERFLOWS[case]
+    arguments = [] if epoch is None else [epoch]
+    theirs, ours = scheduler_pair(name, configuration)
+    _, scheduler = scheduler_pair(name, configuration, double)
+    for made in (theirs, ours):
+        assert raised_by(lambda made=made: made.step(*arguments)) is OverflowError
+    assert raised_by(lambda: scheduler.step(*arguments)) is None
+    assert scheduler.optimizer.param_groups[0]["lr"].item() == pytest.approx(expected, rel=0, nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", [float, double])
+@pytest.mark.parametrize("step_size", [0.1, 0.3, 0.7, 1.5, 3, -3, -0.1, float("inf")])
+def test_the_closed_form_of_step_lr_divides_as_python_does(step_size, kind):
+    made = scheduler_pair("StepLR", {"step_size": step_size, "gamma": 0.999}, kind)
+    for epoch in (3, 6, 7, 9, 1, 0, -4, 12345):
+        errors = [raised_by(lambda scheduler=scheduler: scheduler.step(epoch)) for scheduler in made]  # noqa: B023
+        assert errors[0] == errors[1]
+        theirs, ours = (float(scheduler.optimizer.param_groups[0]["lr"]) for scheduler in made)
+        assert bits(ours) == bits(theirs)
+
+
+LARGE = 2**53 + 1  # the first int that no double holds
+
+
+@pytest.mark.parametrize("kind", [float, double])
+@pytest.mark.parametrize(
+    ("name", "configuration", "epochs"),
+    [
+        ("StepLR", {"step_size": LARGE, "gamma": 0.5}, [LARGE, None]),
+        ("MultiStepLR", {"milestones": [LARGE, 2**53], "gamma": 0.5}, [2**53, None, LARGE, None]),
+        ("StepLR", {"step_size": 2, "gamma": 0.5}, [2**53 - 2, None, None, None, None]),
+        ("LinearLR", {"start_factor": 0.5, "total_iters": 10**40}, [10**39, None]),
+        ("CosineAnnealingLR", {"T_max": LARGE}, [2**52, LARGE, None]),
+        ("PolynomialLR", {"total_iters": LARGE}, [2**52, LARGE, None]),
+        ("OneCycleLR", {"max_lr": 0.5, "total_steps": 2**60, "cycle_momentum": False}, [2**55, 2**55 + 1, None]),
+    ],
+)
+def test_ints_that_a_double_does_not_hold_are_not_rounded(name, configuration, epochs, kind):
+    made = scheduler_pair(name, configuration, kind)
+    tensors = kind is double
+    for epoch in epochs:
+        for scheduler in made:
+            scheduler.step() if epoch is None else step_to(scheduler, epoch)
+        if not (tensors and name == "StepLR" and configuration["step_size"] == 2):  # docs/differences.md
+            assert made[1].last_epoch == made[0].last_epoch
+        theirs, ours = (float(scheduler.optimizer.param_groups[0]["lr"]) for scheduler in made)
+        assert ours == pytest.approx(theirs, rel=1e-12 if tensors else 0, abs=0)
+
+
+@pytest.mark.parametrize("kind", [float, double])
+@given(
+    milestones=st.lists(st.just(float("nan")) | st.integers(-2, 9), max_size=12),
+    epochs=st.lists(st.none() | st.integers(-2, 12), min_size=1, max_size=12),
+)
+def test_milestones_that_are_nan(milestones, epochs, kind):
+    made = scheduler_pair("MultiStepLR", {"milestones": milestones, "gamma": 0.5}, kind)
+    for epoch in epochs:
+        for scheduler in made:
+            scheduler.step() if epoch is None else step_to(scheduler, epoch)
+        theirs, ours = (float(scheduler.optimizer.param_groups[0]["lr"]) for scheduler in made)
+        assert bits(ours) == bits(theirs)
 
 
 @pytest.mark.parametrize("kind", [float, double])

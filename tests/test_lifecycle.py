@@ -1,12 +1,14 @@
 """Construction errors, copies, references, and what a long run leaves behind."""
 
 import copy
+import functools
 import gc
 import inspect
 import io
 import pickle
 import subprocess
 import sys
+import textwrap
 import threading
 import weakref
 
@@ -19,9 +21,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 import fastsched
 from fastsched import _C
 
+from .configurations import CONFIGURATIONS, LONG
 from .conftest import sgd
-from .test_compose import stepped_sgd
-from .test_epoch import CONFIGURATIONS, LONG
+from .optimizers import stepped_sgd
 
 BAD_ARGUMENTS = [
     ({"factor": 1.0}, ValueError),
@@ -332,8 +334,150 @@ def test_import_is_quick():
     assert min(parts) < 0.1
 
 
-def test_dict_versions_are_trusted_where_python_has_them():
-    assert _C.dict_versions_trusted == (sys.version_info < (3, 13))
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # dynamo itself uses what torch has deprecated
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda optimizer: functools.partial(type(optimizer).step, optimizer),
+        lambda optimizer: lambda closure=None: type(optimizer).step(optimizer, closure),
+        lambda optimizer: torch.compile(optimizer.step, backend="eager"),
+        lambda optimizer: Stepper(optimizer).step,
+    ],
+    ids=["partial", "lambda", "compiled", "another object's method"],
+)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda optimizer: fastsched.ExponentialLR(optimizer, 0.5),
+        lambda optimizer: fastsched.LambdaLR(optimizer, lambda epoch: 0.5**epoch),
+        lambda optimizer: fastsched.CyclicLR(optimizer, 0.1, 0.5, cycle_momentum=False),
+        lambda optimizer: fastsched.OneCycleLR(optimizer, 0.5, total_steps=9, cycle_momentum=False),
+        lambda optimizer: fastsched.SWALR(optimizer, 0.05),
+        lambda optimizer: fastsched.ChainedScheduler([fastsched.StepLR(optimizer, 1)]),
+    ],
+    ids=["ExponentialLR", "LambdaLR", "CyclicLR", "OneCycleLR", "SWALR", "ChainedScheduler"],
+)
+def test_a_step_that_is_no_method_of_the_optimizers_is_taken(make, wrap, tensor):
+    optimizer = sgd([torch.tensor(0.1) if tensor else 0.1])
+    [parameter] = optimizer.param_groups[0]["params"]
+    parameter.grad = torch.ones(1)
+    optimizer.step = wrap(optimizer)
+    scheduler = make(optimizer)
+    before = parameter.item()
+    lr = optimizer.param_groups[0]["lr"]
+    lr = lr.item() if tensor else lr
+    optimizer.step()
+    assert parameter.item() == pytest.approx(before - lr)
+    scheduler.step()  # without a warning about the order
+
+    optimizer = sgd([torch.tensor(0.1) if tensor else 0.1])
+    optimizer.step = wrap(optimizer)
+    scheduler = make(optimizer)
+    with pytest.warns(UserWarning, match=r"before `optimizer.step\(\)`"):
+        scheduler.step()
+
+
+class Stepper:
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def step(self, closure=None):
+        return type(self.optimizer).step(self.optimizer, closure)
+
+
+def test_a_wrapped_step_keeps_nothing_alive():
+    gc.collect()
+    gc.disable()
+    try:
+        optimizer = sgd([0.1])
+        reference = weakref.ref(optimizer)
+        optimizer.step = functools.partial(print)
+        scheduler = fastsched.StepLR(optimizer, 2)
+        wrapped = optimizer.step
+        del optimizer, scheduler
+        assert reference() is None
+        wrapped()  # somebody's who kept it
+    finally:
+        gc.enable()
+
+
+def test_a_write_to_base_lrs_leaves_a_step_that_was_put_there_later():
+    optimizer = sgd([0.1])
+    scheduler = fastsched.StepLR(optimizer, 2)
+    optimizer.step = lambda: None
+    scheduler.base_lrs = [0.2]
+    with pytest.warns(UserWarning, match="has been overridden"):
+        scheduler.step()
+
+
+def test_import_leaves_dynamo_alone():
+    code = "import sys, fastsched; assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_changes_of_dicts_are_noticed_by_what_python_has():
+    free_threaded = not getattr(sys, "_is_gil_enabled", lambda: True)()
+    expected = "look-ups" if free_threaded else "version tags" if sys.version_info < (3, 13) else "watchers"
+    assert expected == _C.DICT_VERSIONS
+
+
+def test_without_a_watcher_dicts_are_looked_up():
+    """An interpreter has eight, which others may have taken. Older Pythons need none."""
+    code = """
+        import ctypes, sys, torch
+        if sys.version_info >= (3, 13):
+            add = ctypes.pythonapi.PyDict_AddWatcher
+            nothing = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p)(
+                lambda *_: 0
+            )
+            ctypes.pythonapi.PyDict_AddWatcher.argtypes = [ctypes.c_void_p]
+            try:
+                for _ in range(9):
+                    add(ctypes.cast(nothing, ctypes.c_void_p))
+            except RuntimeError:
+                pass
+        import fastsched
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+        scheduler = fastsched.ExponentialLR(optimizer, 0.5)
+        for _ in range(3):
+            optimizer.step()
+            scheduler.step()
+            optimizer.param_groups[0]["lr"] *= 2
+        assert optimizer.param_groups[0]["lr"] == 0.5
+        assert (fastsched._C.DICT_VERSIONS == "look-ups") == (sys.version_info >= (3, 13))
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_each_of_several_schedulers_sees_what_the_others_and_finalizers_write(groups):
+    class Writes:
+        def __init__(self, group):
+            self.group = group
+
+        def __del__(self):
+            self.group["lr"] = 8.0
+
+    def run(module):
+        optimizer = sgd([0.5] * groups)
+        schedulers = [module.ExponentialLR(optimizer, 0.5), module.ExponentialLR(optimizer, 0.25)]
+        optimizer.step()
+        seen = []
+        for i in range(12):
+            for scheduler in schedulers:
+                scheduler.step()
+            if i % 3 == 0:
+                optimizer.param_groups[-1]["lr"] = 4.0
+            if i % 4 == 1:
+                optimizer.param_groups[0]["extra"] = Writes(optimizer.param_groups[0])
+                optimizer.param_groups[0]["extra"] = None
+            if i == 6:
+                optimizer.param_groups[0] = dict(optimizer.param_groups[0])
+            seen.append([group["lr"] for group in optimizer.param_groups])
+        return seen
+
+    assert run(fastsched) == run(torch_schedulers)
 
 
 SCHEDULERS = ("LR", "Restarts", "Plateau", "Scheduler")

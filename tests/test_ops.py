@@ -6,7 +6,10 @@ import math
 import pytest
 import torch
 
+import fastsched
 from fastsched import _C, ops
+
+from .conftest import sgd
 
 KIND, SIZE, STATE_SIZE, CHILDREN, TABLE_SIZE = range(5)  # where a node has them; csrc/schedule/layout.h
 ATTRIBUTES = {
@@ -30,7 +33,7 @@ def buffers(
     state = torch.zeros(_C.NODE_STATE_SIZE + groups, dtype=torch.float64, device=device)
     state[: len(counters)] = torch.tensor(counters, dtype=torch.float64)
     masters = torch.full((groups,), lr, dtype=torch.float64, device=device)
-    return program, state, masters, masters.to(dtype)
+    return program, state, masters, masters.to(dtype, copy=True)
 
 
 def counters_of(state):
@@ -164,6 +167,15 @@ def wild(index, value):
     return change
 
 
+def shrunk(tensor, nbytes):
+    tensor.untyped_storage().resize_(nbytes)
+    return tensor
+
+
+def is_readable(tensor):
+    return not tensor.is_meta and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+
+
 MALFORMED = "program and state do not describe a schedule of 2 param groups"
 BAD_ARGUMENTS = {
     "program must be float64": {"program": torch.Tensor.float},
@@ -191,18 +203,120 @@ BAD_ARGUMENTS = {
     "more parameters": {"program": wild(KIND, 11.0)},
     "endless table": {"program": wild(TABLE_SIZE, 1e9)},
     "negative table": {"program": wild(TABLE_SIZE, -1e9)},
+    "fraction of a kind": {"program": wild(KIND, 0.5)},
+    "fraction of a size": {"program": wild(SIZE, 18.5)},
+    "fraction of a table": {"program": wild(TABLE_SIZE, 0.5)},
+    "infinite table": {"program": wild(TABLE_SIZE, math.inf)},
+    "the storage of state is smaller than the tensor": {"state": lambda t: shrunk(t, 8)},
+    "the storage of masters is smaller than the tensor": {"masters": lambda t: shrunk(t, 0)},
+    "the storage of metric is smaller than the tensor": {"metric": lambda _: shrunk(torch.ones(()), 0)},
+    "the storage of found_inf is smaller than the tensor": {"found_inf": lambda _: shrunk(torch.ones(1), 0)},
+    "program must not be a negated view": {"program": torch._neg_view},
+    "state must not be a negated view": {"state": torch._neg_view},
+    "masters must not be a negated view": {"masters": torch._neg_view},
+    "lrs must not be a negated view": {"lrs": torch._neg_view},
+    "meta tensors, which hold nothing, cannot": {"lrs": lambda t: t.to("meta")},
+    "meta tensors, which hold nothing, cannot be": {"metric": lambda _: torch.ones((), device="meta")},
+    "meta tensors, which hold nothing, cannot be mixed": {"found_inf": lambda _: torch.ones((), device="meta")},
 }
 
 
 @pytest.mark.parametrize("name", BAD_ARGUMENTS)
 def test_bad_arguments_raise_and_change_nothing(name):
     arguments = with_changed(BAD_ARGUMENTS[name])
-    before = {key: value.clone() for key, value in arguments.items() if value is not None}
-    message = name if " must " in name or "without" in name else MALFORMED
+    readable = {key: value for key, value in arguments.items() if value is not None and is_readable(value)}
+    before = {key: value.clone() for key, value in readable.items()}
+    message = name if any(word in name for word in (" must ", "without", "smaller", "meta")) else MALFORMED
     with pytest.raises(RuntimeError, match=message):
         ops.step_(**arguments, value=1.0)
     for key, value in before.items():
         assert torch.equal(arguments[key], value) or value.isnan().any()
+
+
+# Which arguments are one piece of memory; of each two, the first is written.
+ALIASES = ["state program", "masters program", "lrs program", "masters state", "lrs state", "lrs masters"]
+ALIASES += [f"{written} {read}" for written in ("state", "masters", "lrs") for read in ("metric", "found_inf")]
+
+
+@pytest.mark.parametrize("names", ALIASES)
+@pytest.mark.parametrize("whole", [True, False])
+def test_memory_that_is_written_must_be_no_other_arguments(device, names, whole):
+    written, read = names.split()
+    program, state, masters, lrs = buffers(1, device, torch.float64)
+    arguments = {"program": program, "state": state, "masters": masters, "lrs": lrs}
+    arguments |= {"metric": torch.ones(1, device=device), "found_inf": torch.zeros(1, device=device)}
+    larger = max(names.split(), key=lambda name: arguments[name].numel())
+    memory = arguments[larger]
+    [smaller] = {written, read} - {larger}
+    # At its beginning, or in the midst of it: in a program the first two numbers are its kind and its size.
+    size = arguments[smaller].numel() if whole or smaller in ("state", "program") else 1
+    at = 0 if whole else memory.numel() - size
+    arguments[smaller] = memory[at : at + size]
+    before = {key: value.clone() for key, value in arguments.items()}
+    with pytest.raises(RuntimeError, match="must not share memory"):
+        ops.step_(**arguments, value=1.0)
+    assert all(torch.equal(value, before[key]) for key, value in arguments.items())
+
+
+def test_a_metric_that_is_a_negated_view_is_read(device):
+    program, state, masters, lrs = buffers(2, device)
+    ops.step_(program, state, masters, lrs, torch._neg_view(torch.tensor(0.25, device=device)), 0.0)
+    assert counters_of(state)["best"] == -0.25
+
+
+def test_a_learning_rate_may_be_the_metric():
+    optimizer, torch_optimizer = sgd([torch.tensor(0.5)]), sgd([0.5])
+    scheduler = fastsched.ReduceLROnPlateau(optimizer, patience=0)
+    torch_scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(torch_optimizer, patience=0)
+    for _ in range(5):
+        scheduler.step(optimizer.param_groups[0]["lr"])
+        torch_scheduler.step(torch_optimizer.param_groups[0]["lr"])
+        expected = torch.tensor(torch_optimizer.param_groups[0]["lr"])
+        assert torch.equal(optimizer.param_groups[0]["lr"], expected)
+    assert torch.tensor(scheduler.best) == torch.tensor(torch_scheduler.best)
+
+
+def factors(groups, schedule="LambdaLR"):
+    """A program over three epochs of two functions, the columns of its groups, and the other buffers."""
+    columns = [float(i % 2) for i in range(groups)]
+    packed = _C.pack_node(schedule, {}, [[1.0] * groups, columns], list(range(groups)), [0.5] * 6, 2)
+    program = torch.frombuffer(bytearray(packed), dtype=torch.float64)
+    masters = torch.ones(groups, dtype=torch.float64)
+    state = torch.zeros(_C.state_size(packed), dtype=torch.float64)
+    return program, program[_C.NODE_SIZE + groups : _C.NODE_SIZE + 2 * groups], state, masters, masters.float()
+
+
+@pytest.mark.parametrize("schedule", ["LambdaLR", "MultiplicativeLR"])
+@pytest.mark.parametrize("column", [2.0, -1.0, 0.5, 1e12, 1e300, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("group", [0, 4])
+def test_a_column_outside_of_the_table_is_refused(schedule, column, group):
+    program, columns, *written = factors(5, schedule)
+    ops.step_(program.clone(), *(tensor.clone() for tensor in written), None, 0.0)
+    columns[group] = column
+    before = [tensor.clone() for tensor in written]
+    with pytest.raises(RuntimeError, match="do not describe a schedule of 5 param groups"):
+        ops.step_(program, *written, None, 0.0)
+    assert all(map(torch.equal, written, before))
+
+
+@pytest.mark.parametrize("epoch", [-1.0, 0.5, 2.5, 3.0, 1e12, 1e300, math.nan, math.inf])
+def test_an_epoch_outside_of_the_table_leaves_the_learning_rates(epoch):
+    program, _, state, masters, lrs = factors(2)
+    ops.step_(program, state, masters, lrs, None, epoch, 2)
+    assert lrs.tolist() == [0.5 if 0 <= epoch <= 2 else 1.0] * 2
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.5, 3.0, 1e300, math.nan, math.inf])
+def test_words_that_a_step_leaves_to_itself_are_not_believed(value):
+    """Event, update, and addresses without their complement: whatever a state has there is written anew or ignored."""
+    for state_word in range(_C.NODE_COUNTERS, _C.NODE_STATE_SIZE):
+        program, state, masters, lrs = composition()
+        expected = composition()[1:]
+        state[state_word] = value
+        ops.step_(program, state, masters, lrs, None, 1.0)
+        ops.step_(program, *expected, None, 1.0)
+        assert torch.equal(lrs, expected[2])
+        assert torch.equal(state[: _C.NODE_COUNTERS], expected[0][: _C.NODE_COUNTERS])
 
 
 @pytest.mark.parametrize("event", [-1, 6])

@@ -21,9 +21,9 @@ from fastsched.engine import TensorEngine
 from .configurations import CONFIGURATIONS, tabulated
 from .conftest import sgd
 from .interruption import interrupted
-from .values import lrs
 
 names = pytest.mark.parametrize("name", CONFIGURATIONS)
+initial_lrs = st.lists(st.floats(1e-6, 10.0), min_size=1, max_size=3)
 
 
 def test_floats_become_0_dim_tensors_on_the_parameters_device(device, lr_dtype):
@@ -543,6 +543,19 @@ def test_an_interrupted_use_float_lr_is_finished_or_taken_back():
     assert line > 15
 
 
+def test_an_interrupt_does_not_keep_another_thread_waiting():
+    for act in (fastsched.use_tensor_lr, lr_buffer.bind, fastsched.use_float_lr):
+        line = 0
+        optimizer = fastsched.use_tensor_lr(stepped(FLOATS))
+        while interrupted(lambda act=act, optimizer=optimizer: act(optimizer), line, lr_buffer, tensor_lr):
+            thread = threading.Thread(target=lr_buffer.bind, args=(optimizer,), daemon=True)
+            thread.start()
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+            line += 1
+        assert line > 2
+
+
 def test_two_threads():
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -661,7 +674,7 @@ def made(optimizer, name, configuration, tabulate=True):
 @given(data=st.data(), when=st.sampled_from(["before", 0, 1, 3, 5]), tabulate=st.booleans())
 def test_it_does_not_matter_when_it_is_called(name, data, when, tabulate):
     """The learning rates are the float trajectory rounded; back to floats, they are the float trajectory."""
-    initial, configuration = data.draw(lrs), data.draw(CONFIGURATIONS[name])
+    initial, configuration = data.draw(initial_lrs), data.draw(CONFIGURATIONS[name])
     reference = made(stepped(initial), name, configuration, tabulate)
     optimizer = stepped(initial)
     if when == "before":
@@ -695,7 +708,7 @@ def test_it_does_not_matter_when_it_is_called(name, data, when, tabulate):
     tabulate=st.booleans(),
 )
 def test_it_resumes_exactly_in_either_loading_order(name, data, at, scheduler_first, when, tabulate):
-    initial, configuration = data.draw(lrs), data.draw(CONFIGURATIONS[name])
+    initial, configuration = data.draw(initial_lrs), data.draw(CONFIGURATIONS[name])
 
     def fresh():
         optimizer = stepped(initial)

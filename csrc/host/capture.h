@@ -10,7 +10,7 @@ class CaptureProbe {
  public:
   // torch.cuda's own dict and a function that says whether the current stream is being captured. Without
   // them, in a torch without CUDA, nothing ever is.
-  static void use(pybind11::object cuda, pybind11::object capturing) {
+  static void use(pybind11::dict cuda, pybind11::object capturing) {
     cuda_ = cuda.release().ptr();  // for as long as the process lives
     capturing_ = capturing.release().ptr();
   }

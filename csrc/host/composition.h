@@ -14,7 +14,7 @@
 
 namespace fastsched::host {
 
-class HostComposition {
+class HostComposition : public Bound {
  public:
   // `native`: which children an engine may step without asking their Python. `reads_metric`: whether a
   // scheduler below reads one.
@@ -33,16 +33,19 @@ class HostComposition {
     if (!dict) throw pybind11::error_already_set();
     Ref children = schedulers(dict.get());
     if (!children || !read_all(about_.counters, dict.get(), counters_.counters)) return false;
-    children_.assign(items(children.get()), items(children.get()) + PySequence_Fast_GET_SIZE(children.get()));
+    if (length_of(children.get()) != native_.size()) return false;
+    children_.assign(items(children.get()), items(children.get()) + native_.size());
     const Ref groups = param_groups(optimizer_of(dict.get()));
     groups_ = groups ? length(groups.get()) : 0;
     numbers_ = groups && has_numbers(groups.get());
-    return children_.size() == native_.size() && table_.read(about_, dict.get());
+    return table_.read(about_, dict.get());
   }
 
   // Declines, with nothing changed, where the scheduler is not what it was when this was attached.
   Outcome step(PyObject* scheduler, PyObject* metric) {
     if (look_again_) return Outcome::declined;
+    const Recursion recursion;
+    if (!recursion.entered) return Outcome::failed;
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) return Outcome::failed;
     if (!unchanged(dict.get(), dict_version_) && !refresh(scheduler, dict.get())) return Outcome::declined;
@@ -53,18 +56,15 @@ class HostComposition {
     if (kind_ == Kind::chained) {
       // Over the list as it is: a child's step may run code that changes it.
       bool by_python = false;
-      for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(children.get()); ++i) {
-        if (!step_child(Ref::borrow(items(children.get())[i]), static_cast<std::size_t>(i), metric,
-                        by_python)) {
-          return Outcome::failed;
-        }
+      for (std::size_t i = 0; i < length_of(children.get()); ++i) {
+        if (!step_child(Ref::borrow(items(children.get())[i]), i, metric, by_python)) return Outcome::failed;
       }
       static PyObject* const begun = intern("_begun");
       return !by_python || call(scheduler, begun) ? Outcome::stepped : Outcome::failed;
     }
     const Turn turn = whose_turn(table_.table(), counters_.counters[0] + 1.0);
     const auto index = static_cast<std::size_t>(turn.index);
-    if (index >= children_.size()) return Outcome::declined;  // where torch raises
+    if (index >= length_of(children.get())) return Outcome::declined;  // where torch raises
     counters_.counters[0] += 1.0;
     const Ref child = Ref::borrow(items(children.get())[index]);
     bool by_python = false;
@@ -102,6 +102,9 @@ class HostComposition {
 
  private:
   static PyObject** items(PyObject* sequence) { return PySequence_Fast_ITEMS(sequence); }
+  static std::size_t length_of(PyObject* sequence) {
+    return static_cast<std::size_t>(PySequence_Fast_GET_SIZE(sequence));
+  }
 
   static Ref schedulers(PyObject* dict) {
     static PyObject* const name = intern("_schedulers");
@@ -112,7 +115,7 @@ class HostComposition {
 
   // Compared by address, and alive because they are in the list.
   bool same_children(PyObject* list) const {
-    return static_cast<std::size_t>(PySequence_Fast_GET_SIZE(list)) == children_.size() &&
+    return length_of(list) == children_.size() &&
            memcmp(items(list), children_.data(), children_.size() * sizeof(PyObject*)) == 0;
   }
 
@@ -127,16 +130,17 @@ class HostComposition {
   // The first group speaks for all.
   static bool has_numbers(PyObject* groups) {
     if (length(groups) == 0 || !PyDict_CheckExact(item(groups, 0))) return false;
-    PyObject* lr = PyDict_GetItemWithError(item(groups, 0), lr_name());
+    const Ref first = Ref::borrow(item(groups, 0));
+    PyObject* lr = PyDict_GetItemWithError(first.get(), lr_name());
     return lr != nullptr && (PyFloat_CheckExact(lr) || PyLong_CheckExact(lr));
   }
 
   // As HostEngine::refresh. A `_last_lr` in __dict__ is older than the next step.
   bool refresh(PyObject* scheduler, PyObject* dict) {
-    if (!is_engine_of(scheduler, this) || !read_counters(dict)) return false;
+    if (!is_engine_of(scheduler, this) || !read_counters(dict) || PyErr_Occurred()) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, last_lr_name());
-    dict_version_ = version(dict);
+    remember(dict, dict_version_);
     return true;
   }
 
@@ -173,6 +177,7 @@ class HostComposition {
           case Outcome::failed: return false;
           case Outcome::declined: break;
         }
+        if (PyErr_Occurred()) return false;
         look_again_ = true;
         if (const Ref values = host->take_values()) return call(child.get(), off_path_name, values.get());
         if (!host->reads_metric()) return call(child.get(), step_name);
@@ -182,6 +187,7 @@ class HostComposition {
       if (HostComposition* composition = patched ? nullptr : exactly<HostComposition>(engine.get())) {
         const Outcome outcome = composition->step(child.get(), metric);
         if (outcome != Outcome::declined) return outcome == Outcome::stepped;
+        if (PyErr_Occurred()) return false;
         look_again_ = true;
       }
     }
@@ -211,7 +217,7 @@ class HostComposition {
   std::vector<bool> native_;
   const bool reads_metric_;
   NodeState counters_ = {};
-  DictVersion dict_version_ = kUnknownVersion;
+  DictVersion dict_version_ = {};
   std::size_t groups_ = 0;
   bool numbers_ = false;  // whether the learning rates are Python numbers
   TableReader table_;

@@ -15,6 +15,7 @@ namespace fastsched::host {
 
 enum class Type {
   number,   // an exact Python float or int; read back as a float
+  limit,    // the same of any size: an int may be rounded where numbers are only compared with it
   real,     // an exact Python float: Python computes powers of an int exactly
   count,    // the same, read back as an int where it is whole
   integer,  // an exact Python int that a double holds exactly
@@ -149,8 +150,12 @@ inline const Description& description(Kind kind) {
         with_table(composite("SequentialLR", {last_epoch}), TableType::milestones, "_milestones"),
         composite("ChainedScheduler", {}),
         {"EarlyStopping",
-         {choice("mode", {"min", "max"}), choice("threshold_mode", {"rel", "abs", "rel_abs"}),
-          number("threshold"), number("patience"), number("baseline"), number("start_after"),
+         {choice("mode", {"min", "max"}),
+          choice("threshold_mode", {"rel", "abs", "rel_abs"}),
+          number("threshold"),
+          {intern("patience"), Type::limit},
+          {intern("baseline"), Type::limit},
+          {intern("start_after"), Type::limit},
           number("stop_on_nan")},
          {last_epoch,
           number("best"),
@@ -176,9 +181,8 @@ inline Kind kind_of(const std::string& scheduler) {
   throw pybind11::value_error("no compiled schedule named '" + scheduler + "'");
 }
 
-inline constexpr double kExactIntegers = 9007199254740992.0;  // 2^53
-
-// Exact types only: a subclass such as numpy.float64 may compute differently, so it is left to torch's code.
+// Exact types only: a subclass such as numpy.float64 may compute differently, so it is left to torch's code;
+// and so is an int beyond 2^53, which Python may compute with exactly.
 inline bool read_number(PyObject* value, double& out) {
   if (PyFloat_CheckExact(value)) {
     out = PyFloat_AS_DOUBLE(value);
@@ -190,18 +194,28 @@ inline bool read_number(PyObject* value, double& out) {
     PyErr_Clear();
     return false;
   }
-  return true;
+  return out > -kExactIntegers && out < kExactIntegers;  // 2^53 itself may have been 2^53 + 1
+}
+
+// Any exact Python float or int.
+inline bool read_limit(PyObject* value, double& out) {
+  if (read_number(value, out)) return true;
+  if (!PyLong_CheckExact(value)) return false;
+  out = PyLong_AsDouble(value);
+  const bool too_large = out == -1.0 && PyErr_Occurred() != nullptr;
+  if (too_large) PyErr_Clear();
+  return !too_large;
 }
 
 inline bool read_integer(PyObject* value, double& out) {
-  return PyLong_CheckExact(value) && read_number(value, out) && out >= -kExactIntegers &&
-         out <= kExactIntegers;
+  return PyLong_CheckExact(value) && read_number(value, out);
 }
 
 inline bool read(const Attribute& attribute, PyObject* value, double& out) {
   switch (attribute.type) {
     case Type::number:
     case Type::count: return read_number(value, out);
+    case Type::limit: return read_limit(value, out);
     case Type::real: return PyFloat_CheckExact(value) && read_number(value, out);
     case Type::integer: return read_integer(value, out);
     case Type::choice:

@@ -1,18 +1,166 @@
-// Telling in one load whether a dict changed since it was last looked at. CPython up to 3.12 stamps every
-// dict with a tag that is unique in the process and renewed by each change (PEP 509); 3.13 keeps it only in
-// part and 3.14 not at all. Where there is no tag, version() is 0 and "unchanged" is never claimed: the
-// caller looks things up again.
+// Telling, without looking anything up, whether a dict changed since it was last looked at.
+//
+// CPython up to 3.12 stamps every dict with a tag that is unique in the process and renewed by each change
+// (PEP 509): a version is that tag. From 3.13 on, a dict that somebody asked the version of is watched
+// (PyDict_Watch): each change of it counts up a number of ours. Where neither can be had (a free-threaded
+// Python, no watcher left, an interpreter that fails the probe), no version is known and "unchanged" is never
+// claimed: the caller looks things up again.
 #pragma once
+
+#include <unordered_map>
 
 #include "python.h"
 
 namespace fastsched::host {
 
+#if PY_VERSION_HEX >= 0x030D0000 && !defined(PYPY_VERSION) && !defined(Py_GIL_DISABLED)
+
+inline bool dict_versions_trusted = true;
+inline constexpr const char* kDictVersions = "watchers";
+
+struct WatchedDict {
+  PyObject* dict;  // null once it is dead
+  std::uint64_t version;
+  std::size_t holders;  // DictVersions that point here
+};
+
+class DictWatcher {
+ public:
+  // For as long as the process lives: dicts and holders may die late.
+  static DictWatcher& instance() {
+    static DictWatcher& watcher = *new DictWatcher;
+    return watcher;
+  }
+
+  bool works() const { return id_ >= 0; }
+
+  // Null where it cannot be watched.
+  WatchedDict* watch(PyObject* dict) {
+    if (!works() || !PyDict_Check(dict)) return nullptr;
+    const auto known = dicts_.find(dict);
+    if (known != dicts_.end()) return known->second;
+    auto* const watched = new WatchedDict{dict, ++clock_, 0};
+    dicts_.emplace(dict, watched);
+    if (PyDict_Watch(id_, dict) == 0) return watched;
+    PyErr_Clear();
+    dicts_.erase(dict);
+    delete watched;
+    return nullptr;
+  }
+
+  void release(WatchedDict* watched) {
+    if (--watched->holders != 0) return;
+    if (watched->dict != nullptr) {
+      if (PyDict_Unwatch(id_, watched->dict) != 0) PyErr_Clear();
+      dicts_.erase(watched->dict);
+    }
+    delete watched;
+  }
+
+  void touch(WatchedDict& watched) { watched.version = ++clock_; }
+
+  // The next change of this dict is one that its author takes note of.
+  void expect(PyObject* dict) { expected_ = dict; }
+
+ private:
+  DictWatcher() : id_(PyDict_AddWatcher(&DictWatcher::changes)) {
+    if (id_ < 0) PyErr_Clear();
+  }
+
+  // Called before a watched dict changes.
+  static int changes(PyDict_WatchEvent event, PyObject* dict, PyObject*, PyObject*) {
+    DictWatcher& self = instance();
+    if (dict == self.expected_) {
+      self.expected_ = nullptr;  // but what it leads to, a finalizer for one, may change the dict again
+      return 0;
+    }
+    const auto known = self.dicts_.find(dict);
+    if (known == self.dicts_.end()) return 0;
+    self.touch(*known->second);
+    if (event == PyDict_EVENT_DEALLOCATED) {
+      known->second->dict = nullptr;
+      self.dicts_.erase(known);
+    }
+    return 0;
+  }
+
+  const int id_;
+  std::uint64_t clock_ = 0;
+  PyObject* expected_ = nullptr;
+  std::unordered_map<PyObject*, WatchedDict*> dicts_;
+};
+
+class DictVersion {
+ public:
+  DictVersion() = default;
+  explicit DictVersion(PyObject* dict) : watched_(DictWatcher::instance().watch(dict)) {
+    if (watched_ == nullptr) return;
+    ++watched_->holders;
+    seen_ = watched_->version;
+  }
+  DictVersion(const DictVersion& other) : watched_(other.watched_), seen_(other.seen_) {
+    if (watched_ != nullptr) ++watched_->holders;
+  }
+  DictVersion(DictVersion&& other) noexcept
+      : watched_(std::exchange(other.watched_, nullptr)), seen_(other.seen_) {}
+  DictVersion& operator=(DictVersion other) noexcept {
+    std::swap(watched_, other.watched_);
+    std::swap(seen_, other.seen_);
+    return *this;
+  }
+  ~DictVersion() {
+    if (watched_ != nullptr) DictWatcher::instance().release(watched_);
+  }
+
+  bool known() const { return watched_ != nullptr; }
+  bool is_of(PyObject* dict) const { return watched_ != nullptr && watched_->dict == dict; }
+  bool holds(PyObject* dict) const { return is_of(dict) && watched_->version == seen_; }
+  void renew() { seen_ = watched_->version; }
+  void forget() { seen_ = 0; }
+  // What has changed the dict was this holder's own doing; the others have to look.
+  void touch() {
+    DictWatcher::instance().touch(*watched_);
+    renew();
+  }
+
+ private:
+  WatchedDict* watched_ = nullptr;
+  std::uint64_t seen_ = 0;
+};
+
+inline DictVersion version(PyObject* dict) {
+  return dict_versions_trusted ? DictVersion(dict) : DictVersion();
+}
+inline bool is_known(const DictVersion& seen) { return seen.known(); }
+inline bool unchanged(PyObject* dict, const DictVersion& seen) { return seen.holds(dict); }
+
+// The dict is as it should be now.
+inline void remember(PyObject* dict, DictVersion& seen) {
+  if (seen.is_of(dict)) {
+    seen.renew();
+  } else {
+    seen = version(dict);
+  }
+}
+// It has to be looked at again.
+inline void forget(DictVersion& seen) { seen.forget(); }
+
+// PyDict_SetItem by somebody who knows the dict at this version, and goes on knowing it.
+inline int set_item(PyObject* dict, PyObject* key, PyObject* value, DictVersion& seen) {
+  if (!seen.holds(dict)) return PyDict_SetItem(dict, key, value);
+  DictWatcher& watcher = DictWatcher::instance();
+  watcher.expect(dict);
+  const int result = PyDict_SetItem(dict, key, value);
+  watcher.expect(nullptr);
+  if (seen.holds(dict)) seen.touch();  // nobody else has changed it meanwhile
+  return result;
+}
+
+#else
+
 using DictVersion = std::uint64_t;
 
-inline constexpr DictVersion kUnknownVersion = 0;
-
-#if PY_VERSION_HEX < 0x030E0000 && !defined(PYPY_VERSION) && !defined(Py_GIL_DISABLED)
+#if PY_VERSION_HEX < 0x030D0000 && !defined(PYPY_VERSION)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 inline DictVersion raw_version(PyObject* dict) {
@@ -20,16 +168,25 @@ inline DictVersion raw_version(PyObject* dict) {
 }
 #pragma GCC diagnostic pop
 inline bool dict_versions_trusted = true;
-inline DictVersion version(PyObject* dict) {
-  return dict_versions_trusted ? raw_version(dict) : kUnknownVersion;
-}
+inline constexpr const char* kDictVersions = "version tags";
 #else
+inline DictVersion raw_version(PyObject*) { return 0; }
 inline bool dict_versions_trusted = false;
-inline DictVersion version(PyObject*) { return kUnknownVersion; }
+inline constexpr const char* kDictVersions = "look-ups";
 #endif
 
-inline bool unchanged(PyObject* dict, DictVersion seen) {
-  return seen != kUnknownVersion && version(dict) == seen;
+// 0: not known.
+inline DictVersion version(PyObject* dict) { return dict_versions_trusted ? raw_version(dict) : 0; }
+inline bool is_known(DictVersion seen) { return seen != 0; }
+inline bool unchanged(PyObject* dict, DictVersion seen) { return is_known(seen) && version(dict) == seen; }
+inline void remember(PyObject* dict, DictVersion& seen) { seen = version(dict); }
+inline void forget(DictVersion& seen) { seen = 0; }
+inline int set_item(PyObject* dict, PyObject* key, PyObject* value, DictVersion& seen) {
+  const int result = PyDict_SetItem(dict, key, value);
+  remember(dict, seen);
+  return result;
 }
+
+#endif
 
 }  // namespace fastsched::host

@@ -10,29 +10,40 @@
 
 namespace fastsched::host {
 
-class DirectStep {
+class DirectStep : public Bound {
  public:
   // `replicas` are those of a TensorEngine (fastsched/tensor_engine.py), all on the host. `composite`:
   // whether a step may go without a metric. From the epoch `limit` on there are no steps.
   DirectStep(pybind11::object watch, const pybind11::list& replicas, bool reads_metric, bool composite,
              double limit)
-      : watch_(std::move(watch)), reads_metric_(reads_metric), composite_(composite), limit_(limit) {
+      : watch_(unwrap<Watch>(watch.ptr())),
+        watch_alive_(std::move(watch)),
+        reads_metric_(reads_metric),
+        composite_(composite),
+        limit_(limit) {
+    if (modes_ == nullptr) throw pybind11::type_error("DirectStep.use() comes first");
+    if (replicas.empty()) throw pybind11::value_error("no replica to step");
     for (const pybind11::handle replica : replicas) {
       const pybind11::object buffer = replica.attr("buffer");
       const pybind11::object lrs = buffer.attr("lrs");
       const pybind11::object program = replica.attr("program");
       const pybind11::object state = replica.attr("state");
-      Part part = {
-          {static_cast<const double*>(address(program)), static_cast<double*>(address(state)),
-           static_cast<double*>(address(buffer.attr("masters"))), size(program), size(state), size(lrs)},
-          address(lrs),
-          lrs.attr("element_size")().cast<int>() == sizeof(float),
-          lrs.attr("data_ptr"),
-          buffer,
-          buffer.attr("layout"),
-          {},
-          {program, state, lrs, buffer.attr("masters")}};
-      if (!well_formed(part.buffers)) {
+      const pybind11::object masters = buffer.attr("masters");
+      const bool float32 = item_size(lrs) == sizeof(float);
+      for (const pybind11::object& words : {program, state, masters}) {
+        if (item_size(words) != sizeof(double)) throw pybind11::type_error("buffers must be float64");
+      }
+      if (size(masters) != size(lrs)) throw pybind11::value_error("masters must have one value per LR");
+      Part part = {{static_cast<const double*>(address(program)), static_cast<double*>(address(state)),
+                    static_cast<double*>(address(masters)), size(program), size(state), size(lrs)},
+                   address(lrs),
+                   float32,
+                   lrs.attr("data_ptr"),
+                   buffer,
+                   buffer.attr("layout"),
+                   {},
+                   {program, state, lrs, masters}};
+      if (!fit_to_run(part.buffers)) {
         throw pybind11::value_error("program and state do not describe a schedule");
       }
       for (const pybind11::handle copied : replica.attr("copied")) {
@@ -42,7 +53,7 @@ class DirectStep {
                            address(values),
                            size(values),
                            values.attr("stride")(0).cast<std::int64_t>(),
-                           values.attr("element_size")().cast<int>() == sizeof(float),
+                           item_size(values, false) == sizeof(float),
                            copied.attr("first").attr("data_ptr")};
         if (start < kNodeSize || setting.count > part.buffers.program_size - start) {
           throw pybind11::value_error("a setting is not within the program");
@@ -108,8 +119,7 @@ class DirectStep {
 
   // Whether everything is as it was, and there are steps left.
   bool fits(PyObject* scheduler) const {
-    return !moved() && !unwrap<Watch>(watch_.ptr()).changed(scheduler) &&
-           parts_[0].buffers.state[0] < limit_ && in_place();
+    return !moved() && !watch_.changed(scheduler) && parts_[0].buffers.state[0] < limit_ && in_place();
   }
 
   void advance(const Moment& moment) const {
@@ -123,6 +133,23 @@ class DirectStep {
         step_on_host(part.buffers, static_cast<double*>(part.lrs), moment);
       }
     }
+  }
+  // In bytes, of a plain tensor in host memory.
+  static std::size_t item_size(const pybind11::object& tensor, bool dense = true) {
+    const bool known = is_tensor(tensor.ptr()) && tensor.attr("is_cpu").cast<bool>() &&
+                       (!dense || tensor.attr("is_contiguous")().cast<bool>()) &&
+                       tensor.attr("is_floating_point")().cast<bool>();
+    const auto bytes = known ? tensor.attr("element_size")().cast<std::size_t>() : 0;
+    if (bytes != sizeof(float) && bytes != sizeof(double)) {
+      throw pybind11::type_error("buffers must be float32 or float64 tensors, contiguous and on the host");
+    }
+    return bytes;
+  }
+  static bool is_tensor(PyObject* object) {
+    for (PyObject* type : tensor_types_) {
+      if (reinterpret_cast<PyObject*>(Py_TYPE(object)) == type) return true;
+    }
+    return false;
   }
   static void* address(const pybind11::object& tensor) {
     return reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<std::uintptr_t>());
@@ -142,14 +169,12 @@ class DirectStep {
       value = PyFloat_AS_DOUBLE(metric);
       return true;
     }
-    for (PyObject* type : tensor_types_) {
-      if (reinterpret_cast<PyObject*>(Py_TYPE(metric)) != type) continue;
-      const Ref number(PyObject_CallOneArg(item_, metric));
-      value = number ? PyFloat_AsDouble(number.get()) : -1.0;
-      if (!PyErr_Occurred()) return true;
-      if (!PyErr_ExceptionMatches(PyExc_Exception)) throw pybind11::error_already_set();
-      PyErr_Clear();  // the longer way raises it again, or knows what to do
-    }
+    if (!is_tensor(metric)) return false;
+    const Ref number(PyObject_CallOneArg(item_, metric));
+    value = number ? PyFloat_AsDouble(number.get()) : -1.0;
+    if (!PyErr_Occurred()) return true;
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) throw pybind11::error_already_set();
+    PyErr_Clear();  // the longer way raises it again, or knows what to do
     return false;
   }
 
@@ -193,7 +218,8 @@ class DirectStep {
   static inline PyObject* item_ = nullptr;
   static inline std::vector<PyObject*> tensor_types_;
 
-  pybind11::object watch_;
+  Watch& watch_;
+  pybind11::object watch_alive_;
   bool reads_metric_;
   bool composite_;
   double limit_;

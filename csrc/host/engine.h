@@ -27,7 +27,7 @@ bool is_engine_of(PyObject* scheduler, const Engine* engine) {
   return exactly<Engine>(now.get()) == engine;
 }
 
-class HostEngine {
+class HostEngine : public Bound {
  public:
   // `read_tensor` turns a metric of type `tensor` into a float where reading it would wait for a GPU.
   HostEngine(const std::string& scheduler, pybind11::type tensor, pybind11::object read_tensor)
@@ -47,9 +47,10 @@ class HostEngine {
       return false;
     }
     if (!momentum_.read(about_, dict.get())) return false;
-    use_entries();
     Ref groups = param_groups(optimizer_of(dict.get()));
-    return groups && groups_.refresh(groups.get()) && read_scheduler(dict.get());
+    if (!groups || busy_) return false;
+    use_entries();
+    return look_at(groups.get()) && read_scheduler(dict.get());
   }
 
   // Calls visit(name, value) for every counter and for _last_lr; the value is empty on a Python error.
@@ -69,12 +70,17 @@ class HostEngine {
     if (about_.reads_metric && !read_metric(metric, value)) return Outcome::failed;
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) return Outcome::failed;
-    if (!same(dict.get()) && !refresh(scheduler, dict.get())) return Outcome::declined;
+    if (busy_ || (!same(dict.get()) && !refresh(scheduler, dict.get()))) return Outcome::declined;
     if (about_.step_count >= 0 && counters_.counters[about_.step_count] == 1.0 && !order_checked_) {
       return Outcome::declined;
     }
     Ref groups = param_groups(optimizer_);
-    if (!groups || !groups_.refresh(groups.get())) return Outcome::declined;
+    if (!groups) return Outcome::declined;
+    std::vector<Ref> tuples;
+    if (momentum_.writes_betas()) tuples = momentum_.allocate(groups.get());
+    // What has run Python code so far may have changed anything. From here to the last write nothing does.
+    if (is_known(dict_version_) && !unchanged(dict.get(), dict_version_)) return Outcome::declined;
+    if (!look_at(groups.get())) return Outcome::declined;
 
     NodeState next = counters_;
     if (!valid_counters(kind_, next.counters)) return Outcome::declined;
@@ -86,7 +92,7 @@ class HostEngine {
       return Outcome::declined;  // where Python raises: an overflow, a division by zero
     }
     if (update.kind() != Law::hold) {
-      const Outcome outcome = update_groups(update, dict.get(), groups.get());
+      const Outcome outcome = update_groups(update, dict.get(), groups.get(), tuples);
       if (outcome != Outcome::stepped) return outcome;
     }
     counters_ = next;
@@ -97,7 +103,9 @@ class HostEngine {
   }
 
   // What another engine has read and written since, it does not look up again.
-  void learn(const HostEngine& other) { groups_.learn(other.groups_); }
+  void learn(const HostEngine& other) {
+    if (!busy_) groups_.learn(other.groups_);
+  }
 
   // How many steps it has made, and whether in the last one it was time to reduce.
   std::int64_t steps() const { return steps_; }
@@ -161,10 +169,10 @@ class HostEngine {
   // Catches up with a __dict__ that changed. Only for the scheduler's own engine: one that was given up,
   // which a second thread may still be about to step, must not take the state away from its successor.
   bool refresh(PyObject* scheduler, PyObject* dict) {
-    if (!is_engine_of(scheduler, this) || !read_scheduler(dict)) return false;
+    if (!is_engine_of(scheduler, this) || !read_scheduler(dict) || PyErr_Occurred()) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, last_lr_name());
-    dict_version_ = version(dict);
+    remember(dict, dict_version_);
     return true;
   }
 
@@ -199,11 +207,13 @@ class HostEngine {
   }
 
   // Whatever could make it decline is looked at before the first write, so that then nothing is changed.
-  Outcome update_groups(const Update& update, PyObject* dict, PyObject* groups) {
+  Outcome update_groups(const Update& update, PyObject* dict, PyObject* groups, std::vector<Ref>& tuples) {
+    const Busy busy(busy_);
+    if (!busy.entered) return Outcome::declined;
     const std::size_t count = groups_.groups();
     const Number* lrs = groups_.values(lr_name());
     if (!own_.read_for(update, about_.owns, dict, groups_) ||
-        !momentum_.compute(update, dict, groups, groups_)) {
+        !momentum_.compute(update, dict, groups, groups_, tuples)) {
       return Outcome::declined;
     }
     const Law law = update.kind();
@@ -212,9 +222,13 @@ class HostEngine {
     if (!reduces && !always_float && (own_.has_integers() || groups_.has_integers())) {
       return Outcome::declined;  // Python's int arithmetic may give an int
     }
-    Own own = own_.of(count, nullptr);
+    Own own = own_.of(count);
+    const bool cycles = momentum_.cycles();
     for (std::size_t i = 0; i < count; ++i) {
-      if (!momentum_.write(groups, i)) return Outcome::failed;
+      const Ref group = GroupEntries::next(groups, i);
+      if (!group || (cycles && !momentum_.write(group.get(), i, tuples, groups_.version_of(i)))) {
+        return Outcome::failed;
+      }
       own.index = static_cast<std::int64_t>(i);
       const Applied applied = apply(update, lrs[i].value, own);
       if (!applied.written) continue;
@@ -222,9 +236,10 @@ class HostEngine {
       const bool take_own =
           reduces && own.at(0) > lrs[i].value * update.a && PyLong_CheckExact(own_.object(i));
       Ref lr = take_own ? Ref::borrow(own_.object(i)) : Ref(PyFloat_FromDouble(applied.lr));
-      if (!lr || !groups_.write(groups, i, lr.get(), {applied.lr, take_own})) return Outcome::failed;
-      momentum_.note(groups, i);
+      if (!lr || !groups_.write(group.get(), i, lr.get(), {applied.lr, take_own})) return Outcome::failed;
+      if (cycles) momentum_.note(group.get(), i);
     }
+    momentum_.recycle(tuples);
     return Outcome::stepped;
   }
 
@@ -255,8 +270,8 @@ class HostEngine {
         PyErr_SetString(PyExc_ValueError, "lr_lambdas changed their number while they were called");
         return Outcome::failed;
       }
-      const Ref operand = Ref::borrow(
-          scales_bases ? item(bases.get(), i) : PyDict_GetItemWithError(item(groups.get(), i), lr_name()));
+      const Ref operand =
+          scales_bases ? Ref::borrow(item(bases.get(), i)) : lr_of(Ref::borrow(item(groups.get(), i)));
       const Ref function = Ref::borrow(item(functions.get(), i));
       // The epoch is asked for anew each time, as in torch: a function may have set it.
       PyObject* written = PyDict_GetItemWithError(dict, about_.counters[0].name);
@@ -281,11 +296,13 @@ class HostEngine {
     const Ref now = param_groups(optimizer_of(dict));
     const bool still_engine = is_engine_of(scheduler, this);
     if (PyErr_Occurred()) return Outcome::failed;
-    if (!values && still_engine && now && length(now.get()) == count && groups_.refresh(now.get())) {
+    if (!values && still_engine && now && length(now.get()) == count && look_at(now.get())) {
+      const Busy busy(busy_);
       for (std::size_t i = 0; i < count; ++i) {
         const double value = product(operands[i], factors[i]);
-        const Ref lr(PyFloat_FromDouble(value));
-        if (!lr || !groups_.write(now.get(), i, lr.get(), {value, false})) return Outcome::failed;
+        const Ref group = GroupEntries::next(now.get(), i);
+        const Ref lr(group ? PyFloat_FromDouble(value) : nullptr);
+        if (!lr || !groups_.write(group.get(), i, lr.get(), {value, false})) return Outcome::failed;
       }
       groups_.copy_changed(last_lr_);
       remove(dict, last_lr_name());  // somebody looked at __dict__ meanwhile
@@ -299,11 +316,23 @@ class HostEngine {
     return Outcome::declined;
   }
 
+  // Reads the groups. False, with nothing changed, where that cannot be or is being done.
+  bool look_at(PyObject* groups) {
+    const Busy busy(busy_);
+    return busy.entered && groups_.refresh(groups);
+  }
+
+  // Empty, with a Python error set or not, where the group has none.
+  static Ref lr_of(const Ref& group) {
+    return PyDict_Check(group.get()) ? Ref::borrow(PyDict_GetItemWithError(group.get(), lr_name()))
+                                     : Ref(PyObject_GetItem(group.get(), lr_name()));
+  }
+
   double product(double operand, double factor) const {
     const Law law = kind_ == Kind::lambda ? Law::scale_base_each : Law::scale_each;
     static constexpr double kOnlyColumn = 0.0;
     const double own[] = {operand, kOnlyColumn};
-    return apply(Update::make(law), operand, {own, 1, 0, &factor}).lr;
+    return apply(Update::make(law), operand, {own, 1, 0, {&factor, 1}}).lr;
   }
 
   Ref products(const std::vector<double>& operands, const std::vector<double>& factors,
@@ -328,9 +357,10 @@ class HostEngine {
   }
 
   Ref last_lr() const {
-    Ref list(PyList_New(static_cast<Py_ssize_t>(last_lr_.size())));
-    for (std::size_t i = 0; list && i < last_lr_.size(); ++i) {
-      PyObject* lr = last_lr_[i].to_python();
+    const std::vector<Number> lrs = last_lr_;  // making a list may run a finalizer, which steps
+    Ref list(PyList_New(static_cast<Py_ssize_t>(lrs.size())));
+    for (std::size_t i = 0; list && i < lrs.size(); ++i) {
+      PyObject* lr = lrs[i].to_python();
       if (lr == nullptr) return Ref();
       PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(i), lr);
     }
@@ -343,7 +373,7 @@ class HostEngine {
   pybind11::object read_tensor_;
   double params_[kNodeParams] = {};
   NodeState counters_ = {};
-  DictVersion dict_version_ = kUnknownVersion;
+  DictVersion dict_version_ = {};
   // Borrowed from the scheduler's __dict__ while that is unchanged.
   PyObject* optimizer_ = nullptr;
   TableReader table_;
@@ -356,6 +386,7 @@ class HostEngine {
   std::vector<double> operands_;
   std::vector<double> factors_;
   Ref values_;
+  bool busy_ = false;
   std::vector<Number> last_lr_;
 };
 

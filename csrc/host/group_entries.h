@@ -1,6 +1,7 @@
 // Numbers in the param-group dicts, looked up again only in dicts that changed.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "description.h"
@@ -36,11 +37,12 @@ class GroupEntries {
     versions_.clear();
   }
 
-  // False if some group lacks an entry or has no plain number there; nothing is written either way.
+  // Not to be entered again before it is done: see Busy. False if some group lacks an entry or has no plain
+  // number there; nothing is written either way.
   bool refresh(PyObject* groups) {
     const std::size_t count = length(groups);
     if (versions_.size() != count) {
-      versions_.assign(count, kUnknownVersion);
+      versions_.assign(count, DictVersion());
       values_.resize(count * keys_.size());
       changed_ = true;
     }
@@ -49,12 +51,14 @@ class GroupEntries {
       PyObject* group = item(groups, i);
       if (!PyDict_CheckExact(group)) return false;
       if (unchanged(group, versions_[i])) continue;
-      versions_[i] = kUnknownVersion;
+      forget(versions_[i]);
+      const Ref held = Ref::borrow(group);
       for (std::size_t k = 0; k < keys_.size(); ++k) {
         PyObject* entry = PyDict_GetItemWithError(group, keys_[k]);
         if (entry == nullptr || !Number::read(entry, values_[k * count + i])) return false;
       }
-      versions_[i] = version(group);
+      if (length(groups) != count) return false;
+      remember(group, versions_[i]);
       changed_ = true;
     }
     return true;
@@ -68,16 +72,16 @@ class GroupEntries {
 #endif
   }
 
-  // Writes the first entry, which refresh() has read; `number` is what `value` holds.
-  bool write(PyObject* groups, std::size_t i, PyObject* value, const Number& number) {
-    ask_for(groups, i + kAhead);
-    PyObject* group = item(groups, i);
-    if (PyDict_SetItem(group, keys_[0], value) != 0) return false;
-    versions_[i] = version(group);
+  // Writes the first entry of group i, which refresh() has read; `number` is what `value` holds.
+  bool write(PyObject* group, std::size_t i, PyObject* value, const Number& number) {
+    if (set_item(group, keys_[0], value, versions_[i]) != 0) return false;
     changed_ = true;
     values_[i] = number;
     return true;
   }
+
+  // At which refresh() has read group i.
+  DictVersion& version_of(std::size_t i) { return versions_[i]; }
 
   // The values of one key in all groups.
   const Number* values(PyObject* key) const {
@@ -113,7 +117,20 @@ class GroupEntries {
   // The copy was written to by somebody else.
   void forget_copy() { changed_ = true; }
 
+  // The group to write next. No Python code runs while groups are written, except to compare keys of a type
+  // of its own: that could change the list. Empty, with a Python error set, if it did.
+  static Ref next(PyObject* groups, std::size_t i) {
+    ask_for(groups, i + kAhead);
+    if (i < length(groups) && PyDict_CheckExact(item(groups, i))) return Ref::borrow(item(groups, i));
+    return changed_meanwhile();
+  }
+
  private:
+  [[gnu::cold, gnu::noinline]] static Ref changed_meanwhile() {
+    PyErr_SetString(PyExc_RuntimeError, "param_groups changed while a scheduler wrote to them");
+    return Ref();
+  }
+
   static constexpr std::size_t kAhead = 8;
 
   std::vector<PyObject*> keys_;
@@ -133,12 +150,13 @@ class OwnValues {
     double* out = numbers_.data() + k * count;
     switch (owns[k].where) {
       case OwnParam::in_list: {
-        list_ = PyDict_GetItemWithError(scheduler_dict, owns[k].name);
-        if (list_ == nullptr || !PyList_CheckExact(list_) || length(list_) != count) return false;
+        PyObject* list = PyDict_GetItemWithError(scheduler_dict, owns[k].name);
+        if (list == nullptr || !PyList_CheckExact(list) || length(list) != count) return false;
         lists_.resize(owns.size());
-        if (!lists_[k].read(list_)) return false;
-        memcpy(out, lists_[k].numbers().data(), count * sizeof(double));
+        if (!lists_[k].read(list)) return false;
+        std::copy(lists_[k].numbers().begin(), lists_[k].numbers().end(), out);
         has_integers_ |= lists_[k].has_integers();
+        list_ = &lists_[k];
         break;
       }
       case OwnParam::in_group: {
@@ -164,16 +182,16 @@ class OwnValues {
            (!uses_other(law) || read(owns, static_cast<std::size_t>(update.other), scheduler_dict, entries));
   }
 
-  Own of(std::size_t count, const double* table) const {
-    return {numbers_.data(), static_cast<std::int64_t>(count), 0, table};
+  Own of(std::size_t count) const {
+    return {numbers_.data(), static_cast<std::int64_t>(count), 0, {nullptr, 0}};
   }
   bool has_integers() const { return has_integers_; }
-  PyObject* object(std::size_t i) const { return item(list_, i); }  // of the list that was read last
+  PyObject* object(std::size_t i) const { return list_->object(i); }  // of the list that was read last
 
  private:
   std::vector<double> numbers_;
   std::vector<NumberList> lists_;
-  PyObject* list_ = nullptr;  // borrowed, for the time of a step
+  const NumberList* list_ = nullptr;  // the one that was read last
   bool has_integers_ = false;
 };
 

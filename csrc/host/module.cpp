@@ -5,6 +5,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <deque>
+
 #include "composition.h"
 #include "direct_step.h"
 #include "engine.h"
@@ -18,60 +20,75 @@ namespace py = pybind11;
 namespace fastsched::host {
 namespace {
 
-// Checks the number of arguments and turns a step's Outcome into what Python gets: None, or what `declined`
-// makes.
-template <typename Step, typename Declined>
-PyObject* step_for_python(Py_ssize_t count, Step step, Declined declined) {
-  if (count != 2) {
-    PyErr_Format(PyExc_TypeError, "step() takes a scheduler and a metric, got %zd arguments", count);
-    return nullptr;
-  }
+// Runs what gives Python its result, past pybind11's dispatcher. A C++ exception becomes Python's.
+template <typename Function>
+PyObject* guarded(Function function) {
   try {
-    switch (step()) {
-      case Outcome::stepped: Py_RETURN_NONE;
-      case Outcome::declined: return declined();
-      case Outcome::failed: break;
-    }
+    return function();
   } catch (py::error_already_set& error) {
     error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
+
+void check_count(Py_ssize_t count) {
+  if (count == 2) return;
+  throw py::type_error("step() takes a scheduler and a metric, got " + std::to_string(count) + " arguments");
+}
+
+// Whether comparing the keys of a dict raised, which looks like an entry that is not there.
+bool raised() { return PyErr_Occurred() != nullptr; }
+
+// None, or what `declined` makes.
+template <typename Declined>
+PyObject* for_python(Outcome outcome, Declined declined) {
+  switch (outcome) {
+    case Outcome::stepped: return Py_NewRef(Py_None);
+    case Outcome::declined: return raised() ? nullptr : declined();
+    case Outcome::failed: break;
   }
   return nullptr;
 }
 
 PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  HostEngine& engine = unwrap<HostEngine>(self);
-  double value = 0.0;
-  return step_for_python(
-      count, [&] { return engine.step(args[0], args[1], value); },
-      [&] {
-        PyObject* values = engine.take_values().release();
-        return values != nullptr ? values : PyFloat_FromDouble(value);
-      });
+  return guarded([&] {
+    check_count(count);
+    HostEngine& engine = unwrap<HostEngine>(self);
+    double value = 0.0;
+    return for_python(engine.step(args[0], args[1], value), [&] {
+      PyObject* values = engine.take_values().release();
+      return values != nullptr ? values : PyFloat_FromDouble(value);
+    });
+  });
 }
 
 PyObject* watch_changed(PyObject* self, PyObject* scheduler) {
-  return PyBool_FromLong(unwrap<Watch>(self).changed(scheduler));
+  return guarded([&]() -> PyObject* {
+    const bool changed = unwrap<Watch>(self).changed(scheduler);
+    return changed && raised() ? nullptr : PyBool_FromLong(changed);
+  });
 }
 
 PyObject* composition_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  return step_for_python(
-      count, [&] { return unwrap<HostComposition>(self).step(args[0], args[1]); },
-      [] { return PyFloat_FromDouble(0.0); });
+  return guarded([&] {
+    check_count(count);
+    return for_python(unwrap<HostComposition>(self).step(args[0], args[1]),
+                      [] { return PyFloat_FromDouble(0.0); });
+  });
 }
 
 PyObject* direct_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  if (count != 2) {
-    PyErr_Format(PyExc_TypeError, "step() takes a scheduler and a metric, got %zd arguments", count);
-    return nullptr;
-  }
-  try {
-    return PyBool_FromLong(unwrap<DirectStep>(self).step(args[0], args[1]));
-  } catch (py::error_already_set& error) {
-    error.restore();
-    return nullptr;
-  }
+  return guarded([&]() -> PyObject* {
+    check_count(count);
+    const bool stepped = unwrap<DirectStep>(self).step(args[0], args[1]);
+    return !stepped && raised() ? nullptr : PyBool_FromLong(stepped);
+  });
 }
 
 // The methods called at every step bypass pybind11's dispatcher, which costs as much as the step itself.
@@ -95,6 +112,23 @@ void add_method(py::class_<T>& type, PyMethodDef& method) {
   type.attr(method.ml_name) = py::reinterpret_steal<py::object>(descriptor);
 }
 
+// A property that torch.compile does not look into. The descriptors of C are to it what they are for: a
+// value, on which it guards by reading it again before each compiled step.
+PyObject* read_untraced(PyObject* self, void* getter) {
+  return PyObject_CallOneArg(static_cast<PyObject*>(getter), self);
+}
+
+py::object untraced_property(const py::function& getter) {
+  static std::deque<PyGetSetDef> definitions;  // which descriptors refer to, as they do to name and getter
+  PyObject* function = getter.inc_ref().ptr();
+  const char* name = PyUnicode_AsUTF8(py::str(getter.attr("__name__")).release().ptr());
+  if (name == nullptr) throw py::error_already_set();
+  definitions.push_back({name, read_untraced, nullptr, nullptr, function});
+  PyObject* descriptor = PyDescr_NewGetSet(&PyBaseObject_Type, &definitions.back());
+  if (descriptor == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(descriptor);
+}
+
 template <typename T>
 py::object get_attribute(const T& engine, py::str name) {
   Ref value = engine.get(name.ptr());
@@ -116,7 +150,12 @@ py::dict engine_state(const T& engine) {
 // The rest of what fastsched/engine.py calls an Engine.
 template <typename T>
 void add_engine_methods(py::class_<T>& type) {
-  type.def("attach", [](T& self, py::object scheduler) { return self.attach(scheduler.ptr()); })
+  type.def("attach",
+           [](T& self, py::object scheduler) {
+             const bool attached = self.attach(scheduler.ptr());
+             if (PyErr_Occurred()) throw py::error_already_set();
+             return attached;
+           })
       .def("get", &get_attribute<T>)
       .def("set", [](T& self, py::str name, py::object value) { return self.set(name.ptr(), value.ptr()); })
       .def("state", &engine_state<T>)
@@ -155,9 +194,10 @@ bool probe_dict_versions() {
   py::object group = scope["group"];
   for (int i = 1; i < 100; ++i) {
     const DictVersion before[2] = {version(attributes.ptr()), version(group.ptr())};
+    if (!unchanged(attributes.ptr(), before[0]) || !unchanged(group.ptr(), before[1])) return false;
     scope["store"](i);
     scope["write"](i);
-    if (version(attributes.ptr()) == before[0] || version(group.ptr()) == before[1]) return false;
+    if (unchanged(attributes.ptr(), before[0]) || unchanged(group.ptr(), before[1])) return false;
   }
   return true;
 }
@@ -253,7 +293,7 @@ py::list described(const std::vector<OwnParam>& owns) {
 PYBIND11_MODULE(_C, module) {
   using namespace fastsched::host;
   dict_versions_trusted = probe_dict_versions();
-  module.attr("dict_versions_trusted") = dict_versions_trusted;
+  module.attr("DICT_VERSIONS") = dict_versions_trusted ? kDictVersions : "look-ups";
   module.attr("NODE_COUNTERS") = fastsched::kNodeCounters;
   module.attr("NODE_SIZE") = fastsched::kNodeSize;
   module.attr("NODE_STATE_SIZE") = fastsched::kNodeStateSize;
@@ -262,7 +302,7 @@ PYBIND11_MODULE(_C, module) {
   module.attr("HISTORY_HEADER") = fastsched::kHistoryHeader;
   module.attr("HISTORY_OWN") = fastsched::kHistoryOwn;
 
-  py::class_<HostEngine> engine(module, "HostEngine");
+  py::class_<HostEngine> engine(module, "HostEngine", py::is_final());
   engine
       .def(py::init<const std::string&, py::type, py::object>(), py::arg("scheduler"), py::arg("tensor"),
            py::arg("read_tensor"))
@@ -272,7 +312,7 @@ PYBIND11_MODULE(_C, module) {
   add_engine_methods(engine);
   add_method(engine, step_method);
 
-  py::class_<HostComposition> composition(module, "HostComposition");
+  py::class_<HostComposition> composition(module, "HostComposition", py::is_final());
   composition
       .def(py::init<const std::string&, std::vector<bool>, bool>(), py::arg("scheduler"), py::arg("native"),
            py::arg("reads_metric"))
@@ -281,7 +321,7 @@ PYBIND11_MODULE(_C, module) {
   add_engine_methods(composition);
   add_method(composition, composition_step_method);
 
-  py::class_<Watch> watch(module, "Watch");
+  py::class_<Watch> watch(module, "Watch", py::is_final());
   watch.def(py::init<const std::string&>(), py::arg("scheduler"))
       .def("mark_attributes",
            [](Watch& self, py::object scheduler) { self.mark_attributes(scheduler.ptr()); })
@@ -291,7 +331,7 @@ PYBIND11_MODULE(_C, module) {
       .def("leave", &Watch::leave);
   add_method(watch, changed_method);
 
-  py::class_<DirectStep> direct(module, "DirectStep");
+  py::class_<DirectStep> direct(module, "DirectStep", py::is_final());
   direct
       .def(py::init<py::object, const py::list&, bool, bool, double>(), py::arg("watch"), py::arg("replicas"),
            py::arg("reads_metric"), py::arg("composite"), py::arg("limit"))
@@ -301,7 +341,7 @@ PYBIND11_MODULE(_C, module) {
                   py::arg("tensor_types"));
   add_method(direct, direct_step_method);
 
-  py::class_<HostMomentum>(module, "HostMomentum")
+  py::class_<HostMomentum>(module, "HostMomentum", py::is_final())
       .def(py::init<const std::string&>(), py::arg("scheduler"))
       .def("set", &HostMomentum::set, py::arg("index"), py::arg("counter"))
       .def("step", &HostMomentum::step);
@@ -317,19 +357,15 @@ PYBIND11_MODULE(_C, module) {
       py::arg("scheduler"), py::arg("attributes"), py::arg("owns"), py::arg("indices"),
       py::arg("factors") = std::vector<double>(), py::arg("columns") = 0, py::arg("children") = 0,
       py::arg("children_size") = 0, py::arg("children_state_size") = 0, py::arg("of_step") = false);
-  module.def(
-      "state_size",
-      [](const std::string& program) {
-        if (program.size() < sizeof(fastsched::Node)) throw py::value_error("not a program");
-        return static_cast<std::size_t>(fastsched::load<fastsched::Node>(program.data()).state_size);
-      },
-      py::arg("program"));
+  module.def("state_size", &state_size, py::arg("program"));
   module.def("put_in_charge", &put_in_charge, py::arg("scheduler"), py::arg("before"), py::arg("engine"),
              py::arg("names"));
   module.def("give_up", &give_up, py::arg("scheduler"), py::arg("engine"), py::arg("after"),
              py::arg("names"));
+  module.def("untraced_property", &untraced_property, py::arg("getter"));
   module.def("use_capture_probe", &CaptureProbe::use, py::arg("cuda"), py::arg("capturing"));
-  module.def("mirror_size", &fastsched::mirror_size, py::arg("groups"));
+  module.def(
+      "mirror_size", [](std::uint32_t groups) { return fastsched::mirror_size(groups); }, py::arg("groups"));
   module.def("run_program", &run_program, py::arg("program"), py::arg("lrs"), py::arg("first"),
              py::arg("steps"));
   module.def("pack_counters", &pack_counters, py::arg("scheduler"), py::arg("attributes"));

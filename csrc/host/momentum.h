@@ -2,6 +2,7 @@
 // or the first of "betas".
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "group_entries.h"
@@ -29,6 +30,7 @@ class Momentum {
   }
 
   bool cycles() const { return cycles_; }
+  bool writes_betas() const { return cycles_ && use_beta1_; }
 
   void add_keys(std::vector<PyObject*>& keys) const {
     if (!cycles_) return;
@@ -37,52 +39,87 @@ class Momentum {
     }
   }
 
-  // Computes the new values. False, with nothing changed, where some group's momentum is no Python number.
-  bool compute(const Update& update, PyObject* scheduler_dict, PyObject* groups,
-               const GroupEntries& entries) {
+  // A tuple for each group's new betas, made before anybody looks at the groups: allocating one may start the
+  // garbage collector, and with it Python code. Handed to write(), one by one.
+  std::vector<Ref> allocate(PyObject* groups) {
+    std::vector<Ref> tuples = std::exchange(tuples_, {});
+    tuples.clear();
+    for (std::size_t i = 0; i < length(groups); ++i) {
+      PyObject* const group = item(groups, i);
+      Py_ssize_t size = 0;
+      if (i < checked_.size() && unchanged(group, checked_[i].version)) {
+        size = checked_[i].betas;
+      } else if (PyDict_CheckExact(group)) {
+        const Ref held = Ref::borrow(group);
+        size = size_of(PyDict_GetItemWithError(group, betas_name()));
+      }
+      Ref tuple(size == 2 ? PyTuple_Pack(2, Py_None, Py_None) : PyTuple_New(size));
+      if (!tuple) throw pybind11::error_already_set();
+      for (Py_ssize_t k = 0; k < size && size != 2; ++k) {
+        PyTuple_SET_ITEM(tuple.get(), k, Ref::borrow(Py_None).release());
+      }
+      tuples.push_back(std::move(tuple));
+    }
+    return tuples;
+  }
+
+  // Computes the new values. False, with nothing changed, where some group's momentum is no Python number, or
+  // its betas are not as many as were allocated.
+  bool compute(const Update& update, PyObject* scheduler_dict, PyObject* groups, const GroupEntries& entries,
+               const std::vector<Ref>& tuples) {
     if (!cycles_) return true;
     if (!own_.read_for(update, *owns_, scheduler_dict, entries)) return false;
     const std::size_t count = entries.groups();
+    if (use_beta1_ && tuples.size() != count) return false;
     new_.resize(count);
-    checked_.resize(count, kUnknownVersion);
-    Own own = own_.of(count, nullptr);
-    for (std::size_t i = 0; i < count; ++i) {
+    checked_.resize(count);
+    Own own = own_.of(count);
+    for (std::size_t i = 0; i < count && i < length(groups); ++i) {
       PyObject* group = item(groups, i);
-      if (!unchanged(group, checked_[i])) {
-        PyObject* now = current(group);
-        if (now == nullptr ? use_beta1_ : !is_number(now)) return false;
+      if (!unchanged(group, checked_[i].version)) {
+        const Ref held = Ref::borrow(group);
+        PyObject* entry = PyDict_GetItemWithError(group, use_beta1_ ? betas_name() : momentum_name());
+        PyObject* now = use_beta1_ ? first_of(entry) : entry;
+        if (now == nullptr ? use_beta1_ || PyErr_Occurred() : !is_number(now)) return false;
+        remember(group, checked_[i].version);
+        checked_[i].betas = size_of(entry);
       }
+      if (use_beta1_ && PyTuple_GET_SIZE(tuples[i].get()) != checked_[i].betas) return false;
       own.index = static_cast<std::int64_t>(i);
       new_[i] = apply(update, 0.0, own).lr;
     }
     return true;
   }
 
-  // Writes one group's. False on a Python error.
-  bool write(PyObject* groups, std::size_t i) const {
-    if (!cycles_) return true;
-    PyObject* group = item(groups, i);
+  // Writes group i's. False on a Python error. Runs no Python code: the old momentum is a number, and what
+  // else is in the old betas is in the new ones.
+  [[gnu::noinline]] bool write(PyObject* group, std::size_t i, std::vector<Ref>& tuples,
+                               DictVersion& version) const {
     Ref value(PyFloat_FromDouble(new_[i]));
     if (!value) return false;
-    if (use_beta1_) {
-      PyObject* betas = PyDict_GetItemWithError(group, betas_name());
-      if (PyTuple_CheckExact(betas) && PyTuple_GET_SIZE(betas) == 2) {
-        value = Ref(PyTuple_Pack(2, value.get(), PyTuple_GET_ITEM(betas, 1)));
-        return value && PyDict_SetItem(group, betas_name(), value.get()) == 0;
-      }
-      Ref rest(PySequence_GetSlice(betas, 1, PySequence_Size(betas)));
-      Ref first(rest ? PyTuple_Pack(1, value.get()) : nullptr);
-      Ref rest_tuple(first ? PySequence_Tuple(rest.get()) : nullptr);
-      value = Ref(rest_tuple ? PySequence_Concat(first.get(), rest_tuple.get()) : nullptr);
-      if (!value) return false;
+    if (!use_beta1_) return set_item(group, momentum_name(), value.get(), version) == 0;
+    PyObject* betas = PyDict_GetItemWithError(group, betas_name());
+    const Ref tuple = std::move(tuples[i]);
+    const Py_ssize_t size = PyTuple_GET_SIZE(tuple.get());
+    if (betas == nullptr || size_of(betas) != size) {
+      if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_RuntimeError, "betas changed while a scheduler wrote to them");
+      return false;
     }
-    return PyDict_SetItem(group, use_beta1_ ? betas_name() : momentum_name(), value.get()) == 0;
+    for (Py_ssize_t k = 0; k < size; ++k) {
+      Ref entry = k == 0 ? std::move(value) : Ref::borrow(PySequence_Fast_GET_ITEM(betas, k));
+      const Ref none(std::exchange(PySequence_Fast_ITEMS(tuple.get())[k], entry.release()));
+    }
+    return set_item(group, betas_name(), tuple.get(), version) == 0;
+  }
+
+  // Groups were written: the tuples are used up.
+  void recycle(std::vector<Ref>& tuples) {
+    if (writes_betas()) tuples_.swap(tuples);
   }
 
   // Nothing but this step has written to the group since compute() looked at it.
-  void note(PyObject* groups, std::size_t i) {
-    if (cycles_) checked_[i] = version(item(groups, i));
-  }
+  void note(PyObject* group, std::size_t i) { remember(group, checked_[i].version); }
 
  private:
   static PyObject* betas_name() {
@@ -95,13 +132,14 @@ class Momentum {
   }
   static bool is_number(PyObject* object) { return PyFloat_CheckExact(object) || PyLong_CheckExact(object); }
 
-  // Borrowed; null where the group has none.
-  PyObject* current(PyObject* group) const {
-    PyObject* entry = PyDict_GetItemWithError(group, use_beta1_ ? betas_name() : momentum_name());
-    if (!use_beta1_ || entry == nullptr) return entry;
-    if (PyTuple_CheckExact(entry) && PyTuple_GET_SIZE(entry) > 0) return PyTuple_GET_ITEM(entry, 0);
-    if (PyList_CheckExact(entry) && length(entry) > 0) return item(entry, 0);
-    return nullptr;
+  // How many betas there are; 0 where they are neither a tuple nor a list.
+  static Py_ssize_t size_of(PyObject* betas) {
+    const bool known = betas != nullptr && (PyTuple_CheckExact(betas) || PyList_CheckExact(betas));
+    return known ? PySequence_Fast_GET_SIZE(betas) : 0;
+  }
+  // Borrowed; null where there is none.
+  static PyObject* first_of(PyObject* betas) {
+    return size_of(betas) > 0 ? PySequence_Fast_GET_ITEM(betas, 0) : nullptr;
   }
 
   const std::vector<OwnParam>* owns_ = nullptr;
@@ -109,11 +147,16 @@ class Momentum {
   bool use_beta1_ = false;
   OwnValues own_;
   std::vector<double> new_;
-  std::vector<DictVersion> checked_;  // the groups that hold a number as momentum, by their version
+  struct Checked {
+    DictVersion version;  // at which the group held a number as momentum
+    Py_ssize_t betas;     // and so many betas
+  };
+  std::vector<Checked> checked_;
+  std::vector<Ref> tuples_;  // none, but their memory
 };
 
 // Cycles the momentum of an optimizer whose learning rates are tensors: its counters run along on the host.
-class HostMomentum {
+class HostMomentum : public Bound {
  public:
   explicit HostMomentum(const std::string& scheduler)
       : kind_(kind_of(scheduler)), about_(description(kind_)) {}
@@ -127,27 +170,39 @@ class HostMomentum {
   bool step(const pybind11::object& scheduler, int event, double epoch) {
     Ref dict(PyObject_GenericGetDict(scheduler.ptr(), nullptr));
     if (!dict) throw pybind11::error_already_set();
+    if (busy_ || event < 0 || event >= kEvents) return false;
     if (!(unchanged(dict.get(), dict_version_) && table_.same(about_, dict.get())) && !refresh(dict.get())) {
       return false;
     }
     Ref groups = param_groups(optimizer_of(dict.get()));
-    if (!groups || !entries_.refresh(groups.get())) return false;
+    if (!groups) return false;
+    std::vector<Ref> tuples;
+    if (momentum_.writes_betas()) tuples = momentum_.allocate(groups.get());
+    const Busy busy(busy_);
+    if (!busy.entered || !entries_.refresh(groups.get())) return false;
     NodeState next = counters_;
     const Update update =
         decide(kind_, params_, next.counters, Moment::make(static_cast<Event>(event), epoch), table_.table());
-    if (update.kind() == Law::idle || !momentum_.compute(update, dict.get(), groups.get(), entries_))
+    if (update.kind() == Law::idle ||
+        !momentum_.compute(update, dict.get(), groups.get(), entries_, tuples)) {
       return false;
-    counters_ = next;
-    for (std::size_t i = 0; i < entries_.groups(); ++i) {
-      if (!momentum_.write(groups.get(), i)) throw pybind11::error_already_set();
-      momentum_.note(groups.get(), i);
     }
+    counters_ = next;
+    const bool cycles = momentum_.cycles();
+    for (std::size_t i = 0; i < entries_.groups(); ++i) {
+      const Ref group = GroupEntries::next(groups.get(), i);
+      if (!group || (cycles && !momentum_.write(group.get(), i, tuples, entries_.version_of(i)))) {
+        throw pybind11::error_already_set();
+      }
+      if (cycles) momentum_.note(group.get(), i);
+    }
+    momentum_.recycle(tuples);
     return true;
   }
 
  private:
   bool refresh(PyObject* dict) {
-    dict_version_ = kUnknownVersion;
+    forget(dict_version_);
     if (!read_all(about_.params, dict, params_) || !valid_params(kind_, params_) ||
         !table_.read(about_, dict) || !momentum_.read(about_, dict)) {
       return false;
@@ -155,7 +210,7 @@ class HostMomentum {
     std::vector<PyObject*> keys;
     momentum_.add_keys(keys);
     entries_.use(keys);
-    dict_version_ = version(dict);
+    remember(dict, dict_version_);
     return true;
   }
 
@@ -163,10 +218,11 @@ class HostMomentum {
   const Description& about_;
   NodeState counters_ = {};
   double params_[kNodeParams] = {};
-  DictVersion dict_version_ = kUnknownVersion;
+  DictVersion dict_version_ = {};
   TableReader table_;
   Momentum momentum_;
   GroupEntries entries_;
+  bool busy_ = false;
 };
 
 }  // namespace fastsched::host

@@ -1,7 +1,7 @@
 // The numbers in a list, read again only where it holds other objects than before.
 #pragma once
 
-#include <cstring>
+#include <algorithm>
 #include <vector>
 
 #include "description.h"
@@ -36,9 +36,11 @@ class NumberList {
   // Whether these are the objects that were read, in the same order.
   bool holds(PyObject* list) const {
     return objects_.size() == length(list) &&
-           memcmp(PySequence_Fast_ITEMS(list), objects_.data(), objects_.size() * sizeof(PyObject*)) == 0;
+           std::equal(objects_.begin(), objects_.end(), PySequence_Fast_ITEMS(list));
   }
 
+  // Kept alive.
+  PyObject* object(std::size_t i) const { return objects_[i]; }
   const std::vector<double>& numbers() const { return numbers_; }
   bool has_integers() const { return has_integers_; }
 

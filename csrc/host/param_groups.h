@@ -31,14 +31,14 @@ inline PyObject* optimizer_of(PyObject* scheduler_dict) {
   return PyDict_GetItemWithError(scheduler_dict, optimizer_name());
 }
 
-// The list optimizer.param_groups, or an empty reference if it is not a plain list of plain dicts.
+// optimizer.param_groups: the list itself, or what else it is, a tuple for instance, as a list. An empty
+// reference if there is none. May run Python code, a property's.
 inline Ref param_groups(PyObject* optimizer) {
   if (optimizer == nullptr) return Ref();
+  const Ref alive = Ref::borrow(optimizer);
   Ref groups(PyObject_GetAttr(optimizer, param_groups_name()));
-  if (!groups || !PyList_CheckExact(groups.get())) {
-    PyErr_Clear();
-    return Ref();
-  }
+  if (groups && !PyList_CheckExact(groups.get())) groups = Ref(PySequence_List(groups.get()));
+  if (!groups) PyErr_Clear();
   return groups;
 }
 

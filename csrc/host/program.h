@@ -66,6 +66,13 @@ inline pybind11::object pack_node(const std::string& scheduler, const pybind11::
   return pybind11::bytes(reinterpret_cast<const char*>(program.data()), program.size() * sizeof(double));
 }
 
+// How many float64 numbers the state of a packed program has.
+inline std::size_t state_size(const std::string& bytes) {
+  const double size = bytes.size() < sizeof(Node) ? -1.0 : load<Node>(bytes.data()).state_size;
+  if (!is_count(size)) throw pybind11::value_error("not a program");
+  return static_cast<std::size_t>(size);
+}
+
 // The learning rates after `steps` steps of a whole program from its beginning, without metrics, in buffers
 // of its own. `lrs` are the initial ones; `first`, if not empty, those that the beginning has left. Where
 // there is much to do, other threads run meanwhile, and signals (Ctrl-C) are handled, which may throw.
@@ -73,16 +80,17 @@ inline std::vector<double> run_program(const std::string& bytes, std::vector<dou
                                        const std::vector<double>& first, std::size_t steps) {
   std::vector<double> program(bytes.size() / sizeof(double));
   memcpy(program.data(), bytes.data(), program.size() * sizeof(double));
-  if (program.size() < static_cast<std::size_t>(kNodeSize)) throw pybind11::value_error("not a program");
-  std::vector<double> state(static_cast<std::size_t>(load<Node>(program.data()).state_size));
   std::vector<double> masters = lrs;
-  const Buffers buffers = {program.data(),
-                           state.data(),
-                           masters.data(),
-                           static_cast<std::int64_t>(program.size()),
-                           static_cast<std::int64_t>(state.size()),
-                           static_cast<std::int64_t>(lrs.size())};
-  if (!well_formed(buffers)) throw pybind11::value_error("not a program");
+  Buffers buffers = {program.data(),
+                     nullptr,
+                     masters.data(),
+                     static_cast<std::int64_t>(program.size()),
+                     static_cast<std::int64_t>(state_size(bytes)),
+                     static_cast<std::int64_t>(lrs.size())};
+  if (!well_formed(buffers)) throw pybind11::value_error("not a program of so many groups");
+  std::vector<double> state(static_cast<std::size_t>(buffers.state_size));
+  buffers.state = state.data();
+  if (!columns_fit(buffers)) throw pybind11::value_error("a column is not in the table of factors");
   step_on_host(buffers, lrs.data(), Moment::make(Event::construct, 0.0));
   if (first.size() == lrs.size()) lrs = first;
   constexpr std::size_t kNumbersBetweenSignals = std::size_t{1} << 24;  // some hundredths of a second

@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+#include <type_traits>
 #include <utility>
 
 namespace fastsched::host {
@@ -30,19 +32,61 @@ class Ref {
   PyObject* object_ = nullptr;
 };
 
-// The C++ object behind a Python one of the right type, past pybind11's dispatcher.
-template <typename T>
-T& unwrap(PyObject* self) {
-  return *static_cast<T*>(
-      reinterpret_cast<pybind11::detail::instance*>(self)->get_value_and_holder().value_ptr());
-}
+// What the module's classes derive from. Their objects may come from __new__ alone: then there is no C++
+// object behind them, and pybind11 would make up one.
+struct Bound {};
 
-// The same, or null if the object is not exactly of that type.
+// The C++ object behind a Python one, past pybind11's dispatcher; null if the object is not exactly of that
+// type (the classes are final), or was never initialized.
 template <typename T>
 T* exactly(PyObject* object) {
   static PyTypeObject* const type = reinterpret_cast<PyTypeObject*>(pybind11::type::of<T>().release().ptr());
-  return Py_TYPE(object) == type ? &unwrap<T>(object) : nullptr;
+  if (Py_TYPE(object) != type) return nullptr;
+  const auto* const instance = reinterpret_cast<pybind11::detail::instance*>(object);
+  const bool constructed = instance->simple_layout && instance->simple_holder_constructed;
+  return constructed ? static_cast<T*>(instance->simple_value_holder[0]) : nullptr;
 }
+
+// The same of an object that must be one.
+template <typename T>
+T& unwrap(PyObject* object) {
+  T* const self = exactly<T>(object);
+  if (self == nullptr) {
+    throw pybind11::type_error(std::string("not an initialized ") + pybind11::type_id<T>() + ": " +
+                               std::string(pybind11::repr(pybind11::handle(object))));
+  }
+  return *self;
+}
+
+// Counts a call into what may call itself without Python between. Without `entered`, RecursionError is set.
+class Recursion {
+ public:
+  Recursion() : entered(Py_EnterRecursiveCall(" in a composition of schedulers") == 0) {}
+  ~Recursion() {
+    if (entered) Py_LeaveRecursiveCall();
+  }
+  Recursion(const Recursion&) = delete;
+  Recursion& operator=(const Recursion&) = delete;
+
+  const bool entered;
+};
+
+// What must not be entered again while it runs: comparing keys of a type of their own, a finalizer or another
+// thread may try.
+class Busy {
+ public:
+  explicit Busy(bool& busy) : entered(!busy), busy_(busy) { busy_ = true; }
+  ~Busy() {
+    if (entered) busy_ = false;
+  }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+
+  const bool entered;
+
+ private:
+  bool& busy_;
+};
 
 inline void remove(PyObject* dict, PyObject* name) {
   if (PyDict_GetItemWithError(dict, name) != nullptr && PyDict_DelItem(dict, name) != 0) {
@@ -58,3 +102,12 @@ inline PyObject* intern(const char* name) {
 }
 
 }  // namespace fastsched::host
+
+template <typename T>
+class pybind11::detail::type_caster<T, std::enable_if_t<std::is_base_of_v<fastsched::host::Bound, T>>>
+    : public pybind11::detail::type_caster_base<T> {
+ public:
+  bool load(handle object, bool convert) {
+    return fastsched::host::exactly<T>(object.ptr()) != nullptr && type_caster_base<T>::load(object, convert);
+  }
+};

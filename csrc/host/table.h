@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,7 @@ inline bool read_milestone_counts(PyObject* table, std::vector<double>& out) {
   for (Py_ssize_t position = 0; PyDict_Next(table, &position, &key, &value);) {
     std::pair<double, double> pair;
     if (!read_number(key, pair.first) || !read_integer(value, pair.second) || pair.second < 0.0) return false;
+    if (std::isnan(pair.first)) return false;  // no order: what torch finds then only its own code knows
     pairs.push_back(pair);
   }
   std::sort(pairs.begin(), pairs.end());
@@ -31,7 +33,7 @@ inline bool read_milestone_counts(PyObject* table, std::vector<double>& out) {
 }
 
 // The last epochs of OneCycleLR's phases, if they are the two or three that it makes and none is empty.
-inline bool read_phases(PyObject* table, std::vector<double>& out) {
+inline bool read_phases(PyObject* list, std::vector<double>& out) {
   static PyObject* const end_step = intern("end_step");
   static PyObject* const keys[] = {intern("start_lr"), intern("end_lr"), intern("start_momentum"),
                                    intern("end_momentum")};
@@ -46,19 +48,21 @@ inline bool read_phases(PyObject* table, std::vector<double>& out) {
   static PyObject* const out_of_it[] = {first, last, high, high};
   static PyObject* const* const two[] = {up, down};
   static PyObject* const* const three[] = {up, back, out_of_it};
+  const Ref held = Ref::borrow(list);
+  PyObject* const table = held.get();
   if (!PyList_CheckExact(table) || length(table) < 2 || length(table) > 3) return false;
   PyObject* const* const* expected = length(table) == 2 ? two : three;
   double before = 0.0;
   for (std::size_t i = 0; i < length(table); ++i) {
-    PyObject* phase = item(table, i);
-    if (!PyDict_CheckExact(phase)) return false;
+    const Ref phase = Ref::borrow(item(table, i));  // a key of another type may run Python code when compared
+    if (!PyDict_CheckExact(phase.get())) return false;
     for (std::size_t k = 0; k < 4; ++k) {
-      PyObject* name = PyDict_GetItemWithError(phase, keys[k]);
+      PyObject* name = PyDict_GetItemWithError(phase.get(), keys[k]);
       if (name == nullptr || !PyUnicode_CheckExact(name) || PyUnicode_Compare(name, expected[i][k]) != 0) {
         return false;
       }
     }
-    PyObject* end = PyDict_GetItemWithError(phase, end_step);
+    PyObject* end = PyDict_GetItemWithError(phase.get(), end_step);
     double value = 0.0;
     if (end == nullptr || !read_number(end, value) || value == before) return false;
     out.push_back(value);
@@ -79,6 +83,7 @@ class TableReader {
     sources_.clear();
     if (about.table_type == TableType::none || about.table_type == TableType::factors) return true;
     PyObject* table = PyDict_GetItemWithError(scheduler_dict, about.table);
+    const Ref held = Ref::borrow(table);
     if (table == nullptr || !parse(about.table_type, table)) return false;
     if (PyDict_Check(table)) {
       sources_.emplace_back(table, version(table));

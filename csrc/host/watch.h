@@ -17,7 +17,7 @@ namespace fastsched::host {
 // tensors) and to the watches of the schedulers below it, so it cannot close a reference cycle. Functions,
 // which may refer to anything, are remembered by address: the scheduler keeps those alive that its table was
 // made from.
-class Watch {
+class Watch : public Bound {
  public:
   explicit Watch(const std::string& scheduler) : about_(description(kind_of(scheduler))) {
     keys_.push_back(lr_name());
@@ -38,47 +38,54 @@ class Watch {
     if (!dict) throw pybind11::error_already_set();
     for (List& list : lists_) {
       PyObject* values = PyDict_GetItemWithError(dict.get(), list.name);
-      list.items.clear();
-      list.kept.clear();
+      std::vector<PyObject*> items;
+      std::vector<Ref> kept;
       for (std::size_t i = 0; values != nullptr && PyList_CheckExact(values) && i < length(values); ++i) {
-        list.items.push_back(item(values, i));
-        if (list.keep) list.kept.push_back(Ref::borrow(item(values, i)));
+        items.push_back(item(values, i));
+        if (list.keep) kept.push_back(Ref::borrow(item(values, i)));
       }
+      list.items.swap(items);
+      list.kept.swap(kept);  // what was kept goes last: that may run Python code, which finds all in order
     }
     read_all(about_.params, dict.get(), params_);
     table_.read(about_, dict.get());
     cycles_momentum_ = PyDict_GetItemWithError(dict.get(), cycle_momentum_name());
-    dict_version_ = kUnknownVersion;  // counters may have been written there, too
+    forget(dict_version_);  // counters may have been written there, too
   }
 
-  // The groups hold what the buffers were built from.
-  void mark_groups(const pybind11::list& groups) {
-    entries_.clear();
-    versions_.assign(groups.size(), kUnknownVersion);
-    for (std::size_t i = 0; i < groups.size(); ++i) {
+  // The groups, a list of them or some other sequence, hold what the buffers were built from. A group that is
+  // a mapping but no dict cannot be watched: it is taken for changed at every step.
+  void mark_groups(const pybind11::object& groups) {
+    const pybind11::list list(groups);
+    std::vector<Ref> entries;
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      const Ref group = Ref::borrow(item(list.ptr(), i));
       for (PyObject* key : keys_) {
-        PyObject* entry = PyDict_GetItemWithError(item(groups.ptr(), i), key);
-        entries_.push_back(Ref::borrow(entry));
+        PyObject* entry = PyDict_Check(group.get()) ? PyDict_GetItemWithError(group.get(), key) : nullptr;
+        entries.push_back(Ref::borrow(entry));
       }
     }
+    versions_.assign(entries.size() / keys_.size(), DictVersion());
+    entries_.swap(entries);
   }
 
   // The buffers have those of the schedulers below in them, in this order.
   void mark_children(const pybind11::list& schedulers, const pybind11::list& watches) {
-    children_ = pybind11::tuple(watches);
-    child_watches_.clear();
-    child_schedulers_.clear();
-    for (std::size_t i = 0; i < watches.size(); ++i) {
-      child_watches_.push_back(watches[i].cast<Watch*>());
-      child_schedulers_.push_back(item(schedulers.ptr(), i));
-    }
+    if (schedulers.size() != watches.size()) throw pybind11::value_error("not one watch per scheduler");
+    pybind11::tuple children(watches);
+    std::vector<Watch*> child_watches;
+    for (const pybind11::handle watch : children) child_watches.push_back(&unwrap<Watch>(watch.ptr()));
+    child_watches_.swap(child_watches);
+    child_schedulers_.assign(PySequence_Fast_ITEMS(schedulers.ptr()),
+                             PySequence_Fast_ITEMS(schedulers.ptr()) + child_watches_.size());
+    std::swap(children_, children);
   }
 
   // Whether these, still what they were, are the watches of the schedulers below.
   bool holds(const pybind11::list& watches) const {
     if (watches.size() != child_watches_.size()) return false;
     for (std::size_t i = 0; i < watches.size(); ++i) {
-      if (watches[i].cast<Watch*>() != child_watches_[i] || child_watches_[i]->left_) return false;
+      if (&unwrap<Watch>(watches[i].ptr()) != child_watches_[i] || child_watches_[i]->left_) return false;
     }
     return true;
   }
@@ -96,7 +103,7 @@ class Watch {
     }
     if (!unchanged(dict.get(), dict_version_)) {
       if (!same_params(dict.get()) || (!groups_too && stepped_by_python(dict.get()))) return true;
-      dict_version_ = version(dict.get());
+      remember(dict.get(), dict_version_);
     }
     if (!table_.same(about_, dict.get()) || !same_lists(dict.get())) return true;
     if (!child_watches_.empty() && !same_children(dict.get())) return true;
@@ -144,39 +151,53 @@ class Watch {
 
   bool same_children(PyObject* dict) {
     static PyObject* const schedulers_name = intern("_schedulers");
-    PyObject* schedulers = PyDict_GetItemWithError(dict, schedulers_name);
-    if (schedulers == nullptr || !(PyList_CheckExact(schedulers) || PyTuple_CheckExact(schedulers)))
+    const Ref schedulers = Ref::borrow(PyDict_GetItemWithError(dict, schedulers_name));
+    if (!schedulers || !(PyList_CheckExact(schedulers.get()) || PyTuple_CheckExact(schedulers.get())))
       return false;
-    if (static_cast<std::size_t>(PySequence_Fast_GET_SIZE(schedulers)) != child_schedulers_.size())
+    const Recursion recursion;
+    if (!recursion.entered) {
+      PyErr_Clear();  // one that is in itself; the step will find that
       return false;
-    PyObject* const* now = PySequence_Fast_ITEMS(schedulers);
-    for (std::size_t i = 0; i < child_schedulers_.size(); ++i) {
+    }
+    // Looking at groups may run Python code, which may change any of these.
+    const pybind11::tuple watches = children_;
+    const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(schedulers.get()));
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto now = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(schedulers.get()));
+      if (now != child_schedulers_.size() || watches.ptr() != children_.ptr()) return false;
+      const Ref child = Ref::borrow(PySequence_Fast_ITEMS(schedulers.get())[i]);
       // Compared by address, and alive because it is in the list.
-      if (now[i] != child_schedulers_[i] || child_watches_[i]->changed(now[i], false)) return false;
+      if (child.get() != child_schedulers_[i] || child_watches_[i]->changed(child.get(), false)) return false;
+    }
+    return count == child_schedulers_.size();
+  }
+
+  bool same_groups(PyObject* groups) {
+    if (length(groups) != versions_.size()) return false;
+    for (std::size_t i = 0; i < length(groups); ++i) {
+      PyObject* const group = item(groups, i);
+      if (!PyDict_CheckExact(group)) return false;
+      if (unchanged(group, versions_[i])) continue;
+      const Ref held = Ref::borrow(group);
+      if (!same_entries(group, i) || length(groups) != versions_.size()) return false;
+      remember(group, versions_[i]);
     }
     return true;
   }
 
-  bool same_groups(PyObject* groups) {
-    const std::size_t count = versions_.size();
-    if (length(groups) != count) return false;
-    PyObject* const* group = PySequence_Fast_ITEMS(groups);
-    DictVersion* seen = versions_.data();
-    for (std::size_t i = 0; i < count; ++i) {
-      if (!PyDict_CheckExact(group[i])) return false;
-      if (unchanged(group[i], seen[i])) continue;
-      for (std::size_t k = 0; k < keys_.size(); ++k) {
-        const Ref& seen_entry = entries_[i * keys_.size() + k];
-        if (PyDict_GetItemWithError(group[i], keys_[k]) != seen_entry.get()) return false;
-      }
-      seen[i] = version(group[i]);
+  // A key of another type may run Python code when compared.
+  bool same_entries(PyObject* group, std::size_t i) const {
+    for (std::size_t k = 0; k < keys_.size(); ++k) {
+      PyObject* const entry = PyDict_GetItemWithError(group, keys_[k]);
+      const std::size_t place = i * keys_.size() + k;
+      if (place >= entries_.size() || entry != entries_[place].get()) return false;
     }
     return true;
   }
 
   const Description& about_;
   double params_[kNodeParams] = {};
-  DictVersion dict_version_ = kUnknownVersion;
+  DictVersion dict_version_ = {};
   TableReader table_;
   struct List {
     PyObject* name;

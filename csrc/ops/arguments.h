@@ -39,6 +39,47 @@ inline bool same_device(const Tensor& a, const Tensor& b) {
   return a.is_cpu() == b.is_cpu() && a.get_device_index() == b.get_device_index();
 }
 
+// The bytes of an argument. Its storage may have been shrunk under it, or be none.
+struct Memory {
+  const char* name;
+  bool written;
+  const char* begin;
+  std::int64_t size;
+
+  static Memory of(const Tensor& tensor, const char* name, bool written) {
+    std::int64_t stored = 0;
+    std::int64_t offset = 0;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &stored));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor.get(), &offset));
+    const std::int64_t count = tensor.numel();
+    const auto item = static_cast<std::int64_t>(tensor.element_size());
+    const auto* const begin = static_cast<const char*>(tensor.data_ptr());
+    STD_TORCH_CHECK(count == 0 || (begin != nullptr && (offset + count) * item <= stored),
+                    "fastsched::step_: the storage of ", name, " is smaller than the tensor");
+    return {name, written, begin, count * item};
+  }
+  bool overlaps(const Memory& other) const {
+    return size > 0 && other.size > 0 && begin < other.begin + other.size && other.begin < begin + size;
+  }
+};
+
+// What is written must be nothing else's: a step would walk over what it has just written.
+inline void check_memory(const Tensor& program, const Tensor& state, const Tensor& masters, const Tensor& lrs,
+                         const OptionalTensor& metric, const OptionalTensor& found_inf) {
+  Memory all[6] = {Memory::of(program, "program", false), Memory::of(state, "state", true),
+                   Memory::of(masters, "masters", true), Memory::of(lrs, "lrs", true)};
+  int count = 4;
+  if (metric.has_value()) all[count++] = Memory::of(*metric, "metric", false);
+  if (found_inf.has_value()) all[count++] = Memory::of(*found_inf, "found_inf", false);
+  for (int i = 0; i < count; ++i) {
+    for (int k = i + 1; k < count; ++k) {
+      STD_TORCH_CHECK(!((all[i].written || all[k].written) && all[i].overlaps(all[k])),
+                      "fastsched::step_: ", all[i].name, " and ", all[k].name,
+                      " must not share memory; clone one of them");
+    }
+  }
+}
+
 inline void check_buffer(const Tensor& tensor, const Tensor& lrs, const char* name) {
   STD_TORCH_CHECK(is_float64(tensor), "fastsched::step_: ", name, " must be float64");
   STD_TORCH_CHECK(tensor.is_contiguous(), "fastsched::step_: ", name, " must be contiguous");
@@ -46,13 +87,15 @@ inline void check_buffer(const Tensor& tensor, const Tensor& lrs, const char* na
 }
 
 inline Buffers check_buffers(const Tensor& program, const Tensor& state, const Tensor& masters,
-                             const Tensor& lrs) {
+                             const Tensor& lrs, const OptionalTensor& metric,
+                             const OptionalTensor& found_inf) {
   check_buffer(program, lrs, "program");
   check_buffer(state, lrs, "state");
   check_buffer(masters, lrs, "masters");
   STD_TORCH_CHECK(lrs.is_contiguous(), "fastsched::step_: lrs must be contiguous");
   STD_TORCH_CHECK(is_float32(lrs) || is_float64(lrs), "fastsched::step_: lrs must be float32 or float64");
   STD_TORCH_CHECK(masters.numel() == lrs.numel(), "fastsched::step_: masters must have one value per LR");
+  check_memory(program, state, masters, lrs, metric, found_inf);
   return {static_cast<const double*>(program.data_ptr()),
           static_cast<double*>(state.data_ptr()),
           static_cast<double*>(masters.data_ptr()),

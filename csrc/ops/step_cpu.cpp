@@ -6,8 +6,8 @@ namespace {
 
 void step_cpu(const Tensor program, const Tensor state, const Tensor masters, const Tensor lrs,
               const OptionalTensor metric, double value, std::int64_t event, const OptionalTensor found_inf) {
-  const Buffers buffers = check_buffers(program, state, masters, lrs);
-  STD_TORCH_CHECK(well_formed(buffers), "fastsched::step_: program and state do not describe a schedule of ",
+  const Buffers buffers = check_buffers(program, state, masters, lrs, metric, found_inf);
+  STD_TORCH_CHECK(fit_to_run(buffers), "fastsched::step_: program and state do not describe a schedule of ",
                   buffers.groups, " param groups; build them with a fastsched scheduler");
   const Call call = check_call(metric, found_inf, value, event, lrs);
   if (call.skipped()) return;

@@ -47,7 +47,7 @@ void launch(const Buffers& buffers, void* lrs, const Call& call, cudaStream_t st
 void step_cuda(const Tensor program, const Tensor state, const Tensor masters, const Tensor lrs,
                const OptionalTensor metric, double value, std::int64_t event,
                const OptionalTensor found_inf) {
-  const Buffers buffers = check_buffers(program, state, masters, lrs);
+  const Buffers buffers = check_buffers(program, state, masters, lrs, metric, found_inf);
   const Call call = check_call(metric, found_inf, value, event, lrs);
   const int device = lrs.get_device_index();
   const DeviceGuard guard(device);  // the buffers may live on another device than the caller's

@@ -26,12 +26,8 @@ struct Cyclic {
   FASTSCHED_HD bool valid() const { return total_size > 0.0 && step_ratio > 0.0; }
 
   FASTSCHED_HD double amplitude(double x) const {
-    switch (static_cast<Amplitude>(static_cast<int>(mode))) {
-      case Amplitude::triangular: break;
-      case Amplitude::triangular2: return 1.0 / pow(2.0, x - 1.0);
-      case Amplitude::exp_range: return pow(gamma, x);
-    }
-    return 1.0;
+    if (mode == static_cast<double>(Amplitude::triangular2)) return 1.0 / pow(2.0, x - 1.0);
+    return mode == static_cast<double>(Amplitude::exp_range) ? pow(gamma, x) : 1.0;
   }
 };
 

@@ -19,7 +19,7 @@ struct EpochState {
   double last_epoch;
   double step_count;
 
-  FASTSCHED_HD bool valid() const { return true; }
+  FASTSCHED_HD bool valid() const { return counts_on(last_epoch); }
   FASTSCHED_HD void reset() { *this = {-1.0, 0.0}; }
   FASTSCHED_HD void undo() { last_epoch -= 1.0; }
 
@@ -30,6 +30,15 @@ struct EpochState {
     return last_epoch;
   }
 };
+
+// Python's a // b: the quotient is rounded down before it is rounded to a double, so that 0.3 // 0.1 is 2.
+FASTSCHED_HD double floor_divide(double a, double b) {
+  const double rest = fmod(a, b);
+  const double below = rest != 0.0 && (rest < 0.0) != (b < 0.0) ? 1.0 : 0.0;
+  const double quotient = (a - rest) / b - below;  // whole, but for its own rounding
+  const double floored = floor(quotient);
+  return quotient - floored > 0.5 ? floored + 1.0 : floored;
+}
 
 FASTSCHED_HD double smaller(double a, double b) { return b < a ? b : a; }
 
@@ -43,7 +52,7 @@ struct StepDecay {
 
 FASTSCHED_HD Update decide(const StepDecay& p, EpochState& state, const Moment& moment, const Table&) {
   const double t = state.advance(moment);
-  if (moment.closed_form()) return Update::scale_base(pow(p.gamma, floor(t / p.step_size)));
+  if (moment.closed_form()) return Update::scale_base(pow(p.gamma, floor_divide(t, p.step_size)));
   if (t == 0.0 || fmod(t, p.step_size) != 0.0) return Update::hold();
   return Update::scale(p.gamma);
 }
@@ -175,7 +184,10 @@ struct WarmRestartsState {
   double t_cur;
   double t_i;
 
-  FASTSCHED_HD bool valid() const { return t_i > 0.0 && t_i - t_i == 0.0 && t_cur - t_cur == 0.0; }  // finite
+  FASTSCHED_HD bool valid() const {
+    const bool finite = t_i - t_i == 0.0 && t_cur - t_cur == 0.0;
+    return counts_on(last_epoch) && finite && t_i > 0.0;
+  }
   FASTSCHED_HD void reset() { last_epoch = -1.0; }
   FASTSCHED_HD void undo() { last_epoch -= 1.0; }
 };
@@ -252,7 +264,7 @@ struct Factors {
   }
 };
 
-// base * factor(t).
+// base * factor(t). Own parameters: the base, the column.
 struct LambdaFactor : Factors {};
 
 FASTSCHED_HD Update decide(const LambdaFactor& p, EpochState& state, const Moment& moment,
@@ -260,7 +272,7 @@ FASTSCHED_HD Update decide(const LambdaFactor& p, EpochState& state, const Momen
   return p.at(state.advance(moment), table, Law::scale_base_each);
 }
 
-// lr * factor(t).
+// lr * factor(t). The same own parameters.
 struct MultiplicativeFactor : Factors {};
 
 FASTSCHED_HD Update decide(const MultiplicativeFactor& p, EpochState& state, const Moment& moment,

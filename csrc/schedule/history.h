@@ -76,6 +76,7 @@ FASTSCHED_HD void record(const Place& place, const Buffers& buffers, const LR* l
   if (words == nullptr || !steps(place, moment)) return;
   const auto history = read_words<History>(words);
   if (history.columns != static_cast<double>(kHistoryOwn + buffers.groups)) return;
+  if (!(is_count(history.capacity) && history.capacity >= 1.0 && is_count(history.steps))) return;
   const auto done = static_cast<std::int64_t>(history.steps);
   double* const row =
       words + kHistoryHeader +

@@ -89,12 +89,6 @@ FASTSCHED_HD double own_state_size(const Node& node, double groups) {
   return kNodeStateSize + (is_composite(node.kind()) ? 0.0 : groups);
 }
 
-// Sorted or otherwise ordered numbers of a schedule: milestones, phases, factors.
-struct Table {
-  const double* values;
-  std::int64_t size;
-};
-
 // A node in its buffers.
 struct Place {
   const double* program;

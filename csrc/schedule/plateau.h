@@ -50,7 +50,7 @@ struct PlateauState {
   double num_bad_epochs;
   double cooldown_counter;
 
-  FASTSCHED_HD bool valid() const { return true; }
+  FASTSCHED_HD bool valid() const { return counts_on(last_epoch) && counts_on(num_bad_epochs); }
   FASTSCHED_HD void reset() {}
   FASTSCHED_HD void undo() {}
 };

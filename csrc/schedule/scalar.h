@@ -8,6 +8,18 @@
 
 namespace fastsched {
 
+// The largest number up to which a double holds every integer.
+inline constexpr double kExactIntegers = 9007199254740992.0;  // 2^53
+
+// Whether a double from a buffer is a number of things: only then may it be cast to an integer.
+FASTSCHED_HD bool is_count(double number) {
+  return number >= 0.0 && number <= kExactIntegers &&
+         number == static_cast<double>(static_cast<std::int64_t>(number));
+}
+
+// Whether one can be added to a counter.
+FASTSCHED_HD bool counts_on(double counter) { return counter < kExactIntegers; }
+
 enum class ScalarType : int { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
 
 template <typename T>

@@ -29,7 +29,7 @@ class Walk {
   FASTSCHED_HD const Place& place() const { return place_; }
   // The own parameters of the first group.
   FASTSCHED_HD Own own(const Node& node) const {
-    return {place_.own(), groups_, 0, place_.table(node, groups_).values};
+    return {place_.own(), groups_, 0, place_.table(node, groups_)};
   }
 
  private:
@@ -39,19 +39,21 @@ class Walk {
 };
 
 // A buffer that does not hold what it claims must be found before anything is written: every node lies within
-// the buffers, and the children of each fill it exactly.
+// the buffers, and the children of each fill it exactly. Looks at the program alone, and at no state.
 FASTSCHED_HD bool well_formed(const Buffers& buffers) {
   const auto groups = static_cast<double>(buffers.groups);
   const double* const end = buffers.program + buffers.program_size;
-  Place place = {buffers.program, buffers.state};
+  const double* program = buffers.program;
   double state_left = static_cast<double>(buffers.state_size);
   bool root = true;
-  while (place.program < end) {
-    const auto left = static_cast<double>(end - place.program);
+  while (program < end) {
+    const auto left = static_cast<double>(end - program);
     if (left < kNodeSize) return false;
-    const Node node = place.node();
-    const bool known = node.kind_number >= 0.0 && node.kind_number < kKinds;
-    if (!(known && node.table_size >= (node.kind() == Kind::one_cycle ? 1.0 : 0.0))) return false;
+    const Node node = read_words<Node>(program);
+    const bool whole = is_count(node.kind_number) && is_count(node.size) && is_count(node.state_size) &&
+                       is_count(node.children) && is_count(node.table_size);
+    if (!(whole && node.kind_number < kKinds)) return false;
+    if (node.kind() == Kind::one_cycle && node.table_size < 1.0) return false;
     const double own = own_program_size(node, groups);
     const double own_state = own_state_size(node, groups);
     if (!(own <= left && own_state <= state_left && node.size >= own && node.size <= left)) return false;
@@ -65,17 +67,32 @@ FASTSCHED_HD bool well_formed(const Buffers& buffers) {
     double state_filled = own_state;
     for (double i = 0.0; i < node.children; i += 1.0) {
       if (filled + kNodeSize > node.size) return false;
-      const Node child = read_words<Node>(place.program + static_cast<std::int64_t>(filled));
+      const Node child = read_words<Node>(program + static_cast<std::int64_t>(filled));
       if (!(child.size >= kNodeSize && child.state_size >= kNodeStateSize)) return false;
       filled += child.size;
       state_filled += child.state_size;
     }
     if (filled != node.size || state_filled != node.state_size) return false;
-    place = place.next(node, buffers.groups);
+    program += static_cast<std::int64_t>(own);
     state_left -= own_state;
     root = false;
   }
   return !root && state_left == 0.0;
+}
+
+// Of a well formed program: whether every group's column lies in its table of factors. Not asked on a device,
+// where one thread would have to go through all groups: there a column outside gives NaN.
+inline bool columns_fit(const Buffers& buffers) {
+  for (Walk walk(buffers); walk.more(); walk.next()) {
+    const Node node = walk.place().node();
+    if (node.kind() != Kind::lambda && node.kind() != Kind::multiplicative) continue;
+    Own own = walk.own(node);
+    for (; own.index < buffers.groups; ++own.index) {
+      const double column = own.at(kColumn);
+      if (!(is_count(column) && column < node.params[0])) return false;
+    }
+  }
+  return true;
 }
 
 // Advances the counters of every node whose turn it is and leaves its Update in the state.

@@ -6,6 +6,9 @@
 
 namespace fastsched {
 
+// What the CUDA kernel finds while it runs, the host can look for before.
+inline bool fit_to_run(const Buffers& buffers) { return well_formed(buffers) && columns_fit(buffers); }
+
 // One pass per node that does something, over all groups: the law is then the same for the whole pass.
 template <typename LR>
 void update_groups(const Buffers& buffers, LR* lrs) {

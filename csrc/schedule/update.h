@@ -2,6 +2,7 @@
 // Update: the law and its scalars. Applying the law is all that is left to do per param group.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "host_device.h"
@@ -52,16 +53,27 @@ FASTSCHED_HD bool uses_other(Law law) {
          law == Law::scale_each || law == Law::scale_base_each;
 }
 
+// Sorted or otherwise ordered numbers of a schedule: milestones, phases, factors.
+struct Table {
+  const double* values;
+  std::int64_t size;
+};
+
+inline constexpr int kColumn = 1;  // which own parameter says where in a row of the table a group's factor is
+
 // Where one group's own parameters lie: parameter k of all groups side by side, then k + 1.
 struct Own {
   const double* params;
   std::int64_t groups;
   std::int64_t index;
-  const double* table;
+  Table table;
 
   FASTSCHED_HD double at(double k) const { return params[static_cast<std::int64_t>(k) * groups + index]; }
   FASTSCHED_HD double in_table(double row, double column) const {
-    return table[static_cast<std::int64_t>(row) + static_cast<std::int64_t>(column)];
+    const double place = row + column;
+    return place >= 0.0 && place < static_cast<double>(table.size)
+               ? table.values[static_cast<std::int64_t>(place)]
+               : NAN;
   }
 };
 
