@@ -4,7 +4,6 @@ import copy
 import io
 import math
 from collections import Counter, OrderedDict
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +17,7 @@ from torch.optim import swa_utils
 import fastsched
 from fastsched.engine import DETACHED
 
-from .configurations import Ramp
-
-TORCH = SimpleNamespace(**vars(torch_lr_scheduler), SWALR=swa_utils.SWALR)
+from .configurations import TORCH, Ramp
 
 
 def float32(lr):
