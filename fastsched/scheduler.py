@@ -166,7 +166,7 @@ class EngineScheduler(LRScheduler):
         With as many param groups as were saved, tensors keep their storage, so that a captured CUDA graph goes on from
         the loaded state; with another number the next step does as torch's. Settings that the state lacks stay as they
         are, and what else is in it is kept as an attribute, as in torch. The state of a function is loaded into the
-        function, and a composition's with those of all children.
+        function, and a composition's with those of all children. May wait for a device that settings or states are on.
 
         Raises:
             TypeError, ValueError, KeyError: a step could not go on from this state; names the key and what is expected.
@@ -446,8 +446,15 @@ def _plain(value: Any) -> Any:
 
 
 def _as_before(before: Any, value: Any) -> Any:
-    """A number as a tensor again where there was one, which :func:`_plain` wrote down, if that holds it exactly."""
-    if not isinstance(before, Tensor) or isinstance(value, Tensor):
+    """The very tensor that was there, if that is its value: compiled steps and captured graphs hold on to it.
+
+    Else a number as a tensor again, which :func:`_plain` wrote down, if a tensor like the one before holds it exactly.
+    """
+    if not isinstance(before, Tensor):
         return value
+    if isinstance(value, Tensor):
+        return before if value.dtype is before.dtype and value.item() == before.item() else value
+    if before.item() == value:
+        return before
     tensor = torch.tensor(value, dtype=before.dtype, device="cpu")
     return tensor.reshape(before.shape).to(before.device) if tensor.item() == value else value

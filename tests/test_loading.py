@@ -336,6 +336,21 @@ def test_missing_settings_stay_as_they_are(kind):
     assert [float(group["lr"]) for group in scheduler.optimizer.param_groups] == pytest.approx([0.07, 0.14])
 
 
+@pytest.mark.parametrize("kind", [float32, float64])
+@pytest.mark.parametrize("module", [TORCH, fastsched])
+def test_settings_that_are_tensors_stay_the_tensors_that_they_were(kind, module):
+    """Where they have that value: captured graphs read them."""
+    scheduler = make("CyclicLR", kind, of=kind)
+    before = [*scheduler.base_lrs, *scheduler.max_lrs]
+    state = stepped("CyclicLR", kind, module=module, of=kind).state_dict()
+    scheduler.load_state_dict(state)
+    assert all(now is then for now, then in zip([*scheduler.base_lrs, *scheduler.max_lrs], before, strict=True))
+    scheduler.load_state_dict({**state, "max_lrs": [0.5, 0.1]})
+    assert scheduler.max_lrs == [0.5, 0.1]
+    assert isinstance(scheduler.max_lrs[0], torch.Tensor)
+    assert isinstance(scheduler.max_lrs[1], float if kind is float32 else torch.Tensor)  # which float32 does not hold
+
+
 @kinds
 @pytest.mark.parametrize(
     ("milestones", "expected"),
