@@ -137,7 +137,7 @@ class HostComposition : public Bound {
 
   // As HostEngine::refresh. A `_last_lr` in __dict__ is older than the next step.
   bool refresh(PyObject* scheduler, PyObject* dict) {
-    if (!is_engine_of(scheduler, this) || !read_counters(dict)) return false;
+    if (!is_engine_of(scheduler, this) || !read_counters(dict) || PyErr_Occurred()) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, last_lr_name());
     dict_version_ = version(dict);
@@ -177,6 +177,7 @@ class HostComposition : public Bound {
           case Outcome::failed: return false;
           case Outcome::declined: break;
         }
+        if (PyErr_Occurred()) return false;
         look_again_ = true;
         if (const Ref values = host->take_values()) return call(child.get(), off_path_name, values.get());
         if (!host->reads_metric()) return call(child.get(), step_name);
@@ -186,6 +187,7 @@ class HostComposition : public Bound {
       if (HostComposition* composition = patched ? nullptr : exactly<HostComposition>(engine.get())) {
         const Outcome outcome = composition->step(child.get(), metric);
         if (outcome != Outcome::declined) return outcome == Outcome::stepped;
+        if (PyErr_Occurred()) return false;
         look_again_ = true;
       }
     }

@@ -76,7 +76,8 @@ class HostEngine : public Bound {
     }
     Ref groups = param_groups(optimizer_);
     if (!groups) return Outcome::declined;
-    std::vector<Ref> tuples = momentum_.allocate(groups.get());
+    std::vector<Ref> tuples;
+    if (momentum_.writes_betas()) tuples = momentum_.allocate(groups.get());
     // What has run Python code so far may have changed anything. From here to the last write nothing does.
     if (dict_version_ != kUnknownVersion && !unchanged(dict.get(), dict_version_)) return Outcome::declined;
     if (!look_at(groups.get())) return Outcome::declined;
@@ -168,7 +169,7 @@ class HostEngine : public Bound {
   // Catches up with a __dict__ that changed. Only for the scheduler's own engine: one that was given up,
   // which a second thread may still be about to step, must not take the state away from its successor.
   bool refresh(PyObject* scheduler, PyObject* dict) {
-    if (!is_engine_of(scheduler, this) || !read_scheduler(dict)) return false;
+    if (!is_engine_of(scheduler, this) || !read_scheduler(dict) || PyErr_Occurred()) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, last_lr_name());
     dict_version_ = version(dict);
@@ -222,9 +223,10 @@ class HostEngine : public Bound {
       return Outcome::declined;  // Python's int arithmetic may give an int
     }
     Own own = own_.of(count);
+    const bool cycles = momentum_.cycles();
     for (std::size_t i = 0; i < count; ++i) {
       const Ref group = GroupEntries::next(groups, i);
-      if (!group || !momentum_.write(group.get(), i, tuples)) return Outcome::failed;
+      if (!group || (cycles && !momentum_.write(group.get(), i, tuples))) return Outcome::failed;
       own.index = static_cast<std::int64_t>(i);
       const Applied applied = apply(update, lrs[i].value, own);
       if (!applied.written) continue;
@@ -233,9 +235,9 @@ class HostEngine : public Bound {
           reduces && own.at(0) > lrs[i].value * update.a && PyLong_CheckExact(own_.object(i));
       Ref lr = take_own ? Ref::borrow(own_.object(i)) : Ref(PyFloat_FromDouble(applied.lr));
       if (!lr || !groups_.write(group.get(), i, lr.get(), {applied.lr, take_own})) return Outcome::failed;
-      momentum_.note(group.get(), i);
+      if (cycles) momentum_.note(group.get(), i);
     }
-    momentum_.recycle(std::move(tuples));
+    momentum_.recycle(tuples);
     return Outcome::stepped;
   }
 

@@ -51,15 +51,7 @@ class GroupEntries {
       PyObject* group = item(groups, i);
       if (!PyDict_CheckExact(group)) return false;
       if (unchanged(group, versions_[i])) continue;
-      versions_[i] = kUnknownVersion;
-      const Ref held = Ref::borrow(group);
-      for (std::size_t k = 0; k < keys_.size(); ++k) {
-        PyObject* entry = PyDict_GetItemWithError(group, keys_[k]);
-        if (entry == nullptr || !Number::read(entry, values_[k * count + i])) return false;
-      }
-      if (length(groups) != count) return false;
-      versions_[i] = version(group);
-      changed_ = true;
+      if (!read(Ref::borrow(group), i) || length(groups) != count) return false;
     }
     return true;
   }
@@ -120,11 +112,25 @@ class GroupEntries {
   static Ref next(PyObject* groups, std::size_t i) {
     ask_for(groups, i + kAhead);
     if (i < length(groups) && PyDict_CheckExact(item(groups, i))) return Ref::borrow(item(groups, i));
+    return changed_meanwhile();
+  }
+
+ private:
+  [[gnu::noinline]] bool read(const Ref& group, std::size_t i) {
+    versions_[i] = kUnknownVersion;
+    for (std::size_t k = 0; k < keys_.size(); ++k) {
+      PyObject* entry = PyDict_GetItemWithError(group.get(), keys_[k]);
+      if (entry == nullptr || !Number::read(entry, values_[k * versions_.size() + i])) return false;
+    }
+    versions_[i] = version(group.get());
+    changed_ = true;
+    return true;
+  }
+  [[gnu::cold, gnu::noinline]] static Ref changed_meanwhile() {
     PyErr_SetString(PyExc_RuntimeError, "param_groups changed while a scheduler wrote to them");
     return Ref();
   }
 
- private:
   static constexpr std::size_t kAhead = 8;
 
   std::vector<PyObject*> keys_;

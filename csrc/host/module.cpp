@@ -24,9 +24,7 @@ namespace {
 template <typename Function>
 PyObject* guarded(Function function) {
   try {
-    PyObject* const result = function();
-    if (result == nullptr || PyErr_Occurred() == nullptr) return result;
-    Py_DECREF(result);  // comparing the keys of a dict raised
+    return function();
   } catch (py::error_already_set& error) {
     error.restore();
   } catch (const py::builtin_exception& error) {
@@ -44,12 +42,15 @@ void check_count(Py_ssize_t count) {
   throw py::type_error("step() takes a scheduler and a metric, got " + std::to_string(count) + " arguments");
 }
 
+// Whether comparing the keys of a dict raised, which looks like an entry that is not there.
+bool raised() { return PyErr_Occurred() != nullptr; }
+
 // None, or what `declined` makes.
 template <typename Declined>
 PyObject* for_python(Outcome outcome, Declined declined) {
   switch (outcome) {
     case Outcome::stepped: return Py_NewRef(Py_None);
-    case Outcome::declined: return declined();
+    case Outcome::declined: return raised() ? nullptr : declined();
     case Outcome::failed: break;
   }
   return nullptr;
@@ -68,7 +69,10 @@ PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
 }
 
 PyObject* watch_changed(PyObject* self, PyObject* scheduler) {
-  return guarded([&] { return PyBool_FromLong(unwrap<Watch>(self).changed(scheduler)); });
+  return guarded([&]() -> PyObject* {
+    const bool changed = unwrap<Watch>(self).changed(scheduler);
+    return changed && raised() ? nullptr : PyBool_FromLong(changed);
+  });
 }
 
 PyObject* composition_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
@@ -80,9 +84,10 @@ PyObject* composition_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
 }
 
 PyObject* direct_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  return guarded([&] {
+  return guarded([&]() -> PyObject* {
     check_count(count);
-    return PyBool_FromLong(unwrap<DirectStep>(self).step(args[0], args[1]));
+    const bool stepped = unwrap<DirectStep>(self).step(args[0], args[1]);
+    return !stepped && raised() ? nullptr : PyBool_FromLong(stepped);
   });
 }
 

@@ -30,6 +30,7 @@ class Momentum {
   }
 
   bool cycles() const { return cycles_; }
+  bool writes_betas() const { return cycles_ && use_beta1_; }
 
   void add_keys(std::vector<PyObject*>& keys) const {
     if (!cycles_) return;
@@ -42,7 +43,6 @@ class Momentum {
   // garbage collector, and with it Python code. Handed to write(), one by one.
   std::vector<Ref> allocate(PyObject* groups) {
     std::vector<Ref> tuples = std::exchange(tuples_, {});
-    if (!cycles_ || !use_beta1_) return tuples;
     tuples.clear();
     for (std::size_t i = 0; i < length(groups); ++i) {
       PyObject* const group = item(groups, i);
@@ -80,7 +80,7 @@ class Momentum {
         const Ref held = Ref::borrow(group);
         PyObject* entry = PyDict_GetItemWithError(group, use_beta1_ ? betas_name() : momentum_name());
         PyObject* now = use_beta1_ ? first_of(entry) : entry;
-        if (now == nullptr ? use_beta1_ : !is_number(now)) return false;
+        if (now == nullptr ? use_beta1_ || PyErr_Occurred() : !is_number(now)) return false;
         checked_[i] = {version(group), size_of(entry)};
       }
       if (use_beta1_ && PyTuple_GET_SIZE(tuples[i].get()) != checked_[i].betas) return false;
@@ -92,8 +92,7 @@ class Momentum {
 
   // Writes group i's. False on a Python error. Runs no Python code: the old momentum is a number, and what
   // else is in the old betas is in the new ones.
-  bool write(PyObject* group, std::size_t i, std::vector<Ref>& tuples) const {
-    if (!cycles_) return true;
+  [[gnu::noinline]] bool write(PyObject* group, std::size_t i, std::vector<Ref>& tuples) const {
     Ref value(PyFloat_FromDouble(new_[i]));
     if (!value) return false;
     if (!use_beta1_) return PyDict_SetItem(group, momentum_name(), value.get()) == 0;
@@ -113,15 +112,12 @@ class Momentum {
   }
 
   // Groups were written: the tuples are used up.
-  void recycle(std::vector<Ref> tuples) {
-    tuples.clear();
-    tuples_ = std::move(tuples);
+  void recycle(std::vector<Ref>& tuples) {
+    if (writes_betas()) tuples_.swap(tuples);
   }
 
   // Nothing but this step has written to the group since compute() looked at it.
-  void note(PyObject* group, std::size_t i) {
-    if (cycles_) checked_[i].version = version(group);
-  }
+  void note(PyObject* group, std::size_t i) { checked_[i].version = version(group); }
 
  private:
   static PyObject* betas_name() {
@@ -178,7 +174,8 @@ class HostMomentum : public Bound {
     }
     Ref groups = param_groups(optimizer_of(dict.get()));
     if (!groups) return false;
-    std::vector<Ref> tuples = momentum_.allocate(groups.get());
+    std::vector<Ref> tuples;
+    if (momentum_.writes_betas()) tuples = momentum_.allocate(groups.get());
     const Busy busy(busy_);
     if (!busy.entered || !entries_.refresh(groups.get())) return false;
     NodeState next = counters_;
@@ -189,12 +186,15 @@ class HostMomentum : public Bound {
       return false;
     }
     counters_ = next;
+    const bool cycles = momentum_.cycles();
     for (std::size_t i = 0; i < entries_.groups(); ++i) {
       const Ref group = GroupEntries::next(groups.get(), i);
-      if (!group || !momentum_.write(group.get(), i, tuples)) throw pybind11::error_already_set();
-      momentum_.note(group.get(), i);
+      if (!group || (cycles && !momentum_.write(group.get(), i, tuples))) {
+        throw pybind11::error_already_set();
+      }
+      if (cycles) momentum_.note(group.get(), i);
     }
-    momentum_.recycle(std::move(tuples));
+    momentum_.recycle(tuples);
     return true;
   }
 

@@ -42,8 +42,9 @@ template <typename T>
 T* exactly(PyObject* object) {
   static PyTypeObject* const type = reinterpret_cast<PyTypeObject*>(pybind11::type::of<T>().release().ptr());
   if (Py_TYPE(object) != type) return nullptr;
-  const auto holder = reinterpret_cast<pybind11::detail::instance*>(object)->get_value_and_holder();
-  return holder.holder_constructed() ? static_cast<T*>(holder.value_ptr()) : nullptr;
+  const auto* const instance = reinterpret_cast<pybind11::detail::instance*>(object);
+  const bool constructed = instance->simple_layout && instance->simple_holder_constructed;
+  return constructed ? static_cast<T*>(instance->simple_value_holder[0]) : nullptr;
 }
 
 // The same of an object that must be one.
