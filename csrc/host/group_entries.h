@@ -51,15 +51,7 @@ class GroupEntries {
       PyObject* group = item(groups, i);
       if (!PyDict_CheckExact(group)) return false;
       if (unchanged(group, versions_[i])) continue;
-      forget(versions_[i]);
-      const Ref held = Ref::borrow(group);
-      for (std::size_t k = 0; k < keys_.size(); ++k) {
-        PyObject* entry = PyDict_GetItemWithError(group, keys_[k]);
-        if (entry == nullptr || !Number::read(entry, values_[k * count + i])) return false;
-      }
-      if (length(groups) != count) return false;
-      remember(group, versions_[i]);
-      changed_ = true;
+      if (!read(Ref::borrow(group), i) || length(groups) != count) return false;
     }
     return true;
   }
@@ -126,6 +118,16 @@ class GroupEntries {
   }
 
  private:
+  [[gnu::noinline]] bool read(const Ref& group, std::size_t i) {
+    forget(versions_[i]);
+    for (std::size_t k = 0; k < keys_.size(); ++k) {
+      PyObject* entry = PyDict_GetItemWithError(group.get(), keys_[k]);
+      if (entry == nullptr || !Number::read(entry, values_[k * versions_.size() + i])) return false;
+    }
+    remember(group.get(), versions_[i]);
+    changed_ = true;
+    return true;
+  }
   [[gnu::cold, gnu::noinline]] static Ref changed_meanwhile() {
     PyErr_SetString(PyExc_RuntimeError, "param_groups changed while a scheduler wrote to them");
     return Ref();
