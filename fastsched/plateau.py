@@ -24,12 +24,12 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
     A drop-in for :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (the formulas are those of torch 2.13).
     Per step, with metric :math:`m`, best so far :math:`b` and threshold :math:`\theta`, an epoch is good if
 
-    ========  =======================  ==================  =====================
-    mode      ``rel``                  ``abs``             ``rel_abs``
-    ========  =======================  ==================  =====================
+    ========  =======================  ====================  ========================
+    mode      ``rel``                  ``abs``               ``rel_abs``
+    ========  =======================  ====================  ========================
     ``min``   :math:`m < b(1-\theta)`  :math:`m < b-\theta`  :math:`m < b-\theta|b|`
     ``max``   :math:`m > b(1+\theta)`  :math:`m > b+\theta`  :math:`m > b+\theta|b|`
-    ========  =======================  ==================  =====================
+    ========  =======================  ====================  ========================
 
     and bad otherwise, NaN included. Below zero ``rel`` counts a metric that got slightly worse, by less than
     :math:`\theta|b|`, as better: then use ``rel_abs``, which torch does not have. Above zero the two are the same.

@@ -373,7 +373,7 @@ class TensorEngine:
         """What a compiled step has looked at, besides what the tensors hold."""
         looked_at: list[object] = [self.reads_metric, self._momentum]
         for replica in self._replicas:
-            looked_at += (replica.program, replica.state, replica.buffer.masters, replica.buffer.lrs)
+            looked_at += (replica.program, replica.state, replica.buffer.masters, replica.buffer.lrs, replica.copied)
         if isinstance(self._momentum, TensorMomentum):
             looked_at += self._momentum.parts()
         return looked_at
@@ -614,10 +614,12 @@ class TensorEngine:
                 settings += [setting.within(at) for setting in own.settings]
                 copied += [setting.within(at) for setting in (own.settings if begins else own.copied)]
                 at += len(own.program)
-            known = same_settings(settings, replica.settings)
-            replica.settings, replica.copied = settings, copied
-            if not (known or replica.buffer.on_host):
-                replica.keep([setting.values for setting in settings])  # captured graphs read them
+            if not same_settings(settings, replica.settings):
+                replica.settings = settings
+                if not replica.buffer.on_host:
+                    replica.keep([setting.values for setting in settings])  # captured graphs read them
+            if not same_settings(copied, replica.copied):  # compiled steps were made for these very objects
+                replica.copied = copied
 
     def _mark(self, scheduler: Any) -> None:
         self._direct = None

@@ -89,6 +89,7 @@ WIDER = {  # than torch's, and nothing else is
     "lr_lambda: (def (int) -> float) | typing.Sequence[": "lr_lambda: (def (int) -> float) | list[",
     "schedulers: typing.Sequence[LRScheduler], milestones": "schedulers: list[LRScheduler], milestones",
     ", *, total_steps: int | None =)": ")",
+    "Literal['abs'] | Literal['rel_abs']": "Literal['abs']",
 }
 
 
