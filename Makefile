@@ -71,7 +71,7 @@ docs: $(VENV)/sphinx
 	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going -d build/docs/doctrees docs build/docs/html
 
 test: build
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: build
 	FASTSCHED_HYPOTHESIS=slow $(BIN)/python -m pytest -m hypothesis --timeout 1800

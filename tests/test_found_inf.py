@@ -16,7 +16,9 @@ from .watching import Operators
 
 kinds = pytest.mark.parametrize("kind", [float, double], ids=["float", "tensor"])
 skips = st.lists(st.booleans(), min_size=10, max_size=10)
-forms = pytest.mark.parametrize("form", [bool, torch.tensor, lambda skip: torch.tensor([float(skip)])], ids=str)
+forms = pytest.mark.parametrize(
+    "form", [bool, torch.tensor, lambda skip: torch.tensor([float(skip)])], ids=["bool", "0-dim", "1-dim"]
+)
 
 
 @kinds

@@ -251,7 +251,14 @@ REFUSED = [
 
 
 @kinds
-@pytest.mark.parametrize(("name", "path", "value", "error", "message"), REFUSED, ids=str)
+@pytest.mark.parametrize(
+    ("name", "path", "value", "error", "message"),
+    REFUSED,
+    ids=[
+        f"{name} {'.'.join(map(str, path))} {'missing' if value is MISSING else value}"
+        for name, path, value, *_ in REFUSED
+    ],
+)
 def test_errors_name_the_key_and_what_is_expected(name, kind, path, value, error, message):
     scheduler, twin = stepped(name, kind), stepped(name, kind)
     with pytest.raises(error) as caught:
