@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINT ?= constraints.txt
 TORCH ?= torch
 INSTALL := $(PIP) install --quiet --constraint $(CONSTRAINT)
-SOURCES := CMakeLists.txt pyproject.toml $(wildcard csrc/*/*)
+SOURCES := CMakeLists.txt pyproject.toml $(wildcard csrc/*/*.* csrc/*/*/*.*)
 
 .DEFAULT_GOAL := help
 FORCE:
@@ -80,9 +80,9 @@ FUZZ_SECONDS ?= 60
 SANITIZED := -std=c++17 -O1 -g -ffp-contract=off -Wall -Wextra -Werror \
   -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
 
-build/fuzz: tests/block/fuzz.cpp $(wildcard csrc/schedule/*.h)
+build/fuzz: tests/block/fuzz.cpp $(wildcard csrc/schedule/*/*.h)
 	mkdir -p build
-	$(CXX) $(SANITIZED) $< -o $@
+	$(CXX) $(SANITIZED) -Icsrc $< -o $@
 
 # Other programs each time; the command that is printed comes to the same fault again.
 test-sanitizers: build/fuzz

@@ -11,8 +11,8 @@ import torch
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.swa_utils import SWALR
 
-from fastsched import bench
-from fastsched.bench import LONG, groups_of
+from fastsched.cli import bench
+from fastsched.cli.bench import LONG, groups_of
 
 TABULATED = 10**6
 

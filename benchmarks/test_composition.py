@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastsched.bench import LIBRARIES, LONG, groups_of
+from fastsched.cli.bench import LIBRARIES, LONG, groups_of
 
 from .conftest import BRIEFLY, timer
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastsched.bench import LIBRARIES, groups_of
+from fastsched.cli.bench import LIBRARIES, groups_of
 
 from .conftest import BRIEFLY, SuppliedTimer, timer
 from .schedules import SCHEDULES, begun, construct, supply

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import fastsched
-from fastsched.bench import LIBRARIES, LONG, groups_of
+from fastsched.cli.bench import LIBRARIES, LONG, groups_of
 
 from .conftest import timer
 

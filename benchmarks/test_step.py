@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastsched.bench import LIBRARIES
+from fastsched.cli.bench import LIBRARIES
 
 from . import floor
 from .conftest import timer

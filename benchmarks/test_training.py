@@ -18,7 +18,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
-from fastsched.bench import LIBRARIES, groups_of
+from fastsched.cli.bench import LIBRARIES, groups_of
 
 from .conftest import quartiles
 

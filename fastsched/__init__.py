@@ -18,8 +18,7 @@ if _find_spec(f"{__name__}._C") is None:
     )
 
 from . import lr_scheduler
-from .early_stopping import EarlyStopping
-from .history import History
+from .engine.tensor_lr import use_float_lr, use_tensor_lr
 from .lr_scheduler import (
     SWALR,
     ChainedScheduler,
@@ -40,11 +39,12 @@ from .lr_scheduler import (
     StepLR,
     _LRScheduler,
 )
-from .plotting import plot
-from .range_test import lr_range_test
-from .range_test_result import LRRangeTestResult
-from .simulation import simulate
-from .tensor_lr import use_float_lr, use_tensor_lr
+from .tools.early_stopping import EarlyStopping
+from .tools.history import History
+from .tools.plotting import plot
+from .tools.range_test import lr_range_test
+from .tools.range_test_result import LRRangeTestResult
+from .tools.simulation import simulate
 
 __version__ = "0.2.0"
 __all__ = [

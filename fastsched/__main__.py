@@ -1,6 +1,6 @@
 """``python -m fastsched`` is the command ``fastsched``."""
 
-from .cli import main
+from .cli.main import main
 
 __all__ = ["main"]
 

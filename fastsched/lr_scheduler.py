@@ -9,9 +9,9 @@ from torch.optim.lr_scheduler import (
     _LRScheduler,
 )
 
-from .compose import ChainedScheduler, SequentialLR
-from .cyclic import CyclicLR, OneCycleLR
-from .epoch import (
+from .schedulers.compose import ChainedScheduler, SequentialLR
+from .schedulers.cyclic import CyclicLR, OneCycleLR
+from .schedulers.epoch import (
     SWALR,
     ConstantLR,
     CosineAnnealingLR,
@@ -22,8 +22,8 @@ from .epoch import (
     PolynomialLR,
     StepLR,
 )
-from .functions import LambdaLR, MultiplicativeLR
-from .plateau import ReduceLROnPlateau
+from .schedulers.functions import LambdaLR, MultiplicativeLR
+from .schedulers.plateau import ReduceLROnPlateau
 
 __all__ = [
     "EPOCH_DEPRECATION_WARNING",

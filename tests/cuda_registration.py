@@ -3,7 +3,7 @@
 import torch
 
 import fastsched  # noqa: F401  loads the operators
-from fastsched import ops
+from fastsched.engine import ops
 
 if torch.version.cuda is None:
     raise SystemExit(f"torch {torch.__version__} is a build without CUDA; this proves nothing")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fastsched
 
-_PACKAGE = tuple(str(path) for path in Path(fastsched.__file__).parent.glob("*.py"))
+_PACKAGE = tuple(str(path) for path in Path(fastsched.__file__).parent.rglob("*.py"))
 
 
 def interrupted(action: Callable[[], object], line: int, *modules: types.ModuleType) -> bool:

@@ -19,7 +19,7 @@ class Slice(NamedTuple):
 
 
 def call(memories: dict[str, tuple[bytes, torch.dtype]], slices: dict[str, Slice], numbers: dict[str, Any]) -> str:
-    from fastsched import ops
+    from fastsched.engine import ops
 
     tensors = {
         name: torch.frombuffer(bytearray(data), dtype=dtype).clone() if data else torch.zeros(0, dtype=dtype)

@@ -26,7 +26,15 @@ def step_in_threads(tmp_path_factory):
         pytest.skip("the sources of the kernel are not here: these tests are for a checkout")
     library = tmp_path_factory.mktemp("block") / "threads.so"
     compiler = shlex.split(os.environ.get("CXX", "c++"))
-    flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-pthread"]
+    flags = [
+        "-std=c++17",
+        "-O2",
+        "-ffp-contract=off",
+        "-shared",
+        "-fPIC",
+        "-pthread",
+        f"-I{SOURCE.parents[2] / 'csrc'}",
+    ]
     subprocess.run([*compiler, *flags, str(SOURCE), "-o", str(library)], check=True)
     function = ctypes.CDLL(str(library)).step_in_threads
     pointer, number = ctypes.c_void_p, ctypes.c_long

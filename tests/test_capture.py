@@ -260,7 +260,7 @@ def test_a_step_runs_on_the_current_stream():
 
 
 def test_float_lrs_with_a_gpu_metric_warn_once(monkeypatch):
-    monkeypatch.setattr("fastsched.metric._warned_about_sync", False)
+    monkeypatch.setattr("fastsched.engine.metric._warned_about_sync", False)
     scheduler = fastsched.ReduceLROnPlateau(sgd([0.5], "cuda"))
     metric = torch.tensor(1.0, device="cuda")
     with pytest.warns(UserWarning, match=r"fastsched\.use_tensor_lr") as record:

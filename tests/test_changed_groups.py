@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_lr_scheduler
 
 import fastsched
-from fastsched.compose import Composite
+from fastsched.engine.tensor import TensorEngine
+from fastsched.schedulers.compose import Composite
 
 from .optimizers import stepped_sgd
 from .values import double, lrs
@@ -228,4 +229,4 @@ def test_compositions_on_numbers_move_to_tensors_in_the_next_step():
                 fastsched.use_tensor_lr(optimizer)
             scheduler.step()
             assert isinstance(scheduler, Composite)
-            assert isinstance(scheduler._engine, fastsched.engine.TensorEngine) is (i >= at)
+            assert isinstance(scheduler._engine, TensorEngine) is (i >= at)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import fastsched
-from fastsched import bench, cli, demo
 from fastsched.__main__ import main
+from fastsched.cli import bench, demo
+from fastsched.cli import main as cli
 
 
 def test_info_names_versions_and_says_why_an_engine_is_missing():

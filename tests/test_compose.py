@@ -13,7 +13,7 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 
 import fastsched
 from fastsched import _C
-from fastsched.engine import DETACHED, TensorEngine
+from fastsched.engine.host import DETACHED, TensorEngine
 
 from .configurations import CONFIGURATIONS, TORCH, tabulated
 from .conftest import sgd

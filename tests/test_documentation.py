@@ -14,7 +14,8 @@ from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer
 from sybil.parsers.myst import CodeBlockParser
 from sybil.parsers.rest.lexers import DirectiveLexer
 
-from fastsched import cli, lr_scheduler
+from fastsched import lr_scheduler
+from fastsched.cli import main as cli
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch.compile itself uses what torch has deprecated

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
 import fastsched
 from fastsched import _C
-from fastsched.engine import DETACHED, TensorEngine
+from fastsched.engine.host import DETACHED, TensorEngine
 
 from .conftest import sgd
 

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fastsched
-from fastsched import expression
-from fastsched.expression import ExpressionError
+from fastsched.tools import expression
+from fastsched.tools.expression import ExpressionError
 
 from .configurations import CONFIGURATIONS, FUNCTIONS
 from .trees import plateaus

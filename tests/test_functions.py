@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 
 import fastsched
 from fastsched import _C
-from fastsched.engine import TensorEngine
+from fastsched.engine.host import TensorEngine
 
 from .configurations import Ramp, geometric, stepwise
 from .optimizers import stepped_sgd

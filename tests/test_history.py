@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastsched
-from fastsched import _C, replica
-from fastsched import history as history_module
+from fastsched import _C
+from fastsched.engine import replica
+from fastsched.tools import history as history_module
 
 from .conftest import capture
 from .interruption import interrupted

@@ -12,7 +12,8 @@ import torch
 from torch.optim import lr_scheduler as torch_lr_scheduler
 
 import fastsched
-from fastsched import _C, program
+from fastsched import _C
+from fastsched.engine import program
 
 from .conftest import sgd
 

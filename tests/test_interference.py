@@ -15,7 +15,7 @@ from torch.optim import swa_utils
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
 import fastsched
-from fastsched.engine import TensorEngine
+from fastsched.engine.host import TensorEngine
 
 from .conftest import sgd
 from .optimizers import Wrapper

@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim import swa_utils
 
 import fastsched
-from fastsched.engine import DETACHED
+from fastsched.engine.host import DETACHED
 
 from .configurations import TORCH, Ramp
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import fastsched
-from fastsched import _C, ops
+from fastsched import _C
+from fastsched.engine import ops
 
 from .conftest import sgd
 
-KIND, SIZE, STATE_SIZE, CHILDREN, TABLE_SIZE = range(5)  # where a node has them; csrc/schedule/layout.h
+KIND, SIZE, STATE_SIZE, CHILDREN, TABLE_SIZE = range(5)  # where a node has them; csrc/schedule/plan/layout.h
 ATTRIBUTES = {
     "mode": "min",
     "threshold_mode": "rel",

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastsched
-from fastsched import _C, tensor_engine
-from fastsched import replica as replica_module
+from fastsched import _C
+from fastsched.engine import replica as replica_module
+from fastsched.engine import tensor as tensor_engine
 
 from .interruption import interrupted
 from .optimizers import stepped_sgd

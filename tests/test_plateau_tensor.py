@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastsched
-from fastsched.engine import TensorEngine
-from fastsched.metric import as_plain
+from fastsched.engine.host import TensorEngine
+from fastsched.engine.metric import as_plain
 
 from .configurations import configurations, metrics
 from .conftest import sgd

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fastsched
-from fastsched import plotting
+from fastsched.tools import plotting
 
 from .conftest import sgd
 from .optimizers import stepped_sgd

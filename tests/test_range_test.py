@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 import fastsched
-from fastsched import lr_buffer, lr_range_test
+from fastsched import lr_range_test
+from fastsched.engine import lr_buffer
 
 from .conftest import capture, sgd
 
@@ -613,7 +614,7 @@ class TestProgress:
         assert capsys.readouterr().err == ""
 
     def test_without_tqdm_there_is_none(self, capsys, monkeypatch):
-        monkeypatch.setattr("fastsched.range_test.find_spec", lambda name: None)
+        monkeypatch.setattr("fastsched.tools.range_test.find_spec", lambda name: None)
         assert len(self.run().losses) == 3
         assert capsys.readouterr().err == ""
 

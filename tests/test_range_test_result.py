@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import fastsched
 from fastsched import LRRangeTestResult
-from fastsched.range_test_result import Method, _longest_falling, _slopes
+from fastsched.tools.range_test_result import Method, _longest_falling, _slopes
 
 METHODS = Method.__args__
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
 import fastsched
-from fastsched import _C, lr_buffer, tensor_lr
-from fastsched.engine import TensorEngine
+from fastsched import _C
+from fastsched.engine import lr_buffer, tensor_lr
+from fastsched.engine.host import TensorEngine
 
 from .configurations import CONFIGURATIONS, tabulated
 from .conftest import sgd

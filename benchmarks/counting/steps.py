@@ -17,7 +17,7 @@ import torch
 import fastsched
 from benchmarks import compiled, floor
 from benchmarks.schedules import SCHEDULES, Schedule, begun, metric_of
-from fastsched import ops
+from fastsched.engine import ops
 
 FEWER, MORE = 100, 300
 COUNTED = ["StepLR", "CosineAnnealingLR", "OneCycleLR with momentum", "ReduceLROnPlateau", "ChainedScheduler"]

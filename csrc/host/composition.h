@@ -201,7 +201,7 @@ class HostComposition : public Bound {
 
   // By the module that knows which schedulers take a metric.
   bool step_in_python(PyObject* child, PyObject* metric) {
-    static PyObject* const module_name = intern("fastsched.compose");
+    static PyObject* const module_name = intern("fastsched.schedulers.compose");
     static PyObject* const turn_name = intern("step_turn");
     static PyObject* const child_name = intern("step_child");
     const Ref module(PyImport_Import(module_name));

@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "../schedule/kinds.h"
 #include "python.h"
+#include "schedule/plan/kinds.h"
 
 namespace fastsched::host {
 

@@ -4,15 +4,15 @@
 
 #include <vector>
 
-#include "../schedule/step_on_host.h"
 #include "python.h"
+#include "schedule/plan/step_on_host.h"
 #include "watch.h"
 
 namespace fastsched::host {
 
 class DirectStep : public Bound {
  public:
-  // `replicas` are those of a TensorEngine (fastsched/tensor_engine.py), all on the host. `composite`:
+  // `replicas` are those of a TensorEngine (fastsched/engine/tensor.py), all on the host. `composite`:
   // whether a step may go without a metric. From the epoch `limit` on there are no steps.
   DirectStep(pybind11::object watch, const pybind11::list& replicas, bool reads_metric, bool composite,
              double limit)

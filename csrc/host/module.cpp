@@ -147,7 +147,7 @@ py::dict engine_state(const T& engine) {
   return state;
 }
 
-// The rest of what fastsched/engine.py calls an Engine.
+// The rest of what fastsched/engine/host.py calls an Engine.
 template <typename T>
 void add_engine_methods(py::class_<T>& type) {
   type.def("attach",

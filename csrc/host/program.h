@@ -1,4 +1,4 @@
-// Packing a scheduler's attributes into the program that csrc/schedule/step.h runs.
+// Packing a scheduler's attributes into the program that csrc/schedule/plan/step.h runs.
 #pragma once
 
 #include <algorithm>
@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "../schedule/step_on_host.h"
 #include "description.h"
 #include "python.h"
+#include "schedule/plan/step_on_host.h"
 #include "table.h"
 
 namespace fastsched::host {

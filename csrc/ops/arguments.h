@@ -1,7 +1,7 @@
 // What both backends of step_ check before they touch a byte.
 #pragma once
 
-#include "../schedule/step_on_host.h"
+#include "schedule/plan/step_on_host.h"
 #include "stable.h"
 
 namespace fastsched::ops {

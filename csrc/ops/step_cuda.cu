@@ -2,8 +2,8 @@
 // may be captured: everything that changes between replays lies in device memory.
 #include <cuda_runtime.h>
 
-#include "../schedule/step_in_block.h"
 #include "arguments.h"
+#include "schedule/plan/step_in_block.h"
 #include "stable.h"
 
 namespace fastsched::ops {

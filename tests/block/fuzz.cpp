@@ -10,8 +10,8 @@
 #include <random>
 #include <vector>
 
-#include "../../csrc/schedule/step_in_block.h"
-#include "../../csrc/schedule/step_on_host.h"
+#include "schedule/plan/step_in_block.h"
+#include "schedule/plan/step_on_host.h"
 
 namespace {
 

@@ -4,7 +4,7 @@
 #include <thread>
 #include <vector>
 
-#include "../../csrc/schedule/step_in_block.h"
+#include "schedule/plan/step_in_block.h"
 
 namespace {
 

@@ -1,0 +1,80 @@
+// Reduce on plateau, as torch.optim.lr_scheduler.ReduceLROnPlateau (torch 2.13) decides it.
+#pragma once
+
+#include "schedule/plan/host_device.h"
+#include "schedule/plan/layout.h"
+#include "schedule/plan/moment.h"
+#include "schedule/plan/update.h"
+
+namespace fastsched {
+
+// When a metric counts as better than the best so far. Shared by everything that watches a metric.
+struct Improvement {
+  double maximize;        // 0: lower is better, 1: higher is better
+  double threshold_mode;  // kRelative, ...
+  double threshold;
+
+  static constexpr double kRelative = 0.0;     // to best, as in torch
+  static constexpr double kAbsolute = 1.0;     // in the metric's own unit
+  static constexpr double kRelativeAbs = 2.0;  // to abs(best)
+
+  // Every comparison with NaN is false, so a NaN metric never improves and never becomes the best. torch's
+  // relative threshold multiplies best: where that is negative, a slightly worse value passes. Relative to
+  // abs(best) it is the same above zero, and there turned around; and anything is better than no best.
+  FASTSCHED_HD bool operator()(double metric, double best) const {
+    const bool up = maximize != 0.0;
+    double margin = threshold;
+    if (threshold_mode == kRelativeAbs) {
+      if (best - best != 0.0) return up ? metric > best : metric < best;  // infinite; NaN compares false
+      if (best < 0.0) margin = -threshold;
+    }
+    const bool absolute = threshold_mode == kAbsolute;
+    if (up) return metric > (absolute ? best + margin : best * (margin + 1.0));
+    return metric < (absolute ? best - margin : best * (1.0 - margin));
+  }
+};
+
+struct Plateau {
+  Improvement improved;
+  double factor;
+  double patience;
+  double cooldown;
+  double eps;
+
+  FASTSCHED_HD bool valid() const { return true; }
+};
+
+struct PlateauState {
+  double last_epoch;
+  double best;
+  double num_bad_epochs;
+  double cooldown_counter;
+
+  FASTSCHED_HD bool valid() const { return counts_on(last_epoch) && counts_on(num_bad_epochs); }
+  FASTSCHED_HD void reset() {}
+  FASTSCHED_HD void undo() {}
+};
+
+// One step. The order is torch's: count the metric as better or bad; let a running cooldown forgive a bad
+// epoch; only then compare with patience.
+FASTSCHED_HD Update decide(const Plateau& plateau, PlateauState& state, const Moment& moment, const Table&) {
+  if (!moment.measured) return Update::hold();
+  const double metric = moment.value;
+  state.last_epoch += 1.0;
+  if (plateau.improved(metric, state.best)) {
+    state.best = metric;
+    state.num_bad_epochs = 0.0;
+  } else {
+    state.num_bad_epochs += 1.0;
+  }
+  if (state.cooldown_counter > 0.0) {
+    state.cooldown_counter -= 1.0;
+    state.num_bad_epochs = 0.0;
+  }
+  if (!(state.num_bad_epochs > plateau.patience)) return Update::hold();
+  state.cooldown_counter = plateau.cooldown;
+  state.num_bad_epochs = 0.0;
+  return Update::make(Law::reduce, plateau.factor, plateau.eps);
+}
+
+}  // namespace fastsched

@@ -1,0 +1,51 @@
+// One step over buffers in host memory.
+#pragma once
+
+#include "schedule/report/report.h"
+#include "step.h"
+
+namespace fastsched {
+
+// What the CUDA kernel finds while it runs, the host can look for before.
+inline bool fit_to_run(const Buffers& buffers) { return well_formed(buffers) && columns_fit(buffers); }
+
+// One pass per node that does something, over all groups: the law is then the same for the whole pass.
+template <typename LR>
+void update_groups(const Buffers& buffers, LR* lrs) {
+  const std::int64_t groups = buffers.groups;
+  double* masters = buffers.masters;
+  for (std::int64_t i = 0; i < groups; ++i) masters[i] = follow(masters[i], lrs[i]);
+  for (Walk walk(buffers); walk.more(); walk.next()) {
+    const Place& place = walk.place();
+    const auto update = read_words<Update>(place.update());
+    if (update.kind() == Law::idle) continue;
+    const Node node = place.node();
+    if (update.kind() != Law::hold) {
+      Own own = walk.own(node);
+      for (own.index = 0; own.index < groups; ++own.index) {
+        const std::int64_t i = own.index;
+        masters[i] = apply(update, masters[i], own).lr;
+        lrs[i] = static_cast<LR>(masters[i]);
+      }
+    }
+    if (!is_composite(node.kind())) {
+      memcpy(place.last_lrs(), masters, static_cast<std::size_t>(groups) * sizeof(double));
+    }
+  }
+}
+
+// Nobody to wait for.
+struct Alone {
+  void wait() {}
+  void publish() {}
+};
+
+template <typename LR>
+void step_on_host(const Buffers& buffers, LR* lrs, const Moment& moment) {
+  decide_all(buffers, moment);
+  update_groups(buffers, lrs);
+  Alone alone;
+  report(buffers, lrs, moment, 0, 1, alone);
+}
+
+}  // namespace fastsched

@@ -1,0 +1,157 @@
+"""A short comparison with torch on the machine at hand, for ``fastsched bench``."""
+
+from __future__ import annotations
+
+import gc
+import platform
+import statistics
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from timeit import Timer
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.optim import lr_scheduler as torch_lr_scheduler
+
+from .. import lr_scheduler
+
+ROUND_SECONDS = 0.004
+ROUNDS = 15
+CELL_SECONDS = 0.35  # where a round cannot be that short, there are fewer
+FEWEST_ROUNDS = 3
+MOST_GROUPS = 10**5  # their dicts and tensors take some hundred megabytes
+LONG = 10**8  # steps; no schedule comes to its end, and each step changes the learning rates unless it is said
+
+# Momentum is left alone: here are learning rates.
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "StepLR": {"step_size": 1, "gamma": 1 - 1e-9},
+    "LinearLR": {"total_iters": LONG},
+    "ExponentialLR": {"gamma": 1 - 1e-9},
+    "PolynomialLR": {"total_iters": LONG, "power": 0.9},
+    "CosineAnnealingLR": {"T_max": 1000, "eta_min": 1e-4},
+    "CosineAnnealingWarmRestarts": {"T_0": 1000},
+    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 1000, "cycle_momentum": False},
+    "OneCycleLR": {"max_lr": 0.1, "total_steps": LONG, "cycle_momentum": False},
+    "ReduceLROnPlateau": {"patience": LONG, "threshold": 0.0},
+}
+IDLE = ("ReduceLROnPlateau",)  # nothing is reduced, as at most steps of a training
+DEFAULT = ("StepLR", "CosineAnnealingLR", "OneCycleLR", "ReduceLROnPlateau")
+LIBRARIES: dict[str, ModuleType] = {"torch": torch_lr_scheduler, "fastsched": lr_scheduler}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """torch's time of a step over fastsched's: median over the rounds, and half the distance of the quartiles."""
+
+    schedule: str
+    mode: str
+    groups: int
+    ratio: float
+    spread: float
+
+
+def measure(schedules: Sequence[str], groups: Sequence[int]) -> Iterator[Cell]:
+    """Compare, one cell after another; with a bar on stderr where tqdm is installed and it is a terminal."""
+    cases = [(name, mode, count) for name in schedules for mode in ("float", "tensor") for count in groups]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # schedulers use one; a barrier between threads would only add noise
+    try:
+        for name, mode, count in _with_bar(cases):
+            yield _compare(name, mode, count)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _with_bar(cases: Sequence[tuple[str, str, int]]) -> Iterable[tuple[str, str, int]]:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return cases
+    bar: Iterable[tuple[str, str, int]] = tqdm(cases, unit="case", file=sys.stderr, leave=False, disable=None)
+    return bar
+
+
+def _compare(name: str, mode: str, groups: int) -> Cell:
+    timers = {library: _timer(module, name, mode, groups) for library, module in LIBRARIES.items()}
+    gc.collect()
+    counts = {library: _calls_per_round(timer) for library, timer in timers.items()}
+    seconds = sum(timer.timeit(counts[library]) for library, timer in timers.items())
+    rounds = max(FEWEST_ROUNDS, min(ROUNDS, int(CELL_SECONDS / seconds)))
+    times: dict[str, list[float]] = {library: [] for library in timers}
+    for _ in range(rounds):
+        for library, timer in timers.items():
+            times[library].append(timer.timeit(counts[library]) / counts[library])
+    ratios = [theirs / ours for theirs, ours in zip(times["torch"], times["fastsched"], strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Cell(name, mode, groups, middle, (high - low) / 2)
+
+
+def _timer(library: ModuleType, name: str, mode: str, groups: int) -> Timer:
+    optimizer = groups_of(groups, mode)
+    scheduler = getattr(library, name)(optimizer, **SCHEDULES[name])
+    optimizer.step()
+    metric = (torch.tensor(1.0) if mode == "tensor" else 1.0,) if name == "ReduceLROnPlateau" else ()
+    for _ in range(2):  # engines are chosen at the first steps
+        scheduler.step(*metric)
+    if metric:
+        return Timer("step(metric)", globals={"step": scheduler.step, "metric": metric[0]})
+    return Timer("step()", globals={"step": scheduler.step})
+
+
+def groups_of(count: int, mode: str, momentum: float = 0.0, lr: float = 0.1) -> torch.optim.Optimizer:
+    """An optimizer with ``count`` groups, whose learning rates are tensors in mode ``"tensor"``.
+
+    The groups after the first are put in by hand: ``add_param_group`` looks through all earlier groups each time, which
+    takes minutes for 10000 of them. They share one parameter, because a scheduler looks at none.
+    """
+
+    def value() -> Any:
+        return torch.tensor(lr) if mode == "tensor" else lr
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=value(), momentum=momentum)
+    first = optimizer.param_groups[0]
+    optimizer.param_groups += [{**first, "lr": value()} for _ in range(count - 1)]
+    return optimizer
+
+
+def _calls_per_round(timer: Timer) -> int:
+    count = 1
+    while timer.timeit(count) < ROUND_SECONDS / 2:
+        count *= 2
+    return count
+
+
+def table(cells: Iterable[Cell], groups: Sequence[int]) -> str:
+    """The cells, a row per schedule and mode and a column per number of param groups."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for cell in cells:
+        schedule = f"{cell.schedule}, idle" if cell.schedule in IDLE else cell.schedule
+        number = f"{cell.ratio:.0f}" if cell.ratio >= 100 else f"{cell.ratio:.1f}"
+        rows.setdefault((schedule, cell.mode), []).append(f"{number} \u00b1{cell.spread / cell.ratio:.0%}")
+    header = ["torch / fastsched", "LRs", *(f"{count} group{'s' if count > 1 else ''}" for count in groups)]
+    drawn = _drawn(header, [[schedule, mode, *values] for (schedule, mode), values in rows.items()])
+    return (
+        f"{drawn}\n"
+        "How many times as long a step of torch's takes: median ratio over alternating rounds, and half the distance\n"
+        "of its quartiles. Each step changes every learning rate, but for idle ones, where nothing is to be changed.\n"
+        f"torch {torch.__version__}, Python {platform.python_version()} on {platform.machine()}, one thread."
+    )
+
+
+def _drawn(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        return "\n".join("\t".join(line) for line in (header, *lines)) + "\n(pip install rich draws this as a table)"
+    drawn = Table(show_edge=False, pad_edge=False)
+    for index, name in enumerate(header):
+        drawn.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
+    for line in lines:
+        drawn.add_row(*line)
+    console = Console(width=200, no_color=True)
+    with console.capture() as capture:
+        console.print(drawn)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())

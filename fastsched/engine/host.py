@@ -1,0 +1,191 @@
+"""What steps a scheduler: the compiled host engine, the tensor engine, or nothing but torch's own code.
+
+An engine that is attached to a scheduler holds its counters and last learning rates; the scheduler's
+attributes of those names read and write the engine (:class:`StateAttribute`). Detached, the scheduler is a
+plain torch object with everything in ``__dict__``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from .. import _C
+from . import lr_buffer
+from .metric import read_from_gpu
+from .program import own_dict
+from .replica import Replica
+from .tensor import TensorEngine
+from .untraced import untraced
+
+
+class Engine(Protocol):
+    """What a scheduler asks of whatever steps it."""
+
+    def step(self, scheduler: Any, metric: Any, /) -> Any:
+        """Step once. None if that was done; else the metric, converted if it was, for another engine to step with.
+
+        Schedules that read no metric ignore it.
+
+        An engine that declines has left counters and learning rates as they were.
+        """
+
+    def get(self, name: str) -> Any:
+        """The value of a counter or of ``_last_lr``; AttributeError for other names."""
+
+    def set(self, name: str, value: Any) -> bool:
+        """Write one of them; False if the engine cannot hold that value."""
+
+    def state(self) -> dict[str, Any]:
+        """All of them, as plain Python values."""
+
+    def lend(self, attributes: dict[str, Any]) -> None:
+        """Put all of them into the scheduler's own dict, for somebody who reads or writes that directly."""
+
+    def settle(self, attributes: dict[str, Any]) -> None:
+        """Take out what was lent and not written to since; what is left was written by somebody."""
+
+    def refresh(self, scheduler: Any) -> None:
+        """Take note that a hyperparameter may have changed."""
+
+    def resume(self) -> None:
+        """Go on from the learning rates in ``_last_lr`` where the optimizer's still agree with them."""
+
+    def check_order(self) -> None:
+        """Step although it is the first step: somebody looked whether ``optimizer.step()`` came before it."""
+
+    def leave(self) -> None:
+        """Be given up: a composition that has this engine's state within its own must find another."""
+
+
+class Recorder(Protocol):
+    """What a scheduler tells of each step (:class:`fastsched.History`)."""
+
+    def note(self, scheduler: Any, metric: Any, /) -> None:
+        """Record a step that no tensor engine made, after it."""
+
+    def install(self, replicas: list[Replica], /) -> None:
+        """Have the steps of these recorded by themselves."""
+
+
+class Detached:
+    """No engine: the state is in the scheduler's ``__dict__`` and torch's own code steps."""
+
+    def step(self, scheduler: Any, metric: Any) -> Any:
+        return 0.0 if metric is None else metric
+
+    def check_order(self) -> None:
+        pass
+
+    def get(self, name: str) -> Any:
+        raise AttributeError(name)
+
+    def set(self, name: str, value: Any) -> bool:
+        return False
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def lend(self, attributes: dict[str, Any]) -> None:
+        pass
+
+    def settle(self, attributes: dict[str, Any]) -> None:
+        pass
+
+    def refresh(self, scheduler: Any) -> None:
+        pass
+
+    def resume(self) -> None:
+        pass
+
+    def leave(self) -> None:
+        pass
+
+
+DETACHED = Detached()
+_MISSING = object()
+
+
+class StateAttribute:
+    """A scheduler attribute that an engine may hold.
+
+    A value found in ``__dict__`` counts first: either no engine is attached, or somebody wrote there directly
+    and the engine takes it over at its next step. On a CUDA device reading one waits for the device.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @untraced("it reads what an engine holds")
+    def __get__(self, scheduler: Any, owner: type | None = None) -> Any:
+        if scheduler is None:
+            return self
+        attributes = own_dict(scheduler)
+        while True:
+            engine = scheduler._engine
+            engine.settle(attributes)
+            value = attributes.get(self.name, _MISSING)
+            if value is not _MISSING:
+                return value
+            try:
+                return engine.get(self.name)
+            except AttributeError:
+                if scheduler._engine is engine:  # and not another, which another thread has put in charge
+                    return scheduler._state_without_engine(self.name)
+
+    @untraced("it writes what an engine holds")
+    def __set__(self, scheduler: Any, value: Any) -> None:
+        if scheduler._engine.set(self.name, value):
+            own_dict(scheduler).pop(self.name, None)
+        else:
+            scheduler._detach()
+            own_dict(scheduler)[self.name] = value
+
+    @untraced("it takes what an engine holds")
+    def __delete__(self, scheduler: Any) -> None:
+        scheduler._detach()
+        try:
+            del own_dict(scheduler)[self.name]
+        except KeyError:
+            raise AttributeError(self.name) from None
+
+
+def attach(scheduler: Any, *, restore: bool = False) -> Engine:
+    """The engine for the scheduler's optimizer as it is now; :data:`DETACHED` if none fits.
+
+    Args:
+        scheduler: detached, its state in ``__dict__``. The engine has a copy of it.
+        restore: ``_last_lr`` holds the float64 learning rates of an earlier run, to go on from.
+
+    Raises:
+        RuntimeError: a learning rate is on a CUDA device and fastsched has no CUDA operators.
+    """
+    groups = scheduler.optimizer.param_groups
+    host: _C.HostComposition | _C.HostEngine
+    tensors = lr_buffer.is_bound(scheduler.optimizer) or (groups and isinstance(groups[0].get("lr"), Tensor))
+    engine = TensorEngine.attach(scheduler, restore=restore) if tensors else None
+    if engine is not None:
+        return engine
+    if tensors and not (groups and isinstance(groups[0].get("lr"), Tensor)):
+        take_numbers(scheduler)
+        tensors = False
+    if scheduler._children():
+        native = [hasattr(type(child), "_schedule") and child._is_native() for child in scheduler._children()]
+        host = _C.HostComposition(scheduler._schedule, native, scheduler._reads_metric())
+    elif tensors:
+        return DETACHED
+    else:
+        host = _C.HostEngine(scheduler._schedule, Tensor, read_from_gpu)
+    return host if host.attach(scheduler) else DETACHED
+
+
+def take_numbers(scheduler: Any) -> None:
+    """Once the optimizer's learning rates are numbers again, so are those that the scheduler began from.
+
+    Otherwise torch's code would make tensors of the learning rates.
+    """
+    attributes = own_dict(scheduler)
+    bases = attributes.get("base_lrs")
+    if isinstance(bases, list) and "optimizer" in attributes and lr_buffer.is_released(attributes["optimizer"]):
+        bases[:] = [base.item() if isinstance(base, Tensor) and base.numel() == 1 else base for base in bases]

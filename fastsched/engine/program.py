@@ -1,0 +1,248 @@
+"""Packing a scheduler, or a whole composition, into the program that ``csrc/schedule`` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from math import nan
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from .. import _C
+from .lr_buffer import is_supported, stack_scalars
+
+LAST_LR = "_last_lr"
+
+# The instance's own dict, which a class may hide behind a property of that name.
+own_dict: Callable[[Any], dict[str, Any]] = vars(LRScheduler)["__dict__"].__get__
+
+
+class Event(IntEnum):
+    """What a step does; the numbers are those of ``csrc/schedule/plan/moment.h``."""
+
+    STEP = 0
+    INITIAL = 1
+    AT_EPOCH = 2
+    UNMEASURED = 3
+    RESTART = 5
+
+
+class Table(NamedTuple):
+    """The factors that the functions of a LambdaLR gave: a row per epoch, a column per distinct function.
+
+    Or a single row, with a column per group, which is written anew before each step.
+    """
+
+    factors: list[float]
+    columns: int
+    column_of_group: list[float]
+    of_step: bool = False
+
+
+class Below(NamedTuple):
+    """What a composite's node says of the nodes that follow it: their number, their sizes in float64 numbers."""
+
+    children: int
+    program_size: int
+    state_size: int
+
+
+NOTHING_BELOW = Below(0, 0, 0)
+
+
+class Setting(NamedTuple):
+    """Own parameters that are tensors: written in place, they count from the next step on, as in torch.
+
+    Attributes:
+        start: where they belong in the program.
+        values: their memory, of shape ``(n,)``.
+        first: the tensor that is the first of them, as the user has it.
+    """
+
+    start: int
+    values: Tensor
+    first: Tensor
+
+    def within(self, start: int) -> Setting:
+        """The same for a program that has this one's from ``start`` on."""
+        return self._replace(start=start + self.start)
+
+    def moved(self) -> bool:
+        """Whether the tensor's memory is another now."""
+        return self.first.data_ptr() != self.values.data_ptr()
+
+
+class Node(NamedTuple):
+    """A scheduler's own node on its device, and what steps copy into it."""
+
+    program: Tensor
+    settings: list[Setting]
+
+
+def own_values(scheduler: Any, params: list[tuple[str, str]], table: Table | None) -> list[list[Any]] | None:
+    """For each own parameter one value per group, a number or a tensor; None where torch would raise.
+
+    Args:
+        scheduler: whose optimizer's groups these are.
+        params: as ``_C.own_params`` or ``_C.momentum_params`` describe them.
+        table: of a scheduler that calls functions.
+    """
+    attributes = own_dict(scheduler)
+    groups = scheduler.optimizer.param_groups
+    needed = _C.steps_use_own(scheduler._schedule)
+    owns = []
+    for name, where in params:
+        values: Any
+        if where == "functions":
+            values = table.column_of_group if table is not None else []
+        elif where == "list":
+            values = attributes.get(name)
+        else:
+            values = scheduler._group_values(name)
+        if type(values) is not list or (needed and len(values) != len(groups)):
+            return None
+        owns.append(values[: len(groups)] + [nan] * (len(groups) - len(values)))  # nan: what a step does not read
+    return owns
+
+
+def has_values_for_groups(scheduler: Any) -> bool:
+    """Whether its lists have an item for each group: not where groups came or went since it was made."""
+    attributes = own_dict(scheduler)
+    groups = len(scheduler.optimizer.param_groups)
+    return all(
+        len(attributes.get(name, ())) == groups for name, where in _C.own_params(scheduler._schedule) if where == "list"
+    )
+
+
+def pack(
+    scheduler: Any, owns: list[list[Any]], indices: list[int], table: Table | None, below: Below = NOTHING_BELOW
+) -> bytes | None:
+    """The scheduler's own node over the groups at ``indices``; None if something is no plain number.
+
+    Own parameters that are tensors are left as 0 there.
+    """
+    numbers = [[0.0 if isinstance(value, Tensor) else value for value in values] for values in owns]
+    factors, columns, of_step = (table.factors, table.columns, table.of_step) if table is not None else ([], 0, False)
+    return _C.pack_node(
+        scheduler._schedule, own_dict(scheduler), numbers, indices, factors, columns, *below, of_step=of_step
+    )
+
+
+def upload(packed: bytes, owns: list[list[Any]], indices: list[int], device: torch.device) -> Node:
+    """A packed node on its device, with the tensors among the own parameters, which are not read."""
+    program = torch.frombuffer(bytearray(packed), dtype=torch.float64).to(device, non_blocking=True)
+    settings: list[Setting] = []
+    for k, values in enumerate(owns):
+        settings += _settings([values[index] for index in indices], _C.NODE_SIZE + k * len(indices))
+    copy_settings(program, settings)
+    return Node(program, settings)
+
+
+def copy_settings(program: Tensor, settings: list[Setting]) -> None:
+    """Bring a program up to date with tensors that may have been written to; reads no device, traces."""
+    if settings:
+        places = [program[setting.start : setting.start + len(setting.values)] for setting in settings]
+        torch._foreach_copy_(places, [setting.values for setting in settings])
+
+
+def same_settings(some: list[Setting], others: list[Setting]) -> bool:
+    """Whether these are in the same memory and belong to the same places."""
+    return len(some) == len(others) and all(
+        (one.start, one.values.data_ptr(), one.values.dtype, len(one.values))
+        == (other.start, other.values.data_ptr(), other.values.dtype, len(other.values))
+        for one, other in zip(some, others, strict=True)
+    )
+
+
+def _settings(values: list[Any], start: int) -> list[Setting]:
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    together = _side_by_side(tensors) if tensors and len(tensors) == len(values) else None
+    if together is not None:
+        return [Setting(start, together, tensors[0])]
+    return [
+        Setting(start + slot, value.detach().reshape(1), value)
+        for slot, value in enumerate(values)
+        if isinstance(value, Tensor)
+    ]
+
+
+def _side_by_side(tensors: list[Tensor]) -> Tensor | None:
+    """The memory of all of them, so that one copy serves: where they lie, or laid side by side like the LRs.
+
+    None where they cannot be: then each is copied for itself.
+    """
+    first = tensors[0]
+    if all(tensor is first for tensor in tensors):
+        return first.detach().reshape(1).expand(len(tensors))
+    if not all(is_supported(tensor) for tensor in tensors):
+        return None
+    if len({(tensor.device, tensor.dtype) for tensor in tensors}) > 1:
+        return None
+    size = first.element_size()
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    if len({storage.data_ptr() for storage in storages}) == 1:
+        address = first.data_ptr()
+        if all(tensor.data_ptr() == address + slot * size for slot, tensor in enumerate(tensors)):
+            return first.detach().as_strided((len(tensors),), (1,))
+    # Only what is nobody's view is moved: others may have noted where a view is.
+    alone = all(storage.nbytes() == size for storage in storages)
+    if not alone or len({id(tensor) for tensor in tensors}) != len(tensors):
+        return None
+    together = stack_scalars(tensors)
+    for place, tensor in zip(together.unbind(), tensors, strict=True):
+        tensor.data = place.view(tensor.shape)
+    return together
+
+
+_MINUTES = 10  # that the steps of a program may take, as predicted from:
+_NODE_NS, _GROUP_NS = 50, 2  # nanoseconds that a step takes for each scheduler, and for each group of each
+_MOST_FACTORS = 2 * 10**7  # of a LambdaLR: a gigabyte
+
+
+def refuse_endless(scheduler: Any, steps: int) -> None:
+    """Raise ValueError where so many steps of the scheduler's program would take too long, or too much memory."""
+    schedulers = [scheduler]
+    for one in schedulers:  # grows meanwhile
+        schedulers += getattr(one, "_children", tuple)()
+    groups = len(scheduler.optimizer.param_groups)
+    most = _MINUTES * 60 * 10**9 // (len(schedulers) * (_NODE_NS + groups * _GROUP_NS))
+    why = f"take longer than {_MINUTES} minutes"
+    functions = max(len(getattr(one, "lr_lambdas", ())) for one in schedulers)
+    if functions and _MOST_FACTORS // functions < most:
+        most, why = _MOST_FACTORS // functions, "need gigabytes for what its functions return"
+    if steps > most:
+        raise ValueError(
+            f"step must be at most {most} here: lr_at runs all steps, and more would {why}; ask for an earlier step"
+        )
+
+
+def whole(scheduler: Any, steps: int) -> bytes:
+    """The program of a scheduler and of all below it, over all groups, to be run on the host for ``steps`` steps.
+
+    Raises:
+        NotImplementedError: a scheduler is not a function of the step alone.
+        ValueError: a setting is not a plain number.
+    """
+    scheduler._require_function_of_step()
+    for child in scheduler._children():
+        if not has_values_for_groups(child):
+            raise ValueError(
+                f"{type(child).__name__} has no base learning rate for some param group: groups were added or removed "
+                "since it was made"
+            )
+    below = [whole(child, steps) for child in scheduler._children()]
+    table = scheduler._tabulate(steps)
+    owns = own_values(scheduler, _C.own_params(scheduler._schedule), table)
+    packed = None
+    if owns is not None:
+        owns = [[value.item() if isinstance(value, Tensor) else value for value in values] for values in owns]
+        sizes = Below(len(below), sum(map(len, below)) // 8, sum(map(_C.state_size, below)))
+        packed = pack(scheduler, owns, list(range(len(scheduler.optimizer.param_groups))), table, sizes)
+    if packed is None:
+        raise ValueError(
+            f"{type(scheduler).__name__} has a setting that is no plain number, or not one for each param group"
+        )
+    return b"".join([packed, *below])

@@ -1,0 +1,704 @@
+"""The engine for learning rates that are tensors."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_dynamo_compiling
+
+from .. import _C
+from . import lr_buffer, ops
+from .capture import refuse_capture
+from .lr_buffer import LR_DTYPES, LRBuffer
+from .metric import as_plain, traced
+from .momentum import HostMomentum, TensorMomentum, cycle_momentum
+from .program import (
+    LAST_LR,
+    Below,
+    Event,
+    Node,
+    Setting,
+    copy_settings,
+    has_values_for_groups,
+    own_dict,
+    own_values,
+    pack,
+    same_settings,
+    upload,
+)
+from .replica import Replica, joined
+from .untraced import OFF_PATH, untraced
+
+_C.DirectStep.use(
+    modes=torch._C._len_torch_dispatch_stack,
+    profiling=torch._C._autograd._profiler_enabled,
+    item=Tensor.item,
+    tensor_types=[Tensor, torch.nn.Parameter],
+)
+
+
+class TensorEngine:
+    """Steps tensor learning rates with one operator call per device and dtype, reading nothing back.
+
+    ``step`` may be captured in a CUDA graph. Counters, learning rates and hyperparameters all live in tensors
+    that keep their storage for as long as the number of param groups stays the same.
+
+    The engine of a composition has the programs and states of its children inside its own, where they go on
+    in slices, so that one call steps all of them.
+    """
+
+    __slots__ = (
+        "_below",
+        "_counters",
+        "_direct",
+        "_epoch",
+        "_epoch_limit",
+        "_functions",
+        "_group_count",
+        "_layouts",
+        "_lent",
+        "_momentum",
+        "_replicas",
+        "_schedule",
+        "_settings",
+        "_watch",
+        "order_unchecked",
+        "reads_metric",
+    )
+
+    def __init__(self, schedule: str):
+        self._schedule = schedule
+        self._counters = _C.counter_names(schedule)
+        self._replicas: list[Replica] = []
+        self._layouts: list[object] = []
+        self._settings: list[list[Setting]] = []  # of its own node, for each replica
+        self._below: list[TensorEngine] = []
+        self._group_count = 0
+        self._lent: dict[str, Any] = {}
+        self.order_unchecked = False
+        self._direct: _C.DirectStep | None = None  # steps, once what it is made from has been looked at
+        self._epoch = 0  # at least; graph replays may have gone on
+        self._epoch_limit: int | None = None  # torch raises beyond
+        self._momentum: HostMomentum | TensorMomentum | None = None
+        self._functions = False  # are called by Python at each step
+        self._watch = _C.Watch(schedule)
+        self.reads_metric: bool = _C.reads_metric(schedule)
+
+    @classmethod
+    @torch.inference_mode(False)
+    def attach(cls, scheduler: Any, *, restore: bool) -> TensorEngine | None:
+        """An engine with a copy of the state in the scheduler's dict; None where that does not fit."""
+        attributes = own_dict(scheduler)
+        counters = _C.pack_counters(scheduler._schedule, attributes)
+        if not counters:
+            return None
+        scheduler._fit_groups()
+        below = _engines_below(scheduler)
+        buffers = lr_buffer.bind(scheduler.optimizer) if below is not None else None
+        if below is None or buffers is None:
+            return None
+        engine = cls(scheduler._schedule)
+        counted = torch.tensor(counters, dtype=torch.float64, device="cpu")
+        if not engine._lay_out(scheduler, buffers, below, counted):
+            return None
+        if attributes.get("cycle_momentum"):
+            engine._momentum = cycle_momentum(scheduler, counters)
+            if engine._momentum is None:
+                return None
+        engine.order_unchecked = attributes.get("_step_count") == 1 or any(child.order_unchecked for child in below)
+        last_lr = attributes.get(LAST_LR)
+        if not below:
+            if restore and engine.set(LAST_LR, last_lr):
+                engine.resume()
+            elif isinstance(last_lr, list):
+                engine._take_last_lr(last_lr)
+        engine._functions = scheduler._calls_functions()
+        engine._epoch_limit = scheduler._epoch_limit()
+        engine._epoch = attributes.get("last_epoch", 0)
+        engine._mark(scheduler)
+        return engine
+
+    def step(self, scheduler: Any, metric: Any, found_inf: Tensor | None = None) -> Any:
+        if is_dynamo_compiling():
+            return self._step_compiled(scheduler, metric, found_inf)
+        direct = self._direct
+        if direct is not None and found_inf is None:
+            alone = self._momentum is None
+            stepped = direct.step(scheduler, metric) if alone else self._step_with_momentum(scheduler, direct)
+            if stepped:
+                if self._epoch_limit is not None:
+                    self._epoch += 1
+                return None
+        return self._step(scheduler, metric, found_inf)
+
+    def _step_with_momentum(self, scheduler: Any, direct: _C.DirectStep) -> bool:
+        if not (direct.ready(scheduler) and self._momentum.step(scheduler, 0, 0.0)):  # type: ignore[union-attr]
+            return False
+        direct.run()
+        return True
+
+    def _step_compiled(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> Any:
+        if self._functions or not scheduler._followed:
+            return 0.0 if metric is None else metric
+        metric, event = self._read(metric)
+        if self._momentum is not None:
+            self._momentum.step_compiled(self._replicas[0].state, event, 0.0, found_inf)
+        if metric is not None:
+            metric = traced(metric, self._replicas[0].buffer.device)
+        self._call(metric, event, found_inf)
+        return None
+
+    def _read(self, metric: Any) -> tuple[Any, int]:
+        if not self.reads_metric:
+            return metric, 0
+        if metric is None and self._below:
+            return None, int(Event.UNMEASURED)
+        return as_plain(metric), 0
+
+    @untraced(OFF_PATH)
+    def _step(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> Any:
+        reads_metric = self.reads_metric
+        metric, event = self._read(metric)  # first: reading it may run code of the user's
+        by_python = self._functions or isinstance(self._momentum, HostMomentum)
+        if found_inf is not None and (by_python or self._replicas[0].buffer.on_host):
+            return None if found_inf.item() else self.step(scheduler, metric)
+        stale = self._is_stale(scheduler)
+        if (
+            self.order_unchecked
+            or (stale and not (self._follow(scheduler) and self.reads_metric == reads_metric))
+            or (self._epoch_limit is not None and self._epoch >= self._epoch_limit)
+            or (self._momentum is not None and not self._momentum.step(scheduler, event, 0.0, found_inf))
+        ):
+            return 0.0 if metric is None else metric
+        lrs = self._call_functions(scheduler, Event.STEP, self._epoch + 1) if self._functions else None
+        if lrs is not None:
+            return lrs
+        if (self._functions or self._epoch_limit is not None) and found_inf is None:
+            self._epoch += 1
+        self._call(metric, event, found_inf)
+        self._prepare_direct()
+        return None
+
+    def _prepare_direct(self) -> None:
+        """Have the next steps go without the operator, if that can be."""
+        on_host = all(replica.buffer.on_host and _on_host(replica.copied) for replica in self._replicas)
+        if on_host and not self._functions:
+            limit = float("inf") if self._epoch_limit is None else self._epoch_limit
+            self._direct = _C.DirectStep(self._watch, self._replicas, self.reads_metric, bool(self._below), limit)
+
+    def _call(self, metric: Any, event: int, found_inf: Tensor | None) -> None:
+        for replica in self._replicas:
+            replica.call(metric if self.reads_metric else None, event, found_inf)
+
+    def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
+        """Do what is no ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""
+        if self._is_stale(scheduler) and not self._follow(scheduler):
+            return False
+        attributes = own_dict(scheduler)
+        for name, where in _C.own_params(self._schedule):
+            if where == "list" and len(attributes[name]) != self._group_count:
+                return False  # torch raises where it needs the base LR of a group that was added later
+        if self._epoch_limit is not None and epoch > self._epoch_limit:
+            return False
+        if self._momentum is not None and not self._momentum.step(scheduler, int(event), float(epoch)):
+            return False
+        if self._functions and not (event is Event.INITIAL and self._schedule == "MultiplicativeLR"):
+            lrs = self._call_functions(scheduler, event, self._epoch + 1 if event is Event.INITIAL else epoch)
+            if lrs is not None:
+                scheduler._finish(lrs)
+                return True
+        if event is Event.INITIAL:
+            self._direct = None
+            self.order_unchecked = "_step_count" in self._counters  # warm restarts do not ask for an order
+        for replica in self._replicas:
+            buffer = replica.buffer
+            copy_settings(replica.program, replica.settings)
+            ops.step_(replica.program, replica.state, buffer.masters, buffer.lrs, None, float(epoch), int(event))
+        self._epoch = self._epoch + 1 if event is Event.INITIAL else int(epoch)
+        return True
+
+    def _call_functions(self, scheduler: Any, event: Event, epoch: float) -> list[Any] | None:
+        """Put the factors of this epoch into the program.
+
+        As in torch the counters have gone on when the functions are called, and stay so if one raises.
+
+        Returns:
+            None; or, where a function has changed the scheduler or the groups, the learning rates that they are to get.
+        """
+        refuse_capture("it calls Python functions; give the scheduler total_steps=")
+        attributes = own_dict(scheduler)
+        attributes["last_epoch"] = epoch
+        groups = scheduler.optimizer.param_groups
+        scaled = attributes["base_lrs"] if self._schedule == "LambdaLR" else [group["lr"] for group in groups]
+        undisturbed = False
+        try:
+            factors = scheduler._factors()
+            undisturbed = (
+                attributes.get("last_epoch") == epoch and scheduler._engine is self and not self._is_replaced(groups)
+            )
+        finally:
+            if undisturbed:
+                attributes.pop("last_epoch", None)
+            elif event is not Event.AT_EPOCH:
+                attributes["_step_count"] = scheduler._step_count + 1
+        if not undisturbed:
+            return [lr * factor for lr, factor in zip(scaled, factors, strict=True)]
+        numbers = [0.0 if isinstance(factor, Tensor) else float(factor) for factor in factors]
+        for replica in self._replicas:
+            at = _C.NODE_SIZE + 2 * len(replica.buffer.indices)
+            row = replica.program[at : at + len(numbers)]
+            row.copy_(torch.tensor(numbers, dtype=torch.float64, device="cpu"), non_blocking=True)
+            for column, factor in enumerate(factors):
+                if isinstance(factor, Tensor):
+                    row[column].copy_(factor.detach().reshape(()), non_blocking=True)
+        return None
+
+    def _is_replaced(self, groups: list[dict[str, Any]]) -> bool:
+        """Whether a group has another LR tensor than the buffers say."""
+        return (
+            self._has_moved()
+            or len(groups) != self._group_count
+            or any(
+                groups[index].get("lr") is not tensor
+                for replica in self._replicas
+                for index, tensor in zip(replica.buffer.indices, replica.buffer.tensors, strict=True)
+            )
+        )
+
+    def check_order(self) -> None:
+        self.order_unchecked = False
+        for engine in self._below:
+            engine.check_order()
+
+    def get(self, name: str) -> Any:
+        if name == LAST_LR:
+            if not self._holds_below():
+                raise AttributeError(name)
+            lrs: list[Tensor] = [torch.empty(0)] * self._group_count
+            for place, replica in enumerate(self._replicas):
+                rounded = self._last_lr(place).to(replica.buffer.lrs.dtype, copy=True)
+                of_buffer = zip(replica.buffer.indices, rounded.unbind(), replica.buffer.tensors, strict=True)
+                for index, lr, tensor in of_buffer:
+                    lrs[index] = lr if tensor.dim() == 0 else lr.view(tensor.shape)
+            return lrs
+        if name not in self._counters:
+            raise AttributeError(name)
+        return self._read_counters()[name]
+
+    def set(self, name: str, value: Any) -> bool:
+        if name == LAST_LR:
+            if self._below or not isinstance(value, (list, tuple)) or len(value) != self._group_count:
+                return False
+            if any(isinstance(lr, Tensor) for lr in value):
+                self._take_last_lr(list(value))
+                return True
+            lrs = _floats(value, self._group_count)
+            if lrs is None:
+                return False
+            for replica in self._replicas:
+                values = [lrs[index] for index in replica.buffer.indices]
+                replica.last_lr.copy_(torch.tensor(values, dtype=torch.float64, device="cpu"))
+            return True
+        packed = _C.pack_counter(self._schedule, name, value)
+        if packed is None:
+            return False
+        if name == "_step_count":
+            self._direct = None
+            self.order_unchecked = value == 1
+        elif name == "last_epoch":
+            self._epoch = value
+        for replica in self._replicas:
+            replica.state[packed[0]] = packed[1]
+        if self._momentum is not None:
+            self._momentum.set(*packed)
+        return True
+
+    def peek(self, scheduler: Any) -> dict[str, Any]:
+        """What :meth:`Replica.peek` reads, by name; ``"lrs"`` as the optimizer has them."""
+        if self._has_moved() and not self._follow(scheduler):  # there are no tensors any more, for one
+            scheduler._detach()
+            scheduler._attach()
+            return scheduler.peek()  # type: ignore[no-any-return]
+        lrs = [0.0] * self._group_count
+        counters: list[float] = []
+        for replica in self._replicas:
+            numbers = replica.peek()
+            counters = counters or numbers[: _C.NODE_COUNTERS]
+            masters = torch.tensor(numbers[_C.NODE_COUNTERS :], dtype=torch.float64, device="cpu")
+            for index, lr in zip(replica.buffer.indices, masters.to(replica.buffer.lrs.dtype).tolist(), strict=True):
+                lrs[index] = lr
+        return {"lrs": lrs, **_C.unpack_counters(self._schedule, counters)}
+
+    def state(self) -> dict[str, Any]:
+        if not self._holds_below():
+            return self._read_counters()
+        lrs = [0.0] * self._group_count
+        for place, replica in enumerate(self._replicas):
+            for index, lr in zip(replica.buffer.indices, self._last_lr(place).tolist(), strict=True):
+                lrs[index] = lr
+        return {**self._read_counters(), LAST_LR: lrs}
+
+    def lend(self, attributes: dict[str, Any]) -> None:
+        self.settle(attributes)
+        self._lent = {name: value for name, value in self.state().items() if name not in attributes}
+        attributes.update(self._lent)
+
+    def settle(self, attributes: dict[str, Any]) -> None:
+        # Graph replays may have moved the state on since it was lent: an unchanged value is no news, but old.
+        lent, self._lent = self._lent, {}
+        for name, value in lent.items():
+            if attributes.get(name) is value:
+                attributes.pop(name, None)  # or another thread has
+
+    def follow_between_steps(self, scheduler: Any) -> bool:
+        """Follow what has changed, as the next eager step would; whether the same tensors go on as before.
+
+        While torch.compile traces, nothing is changed, because what it has read by then would be out of date.
+        """
+        if not self._is_stale(scheduler) and (self._momentum is None or self._momentum.fits(scheduler)):
+            return True
+        if torch.compiler.is_compiling():
+            return False
+        before = self._compiled_for()
+        try:
+            followed = self._follow(scheduler)
+        except Exception:
+            return False  # which the eager step raises, that comes next
+        after = self._compiled_for()
+        return followed and len(before) == len(after) and all(map(operator.is_, before, after))
+
+    def _compiled_for(self) -> list[object]:
+        """What a compiled step has looked at, besides what the tensors hold."""
+        looked_at: list[object] = [self.reads_metric, self._momentum]
+        for replica in self._replicas:
+            looked_at += (replica.program, replica.state, replica.buffer.masters, replica.buffer.lrs, replica.copied)
+        if isinstance(self._momentum, TensorMomentum):
+            looked_at += self._momentum.parts()
+        return looked_at
+
+    def refresh(self, scheduler: Any) -> None:
+        """Upload the hyperparameters, so that compiled code and captured graphs see them at once."""
+        if len(scheduler.optimizer.param_groups) != self._group_count or not has_values_for_groups(scheduler):
+            return  # the next step makes new buffers, or finds that it cannot
+        if self._has_moved():
+            self._follow(scheduler)
+            return
+        refuse_capture("a hyperparameter was written; write it before the capture")
+        # Where it does not go in place, the next step finds that and makes new buffers, or leaves the scheduler to
+        # torch's code.
+        buffers = [replica.buffer for replica in self._replicas]
+        if self._write_in_place(_nodes(scheduler, buffers, self._below)):
+            self._collect_settings()
+            if not self._fit_momentum(scheduler):
+                return  # the next step leaves the scheduler to torch's code
+            self._epoch_limit = scheduler._epoch_limit()
+            self._direct = None
+            self._watch.mark_attributes(scheduler)
+
+    def newest_lrs(self) -> list[Tensor]:
+        """Each group's learning rate in float64, a copy on its device."""
+        lrs = [torch.empty(0)] * self._group_count
+        for replica in self._replicas:
+            for index, lr in zip(replica.buffer.indices, replica.buffer.masters.clone().unbind(), strict=True):
+                lrs[index] = lr
+        return lrs
+
+    def resume(self) -> None:
+        if self._has_moved() or not self._holds_below():
+            return  # the next step chooses another engine
+        for place, replica in enumerate(self._replicas):
+            replica.buffer.resume(self._last_lr(place))
+
+    def _lay_out(self, scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine], counters: Tensor) -> bool:
+        """Make a program and a state for each buffer, those of the children inside; False where that cannot be.
+
+        A state that fits is kept; all else gets new storage.
+        """
+        nodes = _nodes(scheduler, buffers, below)
+        if nodes is None:
+            return False
+        last_lrs = {} if below or self._below else self._last_lr_by_group()
+        replicas = []
+        for place, (buffer, node) in enumerate(zip(buffers, nodes, strict=True)):
+            parts = [engine._replicas[place] for engine in below]
+            before = self._replicas[place] if not below and place < len(self._replicas) else None
+            if before is not None and before.buffer is buffer:
+                replicas.append(Replica(buffer, node.program, before.state))
+                replicas[-1].report_as(before)
+                continue
+            state = _state(counters, buffer, leaf=not below)
+            for slot, index in enumerate(buffer.indices):
+                if index in last_lrs:
+                    state[_C.NODE_STATE_SIZE + slot].copy_(last_lrs[index], non_blocking=True)
+            program = torch.cat([node.program, *(part.program for part in parts)]) if parts else node.program
+            state = joined([state, *(part.state for part in parts)]) if parts else state
+            replicas.append(Replica(buffer, program, state))
+        for engine, child in zip(below, scheduler._children(), strict=True):
+            engine.leave()
+            engine._mark(child)
+        self.leave()
+        layouts = [replica.buffer.layout for replica in replicas]
+        groups = len(scheduler.optimizer.param_groups)
+        reads_metric = any(engine.reads_metric for engine in below) if below else self.reads_metric
+        self._settings = [node.settings for node in nodes]
+        # One statement, which no exception of a signal handler comes into: these belong together.
+        self._replicas, self._layouts, self._below, self._group_count = replicas, layouts, below, groups
+        self.reads_metric = reads_metric
+        self._place_below()
+        return True
+
+    def _place_below(self) -> None:
+        """Let the children go on in their slices."""
+        for place, replica in enumerate(self._replicas):
+            at = len(replica.program) - sum(len(engine._replicas[place].program) for engine in self._below)
+            state_at = _C.NODE_STATE_SIZE
+            for engine in self._below:
+                own = engine._replicas[place]
+                end, state_end = at + len(own.program), state_at + len(own.state)
+                own.place(replica.program[at:end], replica.state[state_at:state_end])
+                engine._direct = None
+                at, state_at = end, state_end
+        for engine in self._below:
+            engine._place_below()
+
+    def leave(self) -> None:
+        self._watch.leave()
+        self._watch = _C.Watch(self._schedule)
+        self._direct = None
+
+    def _write_in_place(self, nodes: list[Node] | None) -> bool:
+        """Write new nodes over the old ones; False, with nothing written, if they have another size."""
+        if nodes is None:
+            return False
+        olds = []
+        for place, replica in enumerate(self._replicas):
+            below = sum(len(engine._replicas[place].program) for engine in self._below)
+            olds.append(replica.program[: len(replica.program) - below])
+        if any(old.shape != new.program.shape for old, new in zip(olds, nodes, strict=True)):
+            return False
+        for old, new in zip(olds, nodes, strict=True):
+            old.copy_(new.program, non_blocking=True)
+        settings = [node.settings for node in nodes]
+        if not all(map(same_settings, settings, self._settings)):
+            self.leave()  # a composition that has this in it copies the old ones
+            self._settings = settings
+        return True
+
+    def _last_lr(self, place: int) -> Tensor:
+        """Float64 learning rates as the schedule last left them; for a composition, as its last child did."""
+        replica = self._replicas[place]
+        if not self._below:
+            return replica.last_lr
+        if self._schedule == "ChainedScheduler":
+            return self._below[-1]._last_lr(place)
+        # Whose turn it was is known on the device only.
+        groups = len(replica.buffer.indices)
+        milestones = replica.program[_C.NODE_SIZE + groups : _C.NODE_SIZE + groups + len(self._below) - 1]
+        turn = torch.bucketize(replica.counters[:1], milestones, right=True)
+        return torch.stack([engine._last_lr(place) for engine in self._below]).index_select(0, turn)[0]
+
+    def _last_lr_by_group(self) -> dict[int, Tensor]:
+        """A leaf's own last learning rates, by the positions that the groups had then."""
+        return {
+            index: lr
+            for replica in self._replicas
+            for index, lr in zip(replica.buffer.indices, replica.last_lr.unbind(), strict=True)
+        }
+
+    def _fit_momentum(self, scheduler: Any) -> bool:
+        """Cycle momentum or not, as the scheduler says now; False if it cannot be done."""
+        if not own_dict(scheduler).get("cycle_momentum"):
+            self._momentum = None
+        elif self._momentum is None:
+            self._momentum = cycle_momentum(scheduler, self._replicas[0].counters.tolist())
+            return self._momentum is not None
+        else:
+            return self._momentum.follow(scheduler)
+        return True
+
+    def _take_last_lr(self, lrs: list[Any]) -> None:
+        """Keep the last LRs that another engine or torch's code left; in full precision where that is known.
+
+        A learning rate in a tensor of fewer bits, loaded from a checkpoint for one, goes on from the number that the
+        scheduler has for it.
+        """
+        for replica in self._replicas:
+            buffer = replica.buffer
+            dtype = buffer.lrs.dtype
+            for slot, index in enumerate(buffer.indices):
+                if index >= len(lrs):
+                    continue  # the group came later
+                lr, last, master = lrs[index], replica.last_lr[slot], buffer.masters[slot]
+                if isinstance(lr, Tensor):
+                    lr = lr.detach().reshape(()).to(last.device, torch.float64, non_blocking=True)
+                    for better in (master, last):
+                        lr = torch.where(better.to(dtype) == lr.to(dtype), better, lr)
+                    last.copy_(lr)
+                else:
+                    last.copy_(torch.tensor(float(lr), dtype=torch.float64, device="cpu"))
+                    rounded = buffer.lrs[slot].double()
+                    known = (master == rounded) & (last.to(dtype) == buffer.lrs[slot])
+                    master.copy_(torch.where(known, last, master))
+
+    def _read_counters(self) -> dict[str, Any]:
+        # All replicas decide alike, so the first speaks for them.
+        values: dict[str, Any] = _C.unpack_counters(self._schedule, self._replicas[0].counters.tolist())
+        return values
+
+    @torch.inference_mode(False)
+    def _follow(self, scheduler: Any) -> bool:
+        """Catch up with whatever was done to the scheduler's attributes or the optimizer's groups."""
+        refuse_capture("the scheduler's attributes or the optimizer's groups were changed; step once before capturing")
+        if scheduler._engine is not self:
+            return False  # another thread has given it to another engine
+        scheduler._fit_groups()
+        buffers = lr_buffer.bind(scheduler.optimizer)
+        below = _engines_below(scheduler) if buffers is not None else None
+        if buffers is None or below is None:
+            return False
+        nodes = _nodes(scheduler, buffers, below)
+        if nodes is None:
+            return False
+        attributes = own_dict(scheduler)
+        if not self._fit_momentum(scheduler):
+            return False
+        self.settle(attributes)
+        for name in (*self._counters, LAST_LR):
+            if name in attributes:
+                if not self.set(name, attributes[name]):
+                    return False
+                attributes.pop(name, None)
+        kept = (
+            [replica.buffer for replica in self._replicas] == buffers
+            and below == self._below
+            and self._holds_below()
+            and self._write_in_place(nodes)
+        )
+        if not kept:
+            self._lay_out(scheduler, buffers, below, self._replicas[0].counters)
+        self._epoch_limit = scheduler._epoch_limit()
+        self._mark(scheduler)
+        return True
+
+    def _is_stale(self, scheduler: Any) -> bool:
+        """Whether something that the buffers were built from is not what it was."""
+        return self._has_moved() or self._watch.changed(scheduler) or self._settings_moved()
+
+    def _settings_moved(self) -> bool:
+        return any(setting.moved() for replica in self._replicas for setting in replica.settings)
+
+    def _has_moved(self) -> bool:
+        """Whether the LR buffers are laid out in another way, or are not the optimizer's any more."""
+        for replica, layout in zip(self._replicas, self._layouts, strict=True):
+            if replica.buffer.layout is not layout:
+                return True
+        return False
+
+    def _holds_below(self) -> bool:
+        """Whether the children are still where they were put, within the state of this one."""
+        here = self._watch.holds([engine._watch for engine in self._below])
+        return here and all(engine._holds_below() for engine in self._below)
+
+    def _collect_settings(self) -> None:
+        """Have steps copy the settings that are tensors, those of the children too."""
+        # A sequence begins its children on the device, which takes the base learning rates of all of them.
+        begins = self._schedule == "SequentialLR"
+        for place, replica in enumerate(self._replicas):
+            settings = list(self._settings[place])
+            copied = list(settings) if begins or _C.steps_use_own(self._schedule) else []
+            at = len(replica.program) - sum(len(engine._replicas[place].program) for engine in self._below)
+            for engine in self._below:
+                own = engine._replicas[place]
+                settings += [setting.within(at) for setting in own.settings]
+                copied += [setting.within(at) for setting in (own.settings if begins else own.copied)]
+                at += len(own.program)
+            if not same_settings(settings, replica.settings):
+                replica.settings = settings
+                if not replica.buffer.on_host:
+                    replica.keep([setting.values for setting in settings])  # captured graphs read them
+            if not same_settings(copied, replica.copied):  # compiled steps were made for these very objects
+                replica.copied = copied
+
+    def _mark(self, scheduler: Any) -> None:
+        self._direct = None
+        self._collect_settings()
+        self._layouts = [replica.buffer.layout for replica in self._replicas]
+        if scheduler._history is not None:
+            scheduler._history.install(self._replicas)
+        self._watch.mark_attributes(scheduler)
+        self._watch.mark_groups(scheduler.optimizer.param_groups)
+        self._watch.mark_children(list(scheduler._children()), [engine._watch for engine in self._below])
+
+
+def _engines_below(scheduler: Any) -> list[TensorEngine] | None:
+    """The engines of the scheduler's children, up to date; None where one cannot be part of one program."""
+    children = scheduler._children()
+    everything = _all_below(scheduler)
+    if len({id(child) for child in everything}) != len(everything):
+        return None  # a scheduler that is in it twice has one state, not two
+    if not all(has_values_for_groups(child) for child in scheduler._yet_to_begin()):
+        return None  # torch raises there
+    engines = []
+    for child in children:
+        if not hasattr(type(child), "_schedule") or not child._is_native():
+            return None
+        if not isinstance(child._engine, TensorEngine):
+            child._detach()
+            child._attach()
+        engine = child._engine
+        if not isinstance(engine, TensorEngine) or engine._momentum is not None or engine._functions:
+            return None
+        if engine._is_stale(child) and not engine._follow(child):
+            return None
+        engines.append(engine)
+    return engines
+
+
+def _all_below(scheduler: Any) -> list[Any]:
+    found = []
+    for child in scheduler._children():
+        found.append(child)
+        if hasattr(type(child), "_schedule"):
+            found += _all_below(child)
+    return found
+
+
+def _nodes(scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine]) -> list[Node] | None:
+    """The scheduler's own node for each buffer, on its device; None if a hyperparameter is no plain number."""
+    table = scheduler._table()
+    owns = own_values(scheduler, _C.own_params(scheduler._schedule), table)
+    if owns is None:
+        return None
+    nodes = []
+    for place, buffer in enumerate(buffers):
+        parts = [engine._replicas[place] for engine in below]
+        sizes = Below(len(below), sum(len(part.program) for part in parts), sum(len(part.state) for part in parts))
+        packed = pack(scheduler, owns, buffer.indices, table, sizes)
+        if packed is None:
+            return None
+        nodes.append(upload(packed, owns, buffer.indices, buffer.device))
+    return nodes
+
+
+def _on_host(settings: list[Setting]) -> bool:
+    return all(setting.values.is_cpu and setting.values.dtype in LR_DTYPES for setting in settings)
+
+
+def _state(counters: Tensor, buffer: LRBuffer, *, leaf: bool) -> Tensor:
+    """A state tensor on the buffer's device: counters, room for a step, a leaf's last learning rates."""
+    buffer.follow()
+    size = _C.NODE_STATE_SIZE + (len(buffer.indices) if leaf else 0)
+    state = torch.zeros(size, dtype=torch.float64, device=buffer.device)
+    state[: _C.NODE_COUNTERS].copy_(counters, non_blocking=True)
+    if leaf:
+        state[_C.NODE_STATE_SIZE :].copy_(buffer.masters)
+    return state
+
+
+def _floats(lrs: Any, count: int) -> list[float] | None:
+    if not isinstance(lrs, (list, tuple)) or len(lrs) != count:
+        return None
+    return [float(lr) for lr in lrs]

@@ -1,0 +1,1 @@
+"""The classes of torch.optim.lr_scheduler, on an engine."""

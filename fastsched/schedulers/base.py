@@ -1,0 +1,461 @@
+"""What every fastsched scheduler has in common: an engine that steps it and torch's face around that."""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import inspect
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from .. import _C
+from ..engine import lr_buffer
+from ..engine.capture import refuse_capture
+from ..engine.checkpoint import checked
+from ..engine.host import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
+from ..engine.program import LAST_LR, Table, own_dict, refuse_endless, whole
+from ..engine.tensor import TensorEngine
+from ..engine.untraced import OFF_PATH, untraced
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
+
+
+class EngineScheduler(LRScheduler):
+    """A torch scheduler that an engine steps where it can.
+
+    A concrete class names its compiled schedule in ``_schedule`` and, in ``_replaces``, the torch methods whose
+    work the engine does. Where one of those is not torch's, because a user's subclass overrides it or somebody
+    replaced it on the object, torch's own code steps and calls it.
+    """
+
+    __slots__ = ("_begun_groups", "_engine", "_first_lrs", "_history")
+
+    _engine: Engine
+    _history: Recorder | None
+    _begun_groups: list[int]  # those without an initial LR when construction began
+    _first_lrs: list[Any] | None  # the learning rates that construction left; None where it did not begin at epoch 0
+    _schedule: ClassVar[str]
+    _replaces: ClassVar[tuple[str, ...]]
+    _hyperparameters: ClassVar[frozenset[str]] = frozenset()  # the attributes that engines read
+    _counters: ClassVar[tuple[str, ...]] = ()
+    _held: ClassVar[tuple[str, ...]] = ()  # the attributes that an engine holds while it is attached
+    _native: ClassVar[dict[str, Any]] = {}  # what the attributes that engines replace or hold are by default
+    _native_step: ClassVar[Any] = None
+    _takes_metrics: ClassVar[bool] = False
+    _unsaved: ClassVar[tuple[str, ...]] = ("optimizer",)  # what a state_dict leaves out
+
+    if not TYPE_CHECKING:  # a checker would look at these arguments instead of at those of __init__
+
+        def __new__(cls, *_args: object, **_kwargs: object) -> EngineScheduler:
+            scheduler = super().__new__(cls)
+            object.__setattr__(scheduler, "_begun_groups", [])
+            object.__setattr__(scheduler, "_engine", DETACHED)
+            object.__setattr__(scheduler, "_first_lrs", None)
+            object.__setattr__(scheduler, "_history", None)
+            return scheduler
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # What Python would take from __new__, whose arguments are any.
+        arguments = inspect.signature(cls.__init__)
+        cls.__signature__ = arguments.replace(parameters=list(arguments.parameters.values())[1:])  # type: ignore[attr-defined]
+        if "_schedule" in vars(cls):
+            cls._counters = tuple(_C.counter_names(cls._schedule))
+            cls._held = (*cls._counters, LAST_LR)
+            for name in cls._held:
+                attribute = StateAttribute()
+                attribute.__set_name__(cls, name)
+                setattr(cls, name, attribute)
+            cls._native_step = cls.step
+            cls._hyperparameters = frozenset(_C.ATTRIBUTES[cls._schedule]).difference(cls._held)
+            cls._native = {name: getattr(cls, name, None) for name in (*cls._held, *cls._replaces)}
+
+    @untraced("engines take note of it")
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
+        if name in self._replaces:
+            self._detach()
+        elif name == "optimizer":  # torch's constructors set it first, and initial LRs then
+            groups = getattr(value, "param_groups", ())
+            begun = [index for index, group in enumerate(groups) if "initial_lr" not in group]
+            object.__setattr__(self, "_begun_groups", begun)
+        elif name == "base_lrs" and self._engine is DETACHED:
+            attributes = own_dict(self)
+            if "optimizer" in attributes and "last_epoch" not in attributes:
+                _notice_steps(self.optimizer)  # torch's constructor, which is at work, wraps methods only
+        super().__setattr__(name, value)
+        if name in self._hyperparameters:
+            self._engine.refresh(self)
+
+    @_C.untraced_property
+    @untraced("it copies counters and learning rates into the dict")
+    def __dict__(self) -> dict[str, Any]:
+        """The object's own dict with the whole state in it, for code that reads or writes that directly.
+
+        With learning rates on a CUDA device this waits for the device. torch.compile, which looks at it while
+        tracing, sees the dict as it is.
+        """
+        attributes = own_dict(self)
+        if not torch.compiler.is_compiling():
+            self._engine.lend(attributes)
+        return attributes
+
+    @_C.untraced_property
+    @untraced("it looks at Python objects")
+    def _followed(self) -> bool:
+        """Whether tensors are there to step that hold what the user has set: what a compiled step stands on.
+
+        Before each compiled step torch.compile reads this again, as one of its guards. So what was done since to
+        attributes and groups, which compiled code cannot see, is followed just then. False where that gave other
+        tensors than the code was compiled for, and where only an eager step can go on.
+        """
+        engine = self._engine
+        return isinstance(engine, TensorEngine) and engine.follow_between_steps(self)
+
+    def _state(self) -> dict[str, Any]:
+        attributes = own_dict(self)
+        while True:
+            engine = self._engine
+            engine.settle(attributes)
+            state = {**engine.state(), **attributes}
+            if self._engine is engine:  # and not another, which another thread has meanwhile put in charge
+                return state
+
+    def __getstate__(self) -> Any:
+        slots = {
+            name: getattr(self, name)
+            for name in copyreg._slotnames(type(self))  # type: ignore[attr-defined]
+            if name not in EngineScheduler.__slots__ and hasattr(self, name)
+        }
+        return (self._state(), slots) if slots else self._state()
+
+    def __setstate__(self, state: Any) -> None:
+        state, slots = state if isinstance(state, tuple) else (state, {})
+        object.__setattr__(self, "_engine", DETACHED)
+        object.__setattr__(self, "_first_lrs", None)
+        object.__setattr__(self, "_history", None)
+        own_dict(self).update(state)
+        for name, value in slots.items():
+            object.__setattr__(self, name, value)
+        # An optimizer that is still being unpickled, because it refers back to its scheduler, has no groups
+        # yet. Then, and where attaching fails, the first step attaches or says what is wrong.
+        with suppress(AttributeError, RuntimeError):
+            self._attach(restore=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's state under torch's keys.
+
+        Plain Python values: it loads into torch's scheduler of the same name, and from a file with
+        ``torch.load(..., weights_only=True)``. Settings that are NumPy numbers stay that, because Python computes with
+        them in another way; torch has to be told that they are safe. ``_last_lr`` holds the float64 learning rates, so
+        that resuming loses nothing to the rounding of a float32 LR tensor.
+
+        With learning rates on a CUDA device this waits for the device.
+        """
+        return {name: _plain(value) for name, value in self._state().items() if name not in self._unsaved}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state from :meth:`state_dict`, of this class or of torch's.
+
+        Never writes the optimizer's learning rates, and may be called before or after the optimizer's state is loaded.
+        With as many param groups as were saved, tensors keep their storage, so that a captured CUDA graph goes on from
+        the loaded state; with another number the next step does as torch's. Settings that the state lacks stay as they
+        are, and what else is in it is kept as an attribute, as in torch. The state of a function is loaded into the
+        function, and a composition's with those of all children. May wait for a device that settings or states are on.
+
+        Raises:
+            TypeError, ValueError, KeyError: a step could not go on from this state; names the key and what is expected.
+                Then nothing is changed.
+            RuntimeError: inside CUDA graph capture.
+            Exception: whatever a child of another library raises; all children have their old state then.
+        """
+        if isinstance(self._engine, TensorEngine):
+            refuse_capture("a state is loaded; load it before the capture")
+        self._load(self._checked(state_dict, "state_dict"))
+
+    def lr_at(self, step: int) -> list[float]:
+        """The learning rates after ``step`` steps from the beginning, one per param group, without stepping.
+
+        With the settings as they are now, from the learning rates that construction left, or after loading a state
+        from the initial ones; of what was written to learning rates in between nothing is known. Agrees with stepping
+        to the last bit: it runs the same steps on the host, in a few nanoseconds each for every group.
+
+        Args:
+            step: how many calls of ``step()``; 0 gives the learning rates that construction leaves.
+
+        Returns:
+            Python numbers, rounded to the learning rate's dtype where that is a tensor.
+
+        Raises:
+            NotImplementedError: the learning rates are no function of the step alone: a metric decides, or code of
+                yours.
+            TypeError, ValueError: ``step`` is no whole number, or negative, or beyond what the schedule has, or so
+                large that getting there would take more than about ten minutes, or gigabytes of memory.
+
+        Changes nothing, and may be interrupted (Ctrl-C). Waits for the device if there are settings or initial learning
+        rates on one.
+        """
+        if not isinstance(step, int) or isinstance(step, bool):
+            raise TypeError(f"step must be an int, got {type(step).__name__}")
+        if step < 0:
+            raise ValueError(f"step must be 0 or more, got {step}")
+        limit = self._epoch_limit()
+        if limit is not None and step > limit:
+            raise ValueError(f"step must be at most {limit}, the schedule's total_steps; got {step}")
+        refuse_endless(self, step)
+        groups = self.optimizer.param_groups
+        initial = [float(lr) for lr in self._initial_lrs()]
+        first = self._first_lrs if self._first_lrs is not None and len(self._first_lrs) == len(groups) else []
+        lrs = _C.run_program(whole(self, step), initial, [float(lr) for lr in first], step)
+        return [
+            torch.tensor(lr, dtype=group["lr"].dtype, device="cpu").item() if isinstance(group["lr"], Tensor) else lr
+            for lr, group in zip(lrs, groups, strict=True)
+        ]
+
+    def peek(self) -> dict[str, Any]:
+        """The newest learning rates and counters that have reached the host, without waiting for a device.
+
+        Returns:
+            ``"lrs"``, one Python number per param group, and the counters by name: ``"last_epoch"``, and of a plateau
+            ``"best"``, ``"num_bad_epochs"``, ``"cooldown_counter"``.
+
+        With tensor learning rates on a CUDA device the first call waits, and has every later step, graph replays
+        included, write its results to pinned memory as well; what a later call returns may be a step or two old. It
+        cannot be called first inside graph capture. Otherwise it returns what there is now.
+        """
+        engine = self._engine
+        if isinstance(engine, TensorEngine):
+            return engine.peek(self)
+        state = self._state()
+        counters = {name: state[name] for name in _C.counter_names(self._schedule) if name in state}
+        return {"lrs": [float(group["lr"]) for group in self.optimizer.param_groups], **counters}
+
+    def _step_unless(self, found_inf: Any, metrics: Any) -> None:
+        """Step, unless ``found_inf`` is not 0: that is decided on the device, where the learning rates are."""
+        if not isinstance(found_inf, Tensor):
+            refuse_capture("found_inf is a number, which would be frozen; pass a tensor on the device")
+            if not found_inf:
+                self.step(metrics) if self._takes_metrics else self.step()
+            return
+        if found_inf.numel() != 1:
+            raise ValueError(f"found_inf must hold exactly one element, got {found_inf.numel()}")
+        engine = self._engine
+        if isinstance(engine, TensorEngine):
+            declined = engine.step(self, metrics, found_inf)
+            if declined is None:
+                return
+            metrics = metrics if metrics is None else declined  # converted, if it was: it is read once
+        self._step_unless_off_path(found_inf, metrics)
+
+    @untraced(OFF_PATH)
+    def _step_unless_off_path(self, found_inf: Tensor, metrics: Any) -> None:
+        refuse_capture("found_inf is read by Python; step once before capturing")
+        self._step_unless(bool(found_inf.item()), metrics)
+
+    def _stepped(self, metrics: Any, *, by_torch: bool = False) -> None:
+        """A step was made, by torch's code or by the engine; tensor engines record their steps themselves."""
+        history = self._history
+        if history is not None and (by_torch or not isinstance(self._engine, TensorEngine)):
+            history.note(self, metrics)
+
+    def _note_first_lrs(self) -> None:
+        """Construction is over, and began at epoch 0."""
+        engine = self._engine
+        lrs: list[Any]
+        if isinstance(engine, TensorEngine):
+            lrs = list(engine.newest_lrs())
+        else:
+            lrs = [group["lr"] for group in self.optimizer.param_groups]
+            lrs = [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
+        object.__setattr__(self, "_first_lrs", lrs)
+
+    def _take_exact_bases(self) -> None:
+        """Begin from the float64 learning rates, where torch's constructor has just copied their roundings."""
+        begun, self._begun_groups = self._begun_groups, []
+        if begun and lr_buffer.is_bound(self.optimizer):
+            for index, lr in enumerate(lr_buffer.exact(self.optimizer)):
+                group = self.optimizer.param_groups[index]
+                if index in begun and "initial_lr" in group and isinstance(lr, Tensor):
+                    group["initial_lr"] = lr
+                    self.base_lrs[index] = lr.clone()
+
+    def _children(self) -> Sequence[Any]:
+        """The schedulers that a composition is made of."""
+        return ()
+
+    def _yet_to_begin(self) -> Iterator[Any]:
+        """The schedulers in a composition that will begin in the middle of the run, by their closed form."""
+        return iter(())
+
+    def _initial_lrs(self) -> list[Any]:
+        """Each group's LR where its schedule began."""
+        bases = own_dict(self).get("base_lrs", [])
+        groups = self.optimizer.param_groups
+        fallbacks = bases if len(bases) == len(groups) else [group["lr"] for group in groups]
+        return [group.get("initial_lr", lr) for group, lr in zip(groups, fallbacks, strict=True)]
+
+    def _group_values(self, name: str) -> list[Any]:
+        """What the groups have under this name."""
+        return [group[name] for group in self.optimizer.param_groups if name in group]
+
+    def _fit_groups(self) -> None:
+        """Bring per-group hyperparameters to the optimizer's number of groups, or raise as torch would."""
+
+    def _table(self) -> Table | None:
+        """The factors of a scheduler that calls functions, for stepping on the device; None if it cannot be so."""
+        return None
+
+    def _calls_functions(self) -> bool:
+        """Whether functions of the user's give a factor for each group at every step."""
+        return False
+
+    def _factors(self) -> list[Any]:
+        """What they give for the present epoch."""
+        raise NotImplementedError
+
+    def _tabulate(self, steps: int) -> Table | None:
+        """The factors for epochs up to ``steps``, from functions called now."""
+        return None
+
+    def _epoch_limit(self) -> int | None:
+        """The last epoch that there is, where stepping on is an error."""
+        return None
+
+    def _expressible(self) -> bool:
+        """Whether this object's settings are among those that engines know."""
+        return True
+
+    def _state_without_engine(self, name: str) -> Any:
+        """A counter or ``_last_lr`` that neither the engine nor ``__dict__`` has."""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _is_native(self) -> bool:
+        """Whether an engine does what this object would do by its own code, ``step`` included."""
+        return type(self).step is type(self)._native_step and "step" not in own_dict(self) and self._decides_natively()
+
+    def _decides_natively(self) -> bool:
+        attributes = own_dict(self)
+        return (
+            not any(name in attributes for name in self._replaces)
+            and all(getattr(type(self), name, None) is attribute for name, attribute in self._native.items())
+            and self._expressible()
+        )
+
+    def _require_function_of_step(self) -> None:
+        """Raise NotImplementedError if the learning rates are no function of the step alone."""
+        name = type(self).__name__
+        if _C.reads_metric(self._schedule):
+            raise NotImplementedError(f"{name}.lr_at: a metric decides the learning rates; step it with the metrics")
+        if not self._is_native():
+            raise NotImplementedError(f"{name}.lr_at: its own code decides the learning rates; step it")
+        for child in self._children():
+            if not isinstance(child, EngineScheduler):
+                raise NotImplementedError(f"{name}.lr_at: {type(child).__name__} is no scheduler of fastsched's")
+
+    @untraced("it chooses an engine")
+    def _attach(self, *, restore: bool = False) -> bool:
+        """Put the engine in charge that fits the optimizer as it is now; False if none does.
+
+        At every moment the state is in ``__dict__``, or with an engine that is in charge, or the same in both: whatever
+        interrupts this (Ctrl-C, another thread) finds it whole.
+        """
+        if not self._decides_natively():
+            return False
+        if self._engine is DETACHED:
+            engine = attach(self, restore=restore)
+            if engine is not DETACHED:
+                _C.put_in_charge(self, DETACHED, engine, self._held)
+        return self._engine is not DETACHED
+
+    def _follow_to_tensors(self) -> None:
+        """Choose an engine again if use_tensor_lr came after the present one: the LRs to go on from are masters now."""
+        if not isinstance(self._engine, TensorEngine) and lr_buffer.has_tensors(self.optimizer):
+            self._detach()
+            self._attach()
+
+    def _detach(self) -> None:
+        """Become a plain torch object, all state in ``__dict__``; what was written there meanwhile stands."""
+        while self._engine is not DETACHED:
+            engine = self._engine
+            own_dict(self).update(self._state())
+            if _C.give_up(self, engine, DETACHED, self._counters):
+                engine.leave()
+                take_numbers(self)
+
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """A copy of a state as :meth:`_load` takes it, or an error that names ``where`` it is wrong."""
+        return checked(self, state_dict, where)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        """Write what :meth:`_checked` gave, what an engine holds into the storage it already has."""
+        attributes = own_dict(self)
+        groups = len(self.optimizer.param_groups)
+        for name, must_be in _C.ATTRIBUTES[self._schedule].items():
+            values = state.get(name, attributes.get(name))
+            if must_be != "per group" or values is None:
+                continue
+            if len(values) != groups:
+                self._detach()  # for the next step, which chooses an engine anew or raises as torch's
+            elif name in state and len(attributes.get(name, ())) == groups:
+                state[name] = [_as_before(*pair) for pair in zip(attributes[name], values, strict=True)]
+        if any(name in self._replaces for name in state):
+            self._detach()
+        held = {name for name in state if isinstance(self._native.get(name), StateAttribute)}
+        attributes.update({name: value for name, value in state.items() if name not in held})
+        object.__setattr__(self, "_first_lrs", None)  # those of the run that the state is from are not known
+        self._follow_to_tensors()
+        self._engine.refresh(self)
+        for name in held:
+            setattr(self, name, state[name])
+        self._engine.resume()
+
+
+def _notice_steps(optimizer: Any) -> None:
+    """Have the optimizer note its steps, as torch has it, where ``step`` is a callable that torch cannot wrap.
+
+    Compiled code, ``functools.partial`` and the like have no ``__func__``; that of another object's method would be
+    called with the optimizer for its ``self``.
+    """
+    step = optimizer.step
+    own_method = hasattr(step, "__func__") and step.__self__ is optimizer
+    if own_method or hasattr(step, "_wrapped_by_lr_sched"):
+        return
+    reference = weakref.ref(optimizer)
+
+    @functools.wraps(step, updated=())  # what torch.compile notes on its functions is true of them alone
+    def noticed(*args: Any, **kwargs: Any) -> Any:
+        stepping = reference()
+        if stepping is not None:
+            stepping._opt_called = True
+        return step(*args, **kwargs)
+
+    noticed._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+    optimizer.step = noticed
+
+
+def _plain(value: Any) -> Any:
+    """Tensor learning rates in a list, ``base_lrs`` for one, as Python floats."""
+    if type(value) is list and any(isinstance(item, Tensor) for item in value):
+        return [item.item() if isinstance(item, Tensor) and item.numel() == 1 else item for item in value]
+    return value
+
+
+def _as_before(before: Any, value: Any) -> Any:
+    """The very tensor that was there, if that is its value: compiled steps and captured graphs hold on to it.
+
+    Else a number as a tensor again, which :func:`_plain` wrote down, if a tensor like the one before holds it exactly.
+    """
+    if not isinstance(before, Tensor):
+        return value
+    if isinstance(value, Tensor):
+        return before if value.dtype is before.dtype and value.item() == before.item() else value
+    if before.item() == value:
+        return before
+    tensor = torch.tensor(value, dtype=before.dtype, device="cpu")
+    return tensor.reshape(before.shape).to(before.device) if tensor.item() == value else value

@@ -1,0 +1,488 @@
+"""Schedulers made of schedulers: one after another, or all at once. A plateau scheduler may be one of them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, SupportsFloat
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim import lr_scheduler as torch_lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
+
+from ..engine import lr_buffer
+from ..engine.capture import in_capture, refuse_capture
+from ..engine.metric import as_number
+from ..engine.program import LAST_LR, own_dict
+from ..engine.tensor import TensorEngine
+from ..engine.untraced import OFF_PATH, untraced
+from .base import EngineScheduler
+from .epoch import warn_about_order
+
+
+def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) -> None:
+    name = type(owner).__name__
+    if len(schedulers) < 1:
+        raise ValueError(f"{name} expects at least one scheduler, but got none")
+    for index, scheduler in enumerate(schedulers):
+        if not hasattr(scheduler, "optimizer"):
+            raise TypeError(f"{name}: schedulers[{index}] has no attribute `optimizer`; it is no scheduler")
+        if optimizer is not scheduler.optimizer:
+            raise ValueError(
+                f"{name}: schedulers[{index}], a {type(scheduler).__name__}, belongs to another optimizer; "
+                "make all of them with the same one"
+            )
+
+
+def _set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
+    """Set every group's LR."""
+    if lr_buffer.is_bound(optimizer) and lr_buffer.write(optimizer, lrs):
+        return
+    for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr.reshape(()) if isinstance(lr, Tensor) else lr)
+        else:
+            group["lr"] = lr.clone() if isinstance(lr, Tensor) else lr
+
+
+def _lrs(optimizer: Optimizer) -> list[Any]:
+    lrs = [group["lr"] for group in optimizer.param_groups]
+    return [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
+
+
+def _is_plateau(scheduler: Any) -> bool:
+    return isinstance(scheduler, TorchReduceLROnPlateau)
+
+
+def _needs_metric(scheduler: Any) -> bool:
+    """Whether the scheduler's next step reads a metric."""
+    if isinstance(scheduler, Composite):
+        return scheduler._needs_metric()
+    return _is_plateau(scheduler)
+
+
+def _first_steps(scheduler: Any) -> int:
+    """How many schedulers in it make their first step when it makes its own."""
+    if isinstance(scheduler, ChainedScheduler):
+        return sum(map(_first_steps, scheduler._schedulers))
+    if isinstance(scheduler, SequentialLR):
+        return _first_steps(scheduler._schedulers[0])
+    return int(getattr(scheduler._engine, "order_unchecked", False))
+
+
+def step_turn(scheduler: Any, metrics: Any) -> None:
+    """Step the scheduler whose turn it is in a sequence."""
+    refuse_capture("a child of a SequentialLR is stepped by Python, and so its epochs are counted there")
+    step_child(scheduler, metrics)
+
+
+def step_child(scheduler: Any, metrics: Any) -> None:
+    """Step any scheduler, with the metric if it takes one."""
+    if _is_plateau(scheduler) or (isinstance(scheduler, Composite) and scheduler._reads_metric()):
+        scheduler.step(metrics)
+    else:
+        scheduler.step()
+
+
+def _begin(scheduler: Any) -> None:
+    """The scheduler's initial step, from learning rates that are set back already."""
+    if _is_plateau(scheduler):
+        _begin_plateau(scheduler, None)
+    else:
+        scheduler._initial_step()
+
+
+def _begin_plateau(scheduler: Any, metrics: Any) -> None:
+    """From learning rates that are set already; without a metric its first step is the next one."""
+    scheduler._last_lr = _lrs(scheduler.optimizer)
+    if metrics is not None:
+        scheduler.step(metrics)
+
+
+class Composite(EngineScheduler):
+    """A scheduler made of schedulers.
+
+    With tensor learning rates the children's schedules are parts of one program, which one operator call steps: the
+    epochs are counted on the device, ``step`` never waits for it, may be captured in a CUDA graph and traces under
+    torch.compile. With Python numbers, or where a child cannot be part of a program (one of torch's own schedulers, a
+    subclass with a ``get_lr`` of its own, a LambdaLR without ``total_steps``), the children are stepped one by one.
+    """
+
+    _replaces: ClassVar[tuple[str, ...]] = ()
+    _takes_metrics: ClassVar[bool] = True
+    _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "_schedulers")
+
+    __slots__ = ("_began_with",)
+
+    _schedulers: Any
+    _began_with: list[Any]  # each group's LR where its schedule began
+
+    def step(self, metrics: SupportsFloat | None = None, *, found_inf: Tensor | float | None = None) -> None:
+        """Step the children whose turn it is.
+
+        Args:
+            metrics: what a ``ReduceLROnPlateau`` among them takes note of; not needed without one.
+            found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
+                tensor with one element, which is read on the device if the learning rates are there.
+
+        Raises:
+            ValueError: there is no metric and a ``ReduceLROnPlateau`` needs one; nothing is changed then. Whose turn it
+                is, is known on the device: with tensor learning rates a step without a metric waits for it if there is
+                a ``ReduceLROnPlateau``, and is refused inside graph capture and under torch.compile.
+            RuntimeError: inside CUDA graph capture, if Python has to step some child.
+        """
+        engine = self._engine
+        if not isinstance(engine, TensorEngine):
+            if metrics is None:
+                if getattr(engine, "reads_metric", True):
+                    self._require_metric()
+            elif type(metrics) is not float and self._reads_metric():
+                metrics = as_number(metrics)  # before any child steps, and once for all of them
+        elif metrics is None and engine.reads_metric:
+            self._require_metric()
+        if found_inf is not None:
+            self._step_unless(found_inf, metrics)
+            return
+        declined = engine.step(self, metrics)
+        if declined is not None:
+            self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)
+        elif self._history is not None:
+            self._stepped(metrics)
+
+    @untraced(OFF_PATH)
+    def _step_off_path(self, metrics: Any) -> None:
+        # Something is not what it was when the engine was chosen: choose again.
+        refuse_capture("it is the first step, or its settings changed, or a child is stepped by Python")
+        for attached_before in (True, False):
+            if attached_before or self._attach():
+                if metrics is None and getattr(self._engine, "reads_metric", True):
+                    self._require_metric()
+                self._check_order()
+                if self._engine.step(self, metrics) is None:
+                    self._stepped(metrics)
+                    return
+            self._detach()
+        if metrics is None:
+            self._require_metric()
+        own_dict(self).pop(LAST_LR, None)
+        self._step_children(metrics)
+        self._stepped(metrics, by_torch=True)
+
+    def _check_order(self) -> None:
+        # For all whose first step this is, and for those whose turn is yet to come: that is known on the device only.
+        engine = self._engine
+        if isinstance(engine, TensorEngine) and engine.order_unchecked:
+            for _ in range(_first_steps(self)):
+                warn_about_order(self.optimizer, stacklevel=5)
+            engine.check_order()
+
+    def _step_children(self, metrics: Any) -> None:
+        """What HostComposition does; by Python, whatever the values are."""
+        raise NotImplementedError
+
+    def _begin_child(self, child: Any, metrics: Any) -> None:
+        self._restart_child(child, metrics)
+        self._begun()
+
+    def _restart_child(self, child: Any, metrics: Any) -> None:
+        """Begin it anew, at its epoch 0, in the middle of a run."""
+        if _is_plateau(child):
+            _set_lrs(self.optimizer, self._initial_lrs())
+            _begin_plateau(child, metrics)
+        elif isinstance(child, Composite):
+            child._restart(metrics)
+        else:
+            child._update_lr(0)
+
+    def _initial_lrs(self) -> list[Any]:
+        """Where each group began: what it says itself, unless the optimizer's state that was loaded says nothing."""
+        self._fit_groups()
+        return [
+            group.get("initial_lr", lr) for group, lr in zip(self.optimizer.param_groups, self._began_with, strict=True)
+        ]
+
+    def _group_values(self, name: str) -> list[Any]:
+        return self._initial_lrs() if name == "initial_lr" else super()._group_values(name)
+
+    def _fit_groups(self) -> None:
+        # A group that comes later begins with the LR that it comes with, which the next step may change.
+        groups = self.optimizer.param_groups
+        noted = getattr(self, "_began_with", [])
+        if len(noted) > len(groups):
+            noted = []  # whose these are is not known any more
+        came = [group.get("initial_lr", group["lr"]) for group in list(groups)[len(noted) :]]
+        self._began_with = [*noted, *(lr.clone() if isinstance(lr, Tensor) else lr for lr in came)]
+        for child in self._schedulers:
+            if isinstance(child, Composite):
+                child._fit_groups()
+
+    def _attach(self, *, restore: bool = False) -> bool:
+        self._fit_groups()
+        return super()._attach(restore=restore)
+
+    def _yet_to_begin(self, *, anew: bool = False) -> Iterator[Any]:
+        """As in the base class; ``anew``: it is going to begin once more itself."""
+        raise NotImplementedError
+
+    def _reads_metric(self) -> bool:
+        """Whether there is a ReduceLROnPlateau in it."""
+        return any(
+            child._reads_metric() if isinstance(child, Composite) else _is_plateau(child) for child in self._schedulers
+        )
+
+    def _last_child(self) -> Any:
+        raise NotImplementedError
+
+    def _needs_metric(self) -> bool:
+        raise NotImplementedError
+
+    def _restart(self, metrics: Any) -> None:
+        raise NotImplementedError
+
+    def _require_metric(self) -> None:
+        on_device = isinstance(self._engine, TensorEngine)
+        if on_device and (torch.compiler.is_compiling() or in_capture()):
+            raise ValueError(f"{type(self).__name__}.step() has a ReduceLROnPlateau in it: call step(metrics)")
+        if self._needs_metric():
+            raise ValueError(
+                f"{type(self).__name__}.step() steps a ReduceLROnPlateau now and needs its metric: call step(metrics)"
+            )
+
+    def _children(self) -> Sequence[Any]:
+        schedulers: Sequence[Any] = self._schedulers
+        return schedulers
+
+    def _state_without_engine(self, name: str) -> Any:
+        # Kept by the child, because copying hundreds of learning rates at every step would cost more than the step.
+        return self._last_child().get_last_lr() if name == LAST_LR else super()._state_without_engine(name)
+
+    def _begun(self) -> None:
+        """The children's LRs were set from outside of their steps."""
+        if not isinstance(self._engine, TensorEngine):
+            own_dict(self)[LAST_LR] = _lrs(self.optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state under torch's keys, as plain Python values; with LRs on a CUDA device this waits for it."""
+        state = {**super().state_dict(), "_schedulers": [child.state_dict() for child in self._schedulers]}
+        last_lr = state[LAST_LR] if LAST_LR in state else self._last_child().get_last_lr()
+        return {**state, LAST_LR: [lr.item() if isinstance(lr, Tensor) else lr for lr in last_lr]}
+
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        if isinstance(state_dict, Mapping) and "_schedulers" not in state_dict:
+            raise KeyError(f"{where} has no '_schedulers'; it is not the state of a {type(self).__name__}")
+        state = super()._checked(state_dict, where)
+        place = f"{where}['_schedulers']"
+        states = state_dict["_schedulers"]
+        if not isinstance(states, (list, tuple)):
+            raise TypeError(f"{place} must be a list, got {type(states).__name__}")
+        if len(states) != len(self._schedulers):
+            raise ValueError(f"{place} has {len(states)} states for {len(self._schedulers)} schedulers")
+        children = [
+            child._checked(saved, f"{place}[{index}]") if _loads_itself(child) else saved
+            for index, (child, saved) in enumerate(zip(self._schedulers, states, strict=True))
+        ]
+        return {**state, "_schedulers": children}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        pairs = list(zip(self._schedulers, state.pop("_schedulers"), strict=True))
+        before = [(child, child.state_dict()) for child in self._schedulers if _may_refuse(child)]
+        try:
+            for child, saved in pairs:
+                if _may_refuse(child):
+                    _load_child(child, saved)
+        except Exception:
+            for child, saved in before:
+                child.load_state_dict(saved)
+            raise
+        for child, saved in pairs:
+            if not _may_refuse(child):
+                _load_child(child, saved)
+        last_lr = state.pop(LAST_LR, None)
+        super()._load(state)
+        if not isinstance(self._engine, TensorEngine) and last_lr is not None:
+            own_dict(self)[LAST_LR] = last_lr
+        for child in self._schedulers:
+            bases = getattr(child, "base_lrs", None)
+            if bases is not None and len(bases) == len(self.optimizer.param_groups):
+                self._began_with = list(bases)
+                break
+
+
+def _loads_itself(scheduler: Any) -> bool:
+    """Whether :class:`EngineScheduler`'s code loads a state, not that of a subclass or of another library."""
+    return (
+        isinstance(scheduler, EngineScheduler)
+        and type(scheduler).load_state_dict is EngineScheduler.load_state_dict
+        and "load_state_dict" not in own_dict(scheduler)
+    )
+
+
+def _may_refuse(scheduler: Any) -> bool:
+    """Whether loading a state that was checked may still fail."""
+    return not _loads_itself(scheduler) or any(map(_may_refuse, scheduler._children()))
+
+
+def _load_child(scheduler: Any, state: Any) -> None:
+    if _loads_itself(scheduler):
+        scheduler._load(state)
+    else:
+        scheduler.load_state_dict(dict(state))  # a copy: torch's CyclicLR takes something out of it
+
+
+class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
+    """One scheduler after another, changing over at ``milestones``.
+
+    A drop-in for :class:`torch.optim.lr_scheduler.SequentialLR` that takes ``ReduceLROnPlateau`` children, hands
+    ``step(metrics)`` to them, and nests: warm-up, then plateau is ::
+
+        SequentialLR(optimizer, [LinearLR(optimizer, total_iters=5), ReduceLROnPlateau(optimizer)], milestones=[5])
+
+    At its milestone a child begins at its epoch 0, a plateau from the initial learning rates.
+
+    Args:
+        optimizer: the optimizer of all the schedulers.
+        schedulers: the children, in order.
+        milestones: the epochs at which the second, third, ... child begins; one fewer than children.
+        last_epoch: as in torch, the epoch before the one to begin at.
+
+    Raises:
+        ValueError: no children, children of several optimizers, or a wrong number of milestones.
+        TypeError: a child is no scheduler.
+    """
+
+    _schedule: ClassVar[str] = "SequentialLR"
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedulers: Sequence[LRScheduler],
+        milestones: list[int],
+        last_epoch: int = -1,
+    ) -> None:
+        _check_children(self, optimizer, schedulers)
+        if len(milestones) != len(schedulers) - 1:
+            raise ValueError(
+                f"{type(self).__name__} expects one milestone fewer than schedulers, but got {len(milestones)} "
+                f"milestones for {len(schedulers)} schedulers"
+            )
+        self._schedulers = schedulers
+        self._milestones = milestones
+        self.last_epoch = last_epoch + 1
+        self.optimizer = optimizer
+        for group, lr in zip(optimizer.param_groups, lr_buffer.exact(optimizer), strict=True):
+            group.setdefault("initial_lr", lr)
+        _set_lrs(optimizer, self._initial_lrs())
+        self.recursive_undo()
+        self._initial_step()
+        self._attach()
+        if last_epoch == -1:
+            self._note_first_lrs()
+
+    def recursive_undo(self, sched: Any = None) -> None:
+        """Take the initial steps of all children back, as deep as they are nested; their LRs are reset by then."""
+        scheduler = self if sched is None else sched
+        if hasattr(scheduler, "_schedulers"):
+            for child in scheduler._schedulers:
+                self.recursive_undo(child)
+        elif not _is_plateau(scheduler) and hasattr(scheduler, "last_epoch"):
+            scheduler.last_epoch -= 1
+
+    def _last_child(self) -> Any:
+        return self._schedulers[self._turn(self.last_epoch)[0]]
+
+    def _initial_step(self) -> None:
+        _begin(self._schedulers[self._turn(0)[0]])
+        self._begun()
+
+    def _restart(self, metrics: Any) -> None:
+        self.last_epoch = 0
+        self._begin_child(self._last_child(), metrics)
+
+    def _yet_to_begin(self, *, anew: bool = False) -> Iterator[Any]:
+        begins = [anew, *(anew or milestone > self.last_epoch for milestone in self._milestones)]
+        for child, turn_comes in zip(self._schedulers, begins, strict=False):
+            if isinstance(child, Composite):
+                yield from child._yet_to_begin(anew=turn_comes)
+            elif turn_comes and not _is_plateau(child):  # which has no closed form
+                yield child
+
+    def _turn(self, epoch: int) -> tuple[int, bool]:
+        """Which child the epoch belongs to, and whether it begins then."""
+        index = bisect_right(self._milestones, epoch)
+        return index, index > 0 and self._milestones[index - 1] == epoch
+
+    def _needs_metric(self) -> bool:
+        index, begins = self._turn(self.last_epoch + 1)
+        if begins or index >= len(self._schedulers):  # in the second case the step raises
+            return False
+        return _needs_metric(self._schedulers[index])
+
+    def _step_children(self, metrics: Any) -> None:
+        self.last_epoch += 1
+        index, begins = self._turn(self.last_epoch)
+        child = self._schedulers[index]
+        if begins:
+            self._begin_child(child, metrics)
+        else:
+            step_child(child, metrics)
+
+
+class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
+    """Several schedulers at every step, each going on from the learning rates of the one before.
+
+    A drop-in for :class:`torch.optim.lr_scheduler.ChainedScheduler` that takes ``ReduceLROnPlateau`` children and
+    hands ``step(metrics)`` to them.
+
+    Args:
+        schedulers: the children, in order.
+        optimizer: their optimizer; by default the first child's.
+
+    Raises:
+        ValueError: no children, or children of several optimizers.
+        TypeError: a child is no scheduler.
+    """
+
+    _schedule: ClassVar[str] = "ChainedScheduler"
+
+    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
+        _check_children(self, optimizer or getattr(next(iter(schedulers), None), "optimizer", None), schedulers)
+        self._schedulers = schedulers
+        self.optimizer = optimizer or schedulers[0].optimizer
+        self._begun()
+        self._attach()
+        self._note_first_lrs()
+
+    def _last_child(self) -> Any:
+        return self._schedulers[-1]
+
+    def _initial_step(self) -> None:
+        for child in self._schedulers:
+            _begin(child)
+        self._begun()
+
+    def _restart(self, metrics: Any) -> None:
+        _set_lrs(self.optimizer, self._initial_lrs())
+        for child in self._schedulers:
+            if _is_plateau(child):
+                _begin_plateau(child, metrics)
+            elif isinstance(child, Composite):
+                child._restart(metrics)
+            else:
+                child.last_epoch = -1
+                child._initial_step()
+        self._begun()
+
+    def _yet_to_begin(self, *, anew: bool = False) -> Iterator[Any]:
+        for child in self._schedulers:  # the others go on from the one before, and not by their closed form
+            if isinstance(child, Composite):
+                yield from child._yet_to_begin(anew=anew)
+
+    def _needs_metric(self) -> bool:
+        return any(_needs_metric(child) for child in self._schedulers)
+
+    def _step_children(self, metrics: Any) -> None:
+        for child in self._schedulers:
+            step_child(child, metrics)

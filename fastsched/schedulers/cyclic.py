@@ -1,0 +1,207 @@
+"""Schedules that go up and down, and cycle momentum the other way."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim import lr_scheduler as torch_lr_scheduler
+
+from .. import _C
+from ..engine.checkpoint import checked, function_state
+from ..engine.momentum import kept_in_place
+from ..engine.program import own_dict
+from .epoch import EpochScheduler
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
+
+_Parameters = ParamSpec("_Parameters")
+
+
+def _with_parameters_of(
+    torchs: Callable[_Parameters, None],
+) -> Callable[[Callable[..., None]], Callable[_Parameters, None]]:
+    """What ``help()`` and type checkers show is the signature that the installed torch has."""
+    return wraps(torchs)
+
+
+class _MomentumCycler(EpochScheduler):
+    """Momentum that is a tensor is written in place: with Python-number learning rates and in torch's code, too."""
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        with kept_in_place(self, self.optimizer):
+            super()._update_lr(epoch)
+
+    def _unread(self) -> tuple[str, ...]:
+        """Settings that may be anything."""
+        return ()
+
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        state = checked(self, state_dict, where, self._unread())
+        attributes = own_dict(self)
+        if state.get("cycle_momentum", attributes.get("cycle_momentum")):
+            for name in ("use_beta1", *(name for name, place in _C.momentum_params(self._schedule) if place == "list")):
+                if name not in state and name not in attributes:
+                    raise KeyError(f"{where} has no {name!r}, which cycle_momentum needs")
+            betas = state.get("use_beta1", attributes.get("use_beta1"))
+            if betas and not all("betas" in group for group in self.optimizer.param_groups):
+                raise ValueError(f"{where}['use_beta1'] must be False: the optimizer has no betas")
+        return state
+
+    def _attach_again(self) -> None:
+        """The groups have their momentum tensors back, which were numbers while torch's code constructed."""
+        self._detach()
+        self._attach()
+
+
+class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
+    r"""Let the learning rates go up and down between two bounds.
+
+    With :math:`c = \lfloor 1 + t / T \rfloor` the number of the cycle, which has :math:`T` = ``step_size_up`` +
+    ``step_size_down`` epochs, and :math:`h` going from 0 to 1 and back in it:
+    :math:`lr_t = base\_lr + (max\_lr - base\_lr) \, h \, s` with :math:`s = 1`, :math:`2^{1 - c}` or :math:`\gamma^t`
+    for the modes ``triangular``, ``triangular2``, ``exp_range`` (Smith, arXiv:1506.01186); torch's
+    :class:`torch.optim.lr_scheduler.CyclicLR`. The momentum goes from ``max_momentum`` down and back.
+
+    With tensor learning rates, momentum that is a tensor as well is written on its device. Momentum in Python numbers
+    is written by Python at each step, which does not wait for the device, but cannot be captured in a CUDA graph. A
+    ``scale_fn`` is called by torch's code.
+
+    The arguments are torch's.
+    """
+
+    _schedule: ClassVar[str] = "CyclicLR"
+    _replaces: ClassVar[tuple[str, ...]] = (
+        *EpochScheduler._replaces,
+        "scale_fn",
+        "_triangular_scale_fn",
+        "_triangular2_scale_fn",
+        "_exp_range_scale_fn",
+    )
+    _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "_scale_fn_ref", "_scale_fn_custom")
+
+    @_with_parameters_of(torch_lr_scheduler.CyclicLR.__init__)
+    def __init__(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+        with kept_in_place(self, optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
+            begins = not any("initial_lr" in group for group in getattr(optimizer, "param_groups", ()))
+            super().__init__(optimizer, *args, **kwargs)
+        self._part_from_bounds()
+        self._attach_again()
+        if begins:
+            self._begin_exactly()
+
+    def _part_from_bounds(self) -> None:
+        # Where the learning rate was a number, torch makes the bound itself the group's, and then writes to it.
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            if isinstance(base, Tensor) and group["lr"] is base:
+                group["lr"] = base.detach().clone()
+                base.data = base.detach().clone()  # an LR buffer holds the memory that it had
+
+    def _begin_exactly(self) -> None:
+        # torch begins from the bound as an LR tensor's dtype holds it. The schedule goes on from the exact one.
+        groups = self.optimizer.param_groups
+        if not any(isinstance(group["lr"], Tensor) for group in groups):
+            return
+        for group, base in zip(groups, self.base_lrs, strict=True):
+            if not isinstance(base, Tensor):
+                group["initial_lr"] = base
+        if self.last_epoch >= 0:  # a subclass's own step() may not have made the initial one
+            self._update_lr(self.last_epoch)
+
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
+        if name in ("mode", "gamma", "_scale_fn_ref", "_scale_fn_custom"):
+            self._detach()  # torch goes on with the function that it chose by these
+        super().__setattr__(name, value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's state under torch's keys; a ``scale_fn`` is not saved, but the attributes of an object are.
+
+        Waits for the device if learning rates are on one.
+        """
+        function = self._scale_fn_custom
+        saved = None if function is None or isinstance(function, types.FunctionType) else vars(function).copy()
+        return {**super().state_dict(), "_scale_fn_custom": saved}
+
+    def _unread(self) -> tuple[str, ...]:
+        # With a function the mode is not read, and any scale_mode but "cycle" is "iterations"; else the mode decides.
+        return ("scale_mode",) if self._scale_fn_custom is None else ("scale_mode", "mode")
+
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        function = self._scale_fn_custom
+        state = super()._checked(state_dict, where)
+        if function is None:
+            state.pop("scale_mode", None)
+        elif not isinstance(state.get("scale_mode"), (str, type(None))):
+            raise TypeError(f"{where}['scale_mode'] must be 'cycle' or 'iterations', got {state['scale_mode']!r}")
+        if "_scale_fn_custom" not in state_dict:
+            raise KeyError(f"{where} has no '_scale_fn_custom'; it is not the state of a CyclicLR")
+        saved = state_dict["_scale_fn_custom"]
+        return {**state, "_scale_fn_custom": function_state(f"{where}['_scale_fn_custom']", function, saved)}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        saved = state.pop("_scale_fn_custom")
+        super()._load(state)
+        if saved is not None:
+            vars(self._scale_fn_custom).update(saved)
+        if own_dict(self).get("_scale_fn_custom") is not None:
+            return
+        if not self._expressible():
+            self._init_scale_fn()
+        scale_mode: Literal["cycle", "iterations"] = "iterations" if self.mode == "exp_range" else "cycle"
+        if self.scale_mode != scale_mode:
+            self.scale_mode = scale_mode  # as torch does when it chooses the function anew
+
+    def _expressible(self) -> bool:
+        attributes = own_dict(self)
+        chosen = attributes.get("_scale_fn_ref")
+        if attributes.get("_scale_fn_custom") is not None:
+            return False
+        if isinstance(chosen, partial):
+            return (
+                attributes["mode"] == "exp_range"
+                and chosen.func is self._exp_range_scale_fn
+                and len(chosen.args) == 1
+                and type(chosen.args[0]) is type(attributes["gamma"])
+                and chosen.args[0] == attributes["gamma"]
+            )
+        expected = {"triangular": self._triangular_scale_fn, "triangular2": self._triangular2_scale_fn}
+        return chosen is not None and chosen is expected.get(attributes["mode"])
+
+
+class OneCycleLR(_MomentumCycler, torch_lr_scheduler.OneCycleLR):
+    r"""One cycle over the whole training: up to ``max_lr``, and down to far below where it began.
+
+    Between the ends of a phase, with :math:`p` going from 0 to 1,
+    :math:`lr = end + (start - end) (1 + \cos(\pi p)) / 2`, or on a straight line (Smith and Topin,
+    arXiv:1708.07120); torch's :class:`torch.optim.lr_scheduler.OneCycleLR`. It begins at ``max_lr / div_factor`` and
+    ends at that over ``final_div_factor``. The momentum goes from ``max_momentum`` to ``base_momentum`` and back.
+
+    Stepping beyond ``total_steps`` raises ValueError; with tensor learning rates in compiled steps and graph replays,
+    which cannot raise, the learning rates stay as they are. Momentum as in :class:`CyclicLR`.
+
+    The arguments are torch's.
+    """
+
+    _schedule: ClassVar[str] = "OneCycleLR"
+    _replaces: ClassVar[tuple[str, ...]] = (
+        *EpochScheduler._replaces,
+        "_anneal_func",
+        "_annealing_cos",
+        "_annealing_linear",
+    )
+
+    @_with_parameters_of(torch_lr_scheduler.OneCycleLR.__init__)
+    def __init__(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+        with kept_in_place(self, optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
+            super().__init__(optimizer, *args, **kwargs)
+        self._attach_again()
+
+    def _epoch_limit(self) -> int | None:
+        limit = own_dict(self).get("total_steps")
+        return limit if isinstance(limit, int) else None

@@ -1,0 +1,327 @@
+"""Schedules that are functions of the epoch."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard, cast
+
+from torch import Tensor
+from torch.optim import lr_scheduler as torch_lr_scheduler
+from torch.optim import swa_utils
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts as TorchWarmRestarts
+
+from ..engine.capture import refuse_capture
+from ..engine.host import DETACHED
+from ..engine.program import Event, own_dict
+from ..engine.tensor import TensorEngine
+from ..engine.untraced import OFF_PATH, untraced
+from .base import EngineScheduler
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
+
+
+class EpochScheduler(EngineScheduler):
+    """A scheduler whose ``step()`` goes on to the next epoch.
+
+    With Python-number learning rates steps are bit-identical to torch's. With tensor learning rates they are
+    computed on their device in float64, each LR torch's float trajectory rounded to its dtype; then ``step`` never
+    waits for the device, may be captured in a CUDA graph and traces under torch.compile. Construction may wait.
+    """
+
+    _replaces: ClassVar[tuple[str, ...]] = ("get_lr", "_get_closed_form_lr", "_update_lr")
+
+    def step(self, epoch: int | None = None, *, found_inf: Tensor | float | None = None) -> None:
+        """Go on to the next epoch.
+
+        Args:
+            epoch: deprecated, as in torch: go to this epoch, by the closed form where there is one.
+            found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
+                tensor with one element, which is read on the device if the learning rates are there.
+
+        Warns, as torch does, if the first call comes before ``optimizer.step()``.
+        """
+        if epoch is not None:
+            if not found_inf:
+                self._step_to(epoch)
+            return
+        if found_inf is not None:
+            self._step_unless(found_inf, None)
+            return
+        declined = self._engine.step(self, None)
+        if declined is not None:
+            self._step_off_path(declined)
+        elif self._history is not None:
+            self._stepped(None)
+
+    @untraced(OFF_PATH)
+    def _step_off_path(self, declined: Any) -> None:
+        if self._finish(declined):
+            return
+        if self._is_initial:
+            if not self._begin_on_tensors():
+                self._step_as_torch(None)
+            return
+        refuse_capture("it is the first step, or its settings changed; step once before capturing")
+        first = self._step_count == 1
+        if first:
+            warn_about_order(self.optimizer, stacklevel=4)
+        for attached_before in (True, False):
+            if attached_before or self._attach():
+                if first or isinstance(self._engine, TensorEngine):
+                    self._engine.check_order()
+                declined = self._engine.step(self, None)
+                if declined is None:
+                    self._stepped(None)
+                    return
+                if self._finish(declined):
+                    return
+            self._detach()
+        self._step_as_torch(None)
+        self._stepped(None, by_torch=True)
+        self._attach()
+
+    def _finish(self, declined: Any) -> bool:
+        """Do the rest of a step that the engine has half done; False if it has not begun."""
+        return False
+
+    def _step_as_torch(self, epoch: int | None) -> None:
+        self._step_count += 1
+        self._update_lr(epoch)
+
+    @untraced(OFF_PATH)
+    def _step_to(self, epoch: int) -> None:
+        refuse_capture("step(epoch) is computed by Python")
+        if self._step_count == 1:
+            warn_about_order(self.optimizer, stacklevel=4)
+        self._step_count += 1
+        warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
+        self._update_lr(epoch)
+        self._stepped(None)
+        if self._engine is DETACHED:
+            self._attach()
+
+    @untraced(OFF_PATH)
+    def _initial_step(self) -> None:
+        begins = self.last_epoch == -1
+        self._take_exact_bases()
+        self._begin_stepping()
+        if begins:
+            self._note_first_lrs()
+
+    def _begin_stepping(self) -> None:
+        self._detach()
+        super()._initial_step()
+        self._attach()
+
+    def _begin_on_tensors(self) -> bool:
+        """The step that constructing a scheduler makes, on float64 learning rates behind tensors."""
+        groups = self.optimizer.param_groups
+        if not (groups and isinstance(groups[0]["lr"], Tensor) and self._attach()):
+            return False
+        if isinstance(self._engine, TensorEngine) and self._engine.move(self, Event.INITIAL):
+            own_dict(self)["_get_lr_called_within_step"] = False  # torch leaves this behind
+            return True
+        self._detach()
+        return False
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        # What SequentialLR calls to begin a child anew, and step(epoch) to go there.
+        self._follow_to_tensors()
+        engine = self._engine
+        whole = _is_number(epoch) and epoch == epoch // 1
+        if whole and isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, cast(float, epoch)):
+            return
+        self._detach()
+        super()._update_lr(epoch)
+
+
+def warn_about_order(optimizer: Any, stacklevel: int) -> None:
+    """Warn, as torch does at a scheduler's first step, if ``optimizer.step()`` did not come before it."""
+    # torch's to the word: filters match them.
+    if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+        problem = (
+            "Seems like `optimizer.step()` has been overridden after learning rate scheduler initialization. Please, "
+            "make sure to call `optimizer.step()` before `lr_scheduler.step()`."
+        )
+    elif not getattr(optimizer, "_opt_called", False):
+        problem = (
+            "Detected call of `lr_scheduler.step()` before `optimizer.step()`. In PyTorch 1.1.0 and later, you should "
+            "call them in the opposite order: `optimizer.step()` before `lr_scheduler.step()`.  Failure to do this "
+            "will result in PyTorch skipping the first value of the learning rate schedule."
+        )
+    else:
+        return
+    details = "See more details at https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate"
+    warnings.warn(f"{problem} {details}", UserWarning, stacklevel=stacklevel)
+
+
+def _is_number(epoch: object) -> TypeGuard[float]:
+    """Whether an engine can go to this epoch: a plain number that a double holds exactly."""
+    return type(epoch) in (int, float) and abs(cast(float, epoch)) <= 2**53
+
+
+class StepLR(EpochScheduler, torch_lr_scheduler.StepLR):
+    r"""Multiply the learning rates by ``gamma`` every ``step_size`` epochs.
+
+    :math:`lr_t = base \cdot \gamma^{\lfloor t / step\_size \rfloor}`; torch's :class:`torch.optim.lr_scheduler.StepLR`.
+    """
+
+    _schedule: ClassVar[str] = "StepLR"
+
+
+class MultiStepLR(EpochScheduler, torch_lr_scheduler.MultiStepLR):
+    r"""Multiply the learning rates by ``gamma`` at every milestone, as often as it is listed.
+
+    :math:`lr_t = base \cdot \gamma^n` with :math:`n` the number of milestones up to :math:`t`; torch's
+    :class:`torch.optim.lr_scheduler.MultiStepLR`.
+    """
+
+    _schedule: ClassVar[str] = "MultiStepLR"
+
+
+class ConstantLR(EpochScheduler, torch_lr_scheduler.ConstantLR):
+    r"""Multiply the learning rates by ``factor`` until epoch ``total_iters``.
+
+    :math:`lr_t = base \cdot factor` for :math:`t < total\_iters`, then :math:`base`; torch's
+    :class:`torch.optim.lr_scheduler.ConstantLR`.
+    """
+
+    _schedule: ClassVar[str] = "ConstantLR"
+
+
+class LinearLR(EpochScheduler, torch_lr_scheduler.LinearLR):
+    r"""Change the learning rates linearly from ``start_factor`` to ``end_factor`` of their base.
+
+    :math:`lr_t = base (s + (e - s) \min(t, T) / T)` with :math:`T` = ``total_iters``; torch's
+    :class:`torch.optim.lr_scheduler.LinearLR`.
+    """
+
+    _schedule: ClassVar[str] = "LinearLR"
+
+
+class ExponentialLR(EpochScheduler, torch_lr_scheduler.ExponentialLR):
+    r"""Multiply the learning rates by ``gamma`` every epoch.
+
+    :math:`lr_t = base \cdot \gamma^t`; torch's :class:`torch.optim.lr_scheduler.ExponentialLR`.
+    """
+
+    _schedule: ClassVar[str] = "ExponentialLR"
+
+
+class PolynomialLR(EpochScheduler, torch_lr_scheduler.PolynomialLR):
+    r"""Decay the learning rates to zero over ``total_iters`` epochs by a polynomial.
+
+    :math:`lr_t = base (1 - \min(t, T) / T)^{power}` with :math:`T` = ``total_iters``; torch's
+    :class:`torch.optim.lr_scheduler.PolynomialLR`.
+    """
+
+    _schedule: ClassVar[str] = "PolynomialLR"
+
+
+class CosineAnnealingLR(EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
+    r"""Anneal the learning rates along a cosine from their base to ``eta_min`` and back, with period ``2 T_max``.
+
+    :math:`lr_t = \eta_{min} + (base - \eta_{min}) (1 + \cos(\pi t / T_{max})) / 2` (Loshchilov and Hutter,
+    arXiv:1608.03983, without restarts), in torch's recursive form; torch's
+    :class:`torch.optim.lr_scheduler.CosineAnnealingLR`.
+    """
+
+    _schedule: ClassVar[str] = "CosineAnnealingLR"
+
+
+class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
+    r"""Anneal the learning rates along a cosine to ``eta_min``, starting anew after ``T_0``, then ``T_0 T_mult``, ...
+
+    :math:`lr = \eta_{min} + (base - \eta_{min}) (1 + \cos(\pi T_{cur} / T_i)) / 2` (SGDR, arXiv:1608.03983);
+    torch's :class:`torch.optim.lr_scheduler.CosineAnnealingWarmRestarts`.
+    """
+
+    _schedule: ClassVar[str] = "CosineAnnealingWarmRestarts"
+    _replaces: ClassVar[tuple[str, ...]] = ("get_lr",)  # torch's step calls nothing else
+
+    def step(self, epoch: float | None = None, *, found_inf: Tensor | float | None = None) -> None:
+        """Go on to the next epoch, or to ``epoch``, which may be a fraction: between batches, for instance.
+
+        ``found_inf`` as in the other schedulers: whether to skip this step. Along with an ``epoch`` Python reads it.
+
+        Raises ValueError if ``epoch`` is negative.
+        """
+        if found_inf is not None:
+            if epoch is None:
+                self._step_unless(found_inf, None)
+            elif not found_inf:
+                self.step(epoch)
+            return
+        if epoch is None and not self._is_initial and self._engine.step(self, None) is None:
+            self._stepped(None)
+            return
+        self._step_elsewhere(epoch)
+
+    @untraced(OFF_PATH)
+    def _step_elsewhere(self, epoch: float | None) -> None:
+        if epoch is None and self._is_initial:
+            if self._begin_on_tensors():
+                return
+        elif epoch is None:
+            refuse_capture("it is the first step, or its settings changed; step once before capturing")
+            self._detach()
+            if self._attach() and self._engine.step(self, None) is None:
+                self._stepped(None)
+                return
+        elif _is_number(epoch) and epoch >= 0:
+            engine = self._engine
+            if isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, epoch):
+                return
+        self._detach()
+        TorchWarmRestarts.step(self, epoch)
+        if not self._is_initial:
+            self._stepped(None, by_torch=True)
+            self._attach()
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        # There is no closed form: torch only notes the epoch.
+        engine = self._engine
+        if epoch == 0 and isinstance(engine, TensorEngine) and engine.move(self, Event.RESTART):
+            return
+        self._detach()
+        TorchWarmRestarts._update_lr(self, epoch)
+
+
+class SWALR(EpochScheduler, swa_utils.SWALR):
+    r"""Anneal each learning rate from wherever it is to ``swa_lr``, for stochastic weight averaging.
+
+    :math:`lr = \alpha \, swa\_lr + (1 - \alpha) \, lr_0` with :math:`\alpha` going from 0 to 1 over ``anneal_epochs``
+    on a line or a cosine (Izmailov et al., arXiv:1803.05407); torch's :class:`torch.optim.swa_utils.SWALR`.
+    """
+
+    _schedule: ClassVar[str] = "SWALR"
+    _replaces: ClassVar[tuple[str, ...]] = (
+        "get_lr",
+        "_update_lr",
+        "_get_initial_lr",
+        "_linear_anneal",
+        "_cosine_anneal",
+    )
+    _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "anneal_func")
+
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
+        if name in ("anneal_func", "_anneal_strategy"):
+            self._detach()  # torch goes on with the function that it chose by these
+        super().__setattr__(name, value)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        super()._load(state)
+        if not self._expressible():
+            self._set_anneal_func(self._anneal_strategy)
+
+    def _expressible(self) -> bool:
+        attributes = own_dict(self)
+        known = {"cos": self._cosine_anneal, "linear": self._linear_anneal}
+        return attributes.get("anneal_func") is known.get(attributes["_anneal_strategy"], self)
+
+    def _require_function_of_step(self) -> None:
+        raise NotImplementedError(
+            "SWALR.lr_at: it anneals from whatever the learning rates are when it begins; step it"
+        )

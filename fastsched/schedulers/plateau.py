@@ -1,0 +1,188 @@
+"""Reduce on plateau."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, SupportsFloat
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim import lr_scheduler as torch_lr_scheduler
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
+
+from ..engine.capture import refuse_capture
+from ..engine.checkpoint import number
+from ..engine.untraced import OFF_PATH, untraced
+from .base import EngineScheduler
+
+
+class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
+    r"""Multiply every learning rate by ``factor`` when a metric has stopped improving.
+
+    A drop-in for :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (the formulas are those of torch 2.13).
+    Per step, with metric :math:`m`, best so far :math:`b` and threshold :math:`\theta`, an epoch is good if
+
+    ========  =======================  ====================  ========================
+    mode      ``rel``                  ``abs``               ``rel_abs``
+    ========  =======================  ====================  ========================
+    ``min``   :math:`m < b(1-\theta)`  :math:`m < b-\theta`  :math:`m < b-\theta|b|`
+    ``max``   :math:`m > b(1+\theta)`  :math:`m > b+\theta`  :math:`m > b+\theta|b|`
+    ========  =======================  ====================  ========================
+
+    and bad otherwise, NaN included. Below zero ``rel`` counts a metric that got slightly worse, by less than
+    :math:`\theta|b|`, as better: then use ``rel_abs``, which torch does not have. Above zero the two are the same.
+    More than ``patience`` bad epochs in a row, not counting those in a cooldown, set
+    every group's LR to :math:`\max(lr \cdot factor, min\_lr)` where that is lower by more than ``eps``.
+
+    With Python-number learning rates every step is bit-identical to torch's. With tensor learning rates
+    (:func:`fastsched.use_tensor_lr`) the decision is made on their device, in float64: each LR is torch's float
+    trajectory rounded to the tensor's dtype, and nothing is read back.
+
+    Args:
+        optimizer: any :class:`torch.optim.Optimizer`.
+        mode: whether the metric should fall (``"min"``) or rise (``"max"``).
+        factor: what to multiply the learning rates by, below 1.
+        patience: number of bad epochs that are tolerated.
+        threshold: how much better than the best counts as better.
+        threshold_mode: whether ``threshold`` is relative to the best (``"rel"``), absolute (``"abs"``), or relative to
+            the absolute value of the best (``"rel_abs"``), for metrics that may be negative.
+        cooldown: number of epochs after a reduction in which bad ones are not counted.
+        min_lr: lower bound of the learning rate, one for all groups or one per group.
+        eps: a reduction smaller than this is not made.
+
+    Raises:
+        ValueError: ``factor`` is 1 or more, ``min_lr`` is not one per group, or a mode is unknown.
+        TypeError: ``optimizer`` is not an Optimizer.
+        RuntimeError: the learning rates are on a CUDA device and fastsched has no CUDA operators.
+
+    ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``last_epoch`` and ``get_last_lr()`` may be read and
+    written as in torch. With learning rates on a CUDA device, reading one of the first four waits for the
+    device; ``get_last_lr()`` returns tensors on the device without waiting.
+    """
+
+    _schedule: ClassVar[str] = "ReduceLROnPlateau"
+    _takes_metrics: ClassVar[bool] = True
+    _replaces: ClassVar[tuple[str, ...]] = ("_is_better", "_reduce_lr", "in_cooldown")
+
+    last_epoch: int
+    best: float
+    num_bad_epochs: int
+    cooldown_counter: int
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: Literal["min", "max"] = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: Literal["rel", "abs", "rel_abs"] = "rel",
+        cooldown: int = 0,
+        min_lr: list[float] | float = 0,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
+        self._attach()
+
+    def _init_is_better(self, mode: Any, threshold: Any, threshold_mode: Any) -> None:
+        extra = threshold_mode == "rel_abs"
+        super()._init_is_better(mode, threshold, "rel" if extra else threshold_mode)
+        if extra:
+            self.threshold_mode = threshold_mode
+
+    def _is_better(self, a: Any, best: Any) -> Any:
+        # For torch's code, which asks this where no engine steps; ``Improvement`` in csrc/schedule/formulas/plateau.h.
+        if self.threshold_mode != "rel_abs":
+            return super()._is_better(a, best)  # type: ignore[no-untyped-call]
+        threshold = 0.0 if math.isinf(best) else self.threshold if best >= 0 else -self.threshold
+        return a > best * (threshold + 1.0) if self.mode == "max" else a < best * (1.0 - threshold)
+
+    def step(  # type: ignore[override]
+        self, metrics: SupportsFloat, epoch: int | None = None, *, found_inf: Tensor | float | None = None
+    ) -> None:
+        """Take note of a metric and reduce the learning rates if it has stopped improving.
+
+        Args:
+            metrics: a number, a numpy scalar, or a tensor with one element of any real dtype on any device.
+            epoch: deprecated, as in torch: the epoch to note down in ``last_epoch``.
+            found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
+                tensor with one element, which is read on the device if the learning rates are there.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: as ``float(metrics)`` does where that is no number.
+            RuntimeError: ``min_lr`` is a list and param groups have been added since; with Python-number learning
+                rates only when a reduction fires, as in torch.
+
+        Sync: with tensor learning rates it never waits for the device, unless the metric is on a GPU and the
+        learning rates are not. With Python-number learning rates a metric on a GPU is read, which waits.
+
+        Capture: with tensor learning rates it may be captured in a CUDA graph. Anything that would be frozen into
+        the graph raises RuntimeError: a metric on the host, attributes or groups that changed since the last step.
+
+        Compile: with tensor learning rates and a tensor metric it traces under ``fullgraph=True`` and does not
+        recompile; after ``use_tensor_lr``, step once before compiling. A compiled step follows whatever was done to
+        attributes and groups since the step before, as an eager one does; it is compiled again if groups were added.
+        A Python-number metric recompiles once, at its second value.
+        """
+        if epoch is not None:
+            if not found_inf:
+                self._step_noting(metrics, epoch)
+            return
+        if found_inf is not None:
+            self._step_unless(found_inf, metrics)
+            return
+        declined = self._engine.step(self, metrics)
+        if declined is not None:
+            # None is no metric, also where there is no engine to say so.
+            self._step_off_path(declined if metrics is not None else float(metrics))
+        elif self._history is not None:
+            self._stepped(metrics)
+
+    @untraced(OFF_PATH)
+    def _step_noting(self, metrics: SupportsFloat, epoch: int) -> None:
+        metrics = metrics if isinstance(metrics, Tensor) else float(metrics)
+        warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
+        ReduceLROnPlateau.step(self, metrics)
+        self.last_epoch = epoch
+
+    @untraced(OFF_PATH)
+    def _step_off_path(self, metrics: SupportsFloat) -> None:
+        # Something is not what it was when the engine was chosen: choose again.
+        refuse_capture("it is the first step, or its settings changed; step once before capturing")
+        self._detach()
+        if self._attach():
+            declined = self._engine.step(self, metrics)
+            if declined is None:
+                self._stepped(metrics)
+                return
+            metrics = declined
+        self._detach()
+        numbers = [group for group in self.optimizer.param_groups if not isinstance(group["lr"], Tensor)]
+        super().step(metrics)
+        for group in numbers:
+            if isinstance(group["lr"], Tensor):  # torch has made the bound itself the learning rate
+                group["lr"] = group["lr"].detach().clone()
+        self._stepped(metrics, by_torch=True)
+
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
+        state = super()._checked(state_dict, where)
+        if state.get("default_min_lr") is not None:
+            number(f"{where}['default_min_lr']", state["default_min_lr"])
+        return state
+
+    def _load(self, state: dict[str, Any]) -> None:
+        super()._load(state)
+        self._init_is_better(self.mode, self.threshold, self.threshold_mode)
+
+    def _fit_groups(self) -> None:
+        groups = len(self.optimizer.param_groups)
+        if len(self.min_lrs) == groups:
+            return
+        if self.default_min_lr is None:
+            raise RuntimeError(
+                f"min_lrs has {len(self.min_lrs)} values for {groups} param groups: a group was added to the "
+                "optimizer, or a state of another one loaded; set scheduler.min_lrs to one minimum per group"
+            )
+        self.min_lrs = [self.default_min_lr] * groups

@@ -1,0 +1,1 @@
+"""What is built on schedulers: early stopping, histories, the range test, simulation, pictures."""

@@ -1,0 +1,433 @@
+"""Early stopping, decided where the metric is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
+
+import torch
+from torch import Tensor, nn
+
+from .. import _C
+from ..engine import ops
+from ..engine.capture import refuse_capture
+from ..engine.checkpoint import number, whole
+from ..engine.lr_buffer import LRBuffer
+from ..engine.metric import as_plain, traced
+from ..engine.program import NOTHING_BELOW
+from ..engine.replica import Replica
+from ..engine.untraced import untraced
+from .training_state import distinct
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
+
+_RULE = "EarlyStopping"
+_COUNTERS: list[str] = _C.counter_names(_RULE)
+_BEST, _STOPPED, _IMPROVED = map(_COUNTERS.index, ("best", "stopped_epoch", "improved"))
+_SETTINGS = ("mode", "patience", "threshold", "threshold_mode", "baseline", "start_after", "stop_on_nan")
+
+
+class EarlyStopping:
+    r"""Say when to stop training because a metric has stopped improving.
+
+    A metric improves by the rule of :class:`fastsched.ReduceLROnPlateau` with ``threshold_mode="rel_abs"``, and epochs
+    are counted as there: it stops in the epoch that makes more than ``patience`` bad ones in a row. (Keras and
+    Lightning stop one epoch sooner: their ``patience=n`` is ``n - 1`` here.) Once stopped it stays stopped; stepped on,
+    it goes on keeping the best metric. An epoch is whatever is between two calls of ``step()``.
+
+    The counters live where the metric is. With metrics on a CUDA device, nothing but ``should_stop`` and the other
+    attributes waits for it::
+
+        stopper = fastsched.EarlyStopping(patience=5, model=model)
+        for epoch in range(100):
+            ...
+            stopper.step(validation_loss)
+            if stopper.poll():
+                break
+        stopper.restore_best()
+
+    Args:
+        mode: ``"min"`` if lower is better, ``"max"`` if higher is.
+        patience: how many bad epochs in a row are put up with.
+        threshold: how much better than the best counts as better.
+        threshold_mode: whether ``threshold`` is relative to the absolute value of the best (``"rel"``, or
+            ``"rel_abs"``, which is the same here: a negative metric has to get better, too) or absolute (``"abs"``).
+        baseline: a metric that has to be beaten: epochs that do not are bad ones.
+        start_after: the metrics of so many first epochs are not looked at.
+        stop_on_nan: whether a metric that is NaN stops at once. If not, it makes a bad epoch.
+        model: whose best weights to keep, its parameters and buffers, in a second copy on the same devices. The copy is
+            made by the device itself if the metric on it has improved.
+        device: where the counters live; by default where the metrics are found to be, the host at first.
+
+    Raises:
+        ValueError, TypeError: an argument is out of its range.
+        RuntimeError: ``device`` is a CUDA device and fastsched has no CUDA operators.
+
+    The attributes of these names may be written to, ``model`` and ``device`` excepted.
+    """
+
+    mode: Literal["min", "max"]
+    patience: float
+    threshold: float
+    threshold_mode: Literal["rel", "abs", "rel_abs"]
+    baseline: float | None
+    start_after: int
+    stop_on_nan: bool
+
+    def __init__(
+        self,
+        mode: Literal["min", "max"] = "min",
+        patience: float = 10,
+        threshold: float = 1e-4,
+        threshold_mode: Literal["rel", "abs", "rel_abs"] = "rel",
+        baseline: float | None = None,
+        start_after: int = 0,
+        stop_on_nan: bool = True,
+        *,
+        model: nn.Module | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        settings = (mode, patience, threshold, threshold_mode, baseline, start_after, stop_on_nan)
+        for name, value in zip(_SETTINGS, settings, strict=True):
+            self.__dict__[name] = _checked(name, value)
+        if model is not None and not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        if model is not None and any(map(nn.parameter.is_lazy, [*model.parameters(), *model.buffers()])):
+            raise ValueError("model has parameters without a shape: run it once, then pass model=")
+        place = None if device is None else torch.device(device)
+        if place is not None and place.type not in ("cpu", "cuda"):
+            raise ValueError(f"device must be a CPU or CUDA device, got {place}; pass device='cpu'")
+        counters = [_no_best(mode) if name == "best" else 0.0 for name in _COUNTERS]
+        self._stays = place is not None
+        self._place(place if place is not None else torch.device("cpu"), counters)
+        self._weights = _Weights(model) if model is not None else None
+
+    def step(self, metric: SupportsFloat) -> None:
+        """Take note of a metric.
+
+        Args:
+            metric: a number, a numpy scalar, or a tensor with one element of any real dtype on any device. In
+                distributed training reduce it over the ranks first, so that all of them stop together.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: as ``float(metric)`` does where that is no number; nothing is counted.
+
+        Sync: does not wait for the device, unless ``device`` was given as the host and the metric is on a GPU.
+
+        Capture: may be captured in a CUDA graph, if it was stepped before with a metric on the device, or constructed
+        with that ``device``. A metric on the host would be frozen into the graph and raises RuntimeError.
+
+        Compile: traces under ``fullgraph=True``, under the same condition.
+        """
+        if metric is None:
+            raise TypeError("metric must be a number, or a tensor with one element, got None")
+        metric = as_plain(metric)
+        compiling = torch.compiler.is_compiling()
+        if self._weights is not None:
+            if not compiling:
+                self._weights.check()
+            elif not self._model_fits:
+                self._step_off_path(metric)
+                return
+        if compiling:
+            metric = traced(metric, self._replica.buffer.device)
+        elif isinstance(metric, Tensor) and metric.is_cuda and self._replica.buffer.on_host and not self._stays:
+            refuse_capture("its counters are on the host; step once before capturing, or pass device=")
+            self._place(metric.device, self._replica.counters[: len(_COUNTERS)].tolist())
+        self._replica.call(metric)
+        if self._weights is not None:
+            improved = self._replica.state[_IMPROVED]
+            if compiling or not self._replica.buffer.on_host:
+                self._weights.keep_if(improved)
+            elif improved.item() != 0:
+                self._weights.keep()
+
+    @untraced("the model is not what it was; construct a new EarlyStopping")
+    def _step_off_path(self, metric: Any) -> None:
+        self.step(metric)
+
+    @_C.untraced_property
+    @untraced("it looks at modules")
+    def _model_fits(self) -> bool:
+        """What torch.compile looks at again before each compiled step."""
+        try:
+            self._weights.check()  # type: ignore[union-attr]
+        except RuntimeError:
+            return False
+        return True
+
+    def poll(self) -> bool:
+        """Whether to stop, as far as the host has heard: never waits for the device, and may be a step or two late."""
+        if self._replica.buffer.on_host:
+            return self.should_stop
+        return self._replica.peek()[_STOPPED] != 0
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether to stop. With metrics on a CUDA device this waits for the device."""
+        return self._replica.state[_STOPPED].item() != 0
+
+    @property
+    def best(self) -> float:
+        """The best metric so far, infinite if there is none. Reading it may wait for the device, as below."""
+        return float(self._replica.state[_BEST].item())
+
+    @property
+    def num_bad_epochs(self) -> int:
+        """How many bad epochs there were since the last good one."""
+        return int(self._counters()["num_bad_epochs"])
+
+    @property
+    def last_epoch(self) -> int:
+        """How many metrics there were."""
+        return int(self._counters()["last_epoch"])
+
+    @property
+    def stopped_epoch(self) -> int | None:
+        """In which epoch, counted from 1, it came to stop; None if it has not."""
+        return int(self._counters()["stopped_epoch"]) or None
+
+    def restore_best(self) -> None:
+        """Put the weights of the best metric back into the model, or those at construction if none has improved.
+
+        Written in place, without waiting for a device; may be captured.
+
+        Raises RuntimeError if there is no ``model``.
+        """
+        if self._weights is None:
+            raise RuntimeError("restore_best() has no weights to restore: construct EarlyStopping with model=")
+        self._weights.check()
+        self._weights.restore()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and settings as plain Python values, and ``"best_weights"``, copies by name, if there is a model.
+
+        Loads from a file with ``torch.load(..., weights_only=True)``. May wait for the device.
+        """
+        state = {name: getattr(self, name) for name in _SETTINGS} | self._counters()
+        if self._weights is not None:
+            state["best_weights"] = self._weights.state()
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load what :meth:`state_dict` gave, into the storage that is there: a captured CUDA graph goes on from it.
+
+        Raises KeyError, TypeError or ValueError that names the key at fault; then nothing is changed.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
+        for name in (*_SETTINGS, *_COUNTERS, *(["best_weights"] if self._weights is not None else [])):
+            if name not in state_dict:
+                raise KeyError(f"state_dict has no {name!r}; it is not the state of such an EarlyStopping")
+        settings = {name: _checked(name, state_dict[name]) for name in _SETTINGS}
+        counters = []
+        for name in _COUNTERS:
+            place = f"state_dict[{name!r}]"
+            value = float(number(place, state_dict[name])) if name == "best" else whole(place, state_dict[name])
+            packed = _C.pack_counter(_RULE, name, value)
+            if packed is None:
+                raise ValueError(f"{place} must be a number that was counted, got {value!r}")
+            counters.append(packed[1])
+        weights = state_dict.get("best_weights", {})
+        if _shapes(weights) != ({} if self._weights is None else _shapes(self._weights.best)):
+            raise ValueError("state_dict['best_weights'] are not of this model: pass the model they were kept of")
+        if any(weight.is_meta for weight in weights.values()):
+            raise ValueError("state_dict['best_weights'] must have data: some are on the meta device")
+        refuse_capture("a state is loaded; load it before the capture")
+        if self._weights is not None:
+            self._weights.load(weights)
+        vars(self).update(settings)
+        self._upload()
+        self._replica.state[: len(_COUNTERS)] = torch.tensor(counters, dtype=torch.float64, device="cpu")
+        if self._replica.mirror is not None:
+            self._mirror(counters)
+
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
+        if name not in _SETTINGS:
+            super().__setattr__(name, value)
+            return
+        value = _checked(name, value)
+        refuse_capture("a setting was written; write it before the capture")
+        before = self.mode
+        self.__dict__[name] = value
+        self._upload()
+        if value != before and name == "mode" and self._counters()["last_epoch"] <= self.start_after:
+            self._replica.state[_BEST] = _no_best(value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without the addresses that the device's state has in it.
+        buffer = self._replica.buffer
+        kept = {name: getattr(self, name) for name in (*_SETTINGS, "_stays", "_weights")}
+        return kept | {"_placed": (buffer.device, self._replica.counters[: len(_COUNTERS)].tolist())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        placed = state.pop("_placed")
+        self.__dict__.update(state)
+        self._place(*placed)
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in _SETTINGS)
+        return f"{type(self).__name__}({settings})"
+
+    def _counters(self) -> dict[str, Any]:
+        counters: dict[str, Any] = _C.unpack_counters(_RULE, self._replica.counters.tolist())
+        return counters
+
+    def _program(self) -> Tensor:
+        numbers = {
+            "mode": self.mode,
+            "threshold_mode": "abs" if self.threshold_mode == "abs" else "rel_abs",
+            "threshold": self.threshold,
+            "patience": self.patience,
+            "baseline": math.nan if self.baseline is None else self.baseline,
+            "start_after": self.start_after,
+            "stop_on_nan": float(self.stop_on_nan),
+        }
+        packed = _C.pack_node(_RULE, numbers, [], [], [], 0, *NOTHING_BELOW)
+        assert packed is not None  # _checked lets nothing else through
+        return torch.frombuffer(bytearray(packed), dtype=torch.float64)
+
+    def _upload(self) -> None:
+        self._replica.program.copy_(self._program(), non_blocking=True)
+
+    @torch.inference_mode(False)
+    def _place(self, device: torch.device, counters: list[float]) -> None:
+        """Keep the counters on this device from now on."""
+        ops.require(device)
+        state = torch.zeros(_C.NODE_STATE_SIZE, dtype=torch.float64, device="cpu")
+        state[: len(counters)] = torch.tensor(counters, dtype=torch.float64, device="cpu")
+        no_lrs = torch.empty(0, dtype=torch.float64, device=device)
+        buffer = LRBuffer([], no_lrs, no_lrs.clone(), [])
+        self._replica = Replica(
+            buffer, self._program().to(device, non_blocking=True), state.to(device, non_blocking=True)
+        )
+        if not buffer.on_host:
+            self._mirror(counters)
+
+    def _mirror(self, counters: list[float]) -> None:
+        """Have steps leave the counters in host memory, so that not even the first poll waits."""
+        numbers = torch.zeros(_C.NODE_COUNTERS, dtype=torch.float64, device="cpu")
+        numbers[: len(counters)] = torch.tensor(counters, dtype=torch.float64, device="cpu")
+        self._replica.reflect(numbers)
+
+
+_ANEW = "construct a new one"
+
+
+class _Weights:
+    """The parameters and buffers of a model, and copies of the best ones."""
+
+    @torch.inference_mode(False)
+    def __init__(self, model: nn.Module):
+        # Where each is, not what: modules put new tensors into their places, as do ``model.double()`` and loading.
+        self._modules = [
+            (parent._modules, name, module)
+            for parent in model.modules()
+            for name, module in parent._modules.items()
+            if module is not None
+        ]
+        self._places: dict[str, tuple[dict[str, Any], str]] = {}
+        for path, module in model.named_modules():
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is not None:
+                        self._places[f"{path}.{name}" if path else name] = (tensors, name)
+        self.best: dict[str, Tensor] = {
+            name: tensors[key].detach().clone() for name, (tensors, key) in self._places.items()
+        }
+
+    def check(self) -> None:
+        """Raise RuntimeError if a module or a tensor is not where it was."""
+        for modules, name, module in self._modules:
+            if modules.get(name) is not module:
+                raise RuntimeError(f"the model has another {name!r} than when EarlyStopping was constructed: {_ANEW}")
+        for name, (tensors, key) in self._places.items():
+            weight, best = tensors.get(key), self.best[name]
+            if weight is None:
+                raise RuntimeError(f"the model has no {name} any more: {_ANEW}")
+            if weight.shape != best.shape:
+                raise RuntimeError(
+                    f"{name} of the model has another shape than when EarlyStopping was constructed, "
+                    f"{tuple(weight.shape)} for {tuple(best.shape)}: {_ANEW}"
+                )
+
+    def _now(self) -> Iterator[tuple[str, Tensor]]:
+        for name, (tensors, key) in self._places.items():
+            yield name, tensors[key].detach()
+
+    def keep(self) -> None:
+        for name, weight in self._now():
+            self._fitting(name, weight).copy_(weight)
+
+    def keep_if(self, improved: Tensor) -> None:
+        """The same where ``improved`` is not 0, which each device looks at itself."""
+        flags: dict[torch.device, Tensor] = {}
+        for name, weight in self._now():
+            best = self._fitting(name, weight)
+            if best.device not in flags:
+                flags[best.device] = improved.to(best.device, non_blocking=True) != 0
+            torch.where(flags[best.device], weight, best, out=best)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for name, (tensors, key) in self._places.items():
+            weight = tensors[key]
+            distinct(weight).copy_(distinct(self.best[name], weight), non_blocking=True)
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        # All of them before any is written: this fails, if anything does.
+        fitting = {name: weight.detach().to(self.best[name]) for name, weight in weights.items()}
+        for name, weight in fitting.items():
+            self.best[name].copy_(weight)
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: weight.clone() for name, weight in self.best.items()}
+
+    def _fitting(self, name: str, weight: Tensor) -> Tensor:
+        """The copy, brought to the device and dtype that the weight has come to."""
+        best = self.best[name]
+        if (best.device, best.dtype) == (weight.device, weight.dtype):
+            return best
+        refuse_capture("the model has moved; step once before capturing")
+        with torch.inference_mode(False):
+            self.best[name] = weight.clone() if best.is_meta else best.to(weight.device, weight.dtype)
+        return self.best[name]
+
+
+def _no_best(mode: str) -> float:
+    return math.inf if mode == "min" else -math.inf
+
+
+def _shapes(weights: Any) -> dict[str, torch.Size]:
+    if not isinstance(weights, Mapping) or not all(isinstance(weight, Tensor) for weight in weights.values()):
+        raise ValueError("state_dict['best_weights'] must be tensors by name, as state_dict() gives them")
+    return {name: weight.shape for name, weight in weights.items()}
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value of a setting as a plain Python one, or an error that names it."""
+    if name in ("mode", "threshold_mode"):
+        choices = ("min", "max") if name == "mode" else ("rel", "abs", "rel_abs")
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"{name} must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, got {value!r}")
+        return value
+    if name == "stop_on_nan":
+        if not isinstance(value, bool):
+            raise TypeError(f"stop_on_nan must be True or False, got {value!r}")
+        return value
+    if name == "baseline" and value is None:
+        return None
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        number = int(float(value)) if isinstance(value, int) else float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
+    least = -math.inf if name == "baseline" else 0
+    if not number >= least:
+        raise ValueError(f"{name} must be {'a number' if name == 'baseline' else '0 or more'}, got {value!r}")
+    return number

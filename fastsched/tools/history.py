@@ -1,0 +1,334 @@
+"""What a scheduler did, step by step, recorded where it was done."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
+
+from .. import _C
+from ..engine.capture import refuse_capture
+from ..engine.replica import Replica
+from ..engine.tensor import TensorEngine
+from ..engine.untraced import untraced
+from ..schedulers.base import EngineScheduler
+from .picture import canvas
+from .plotting import draw, lines_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+
+class History:
+    """Records every step of a scheduler: the metric, the best one, reductions, and each group's learning rate.
+
+    With tensor learning rates the step itself writes a row into a buffer on their device, in compiled steps and in
+    replays of CUDA graphs as well; nothing waits for the device until the rows are asked for. With Python numbers, and
+    where torch's code steps, the row is kept on the host. Reading waits for the device, once::
+
+        history = fastsched.History(scheduler)
+        ...
+        history.to_csv("run.csv")
+        history.plot("run.png")
+
+    Args:
+        scheduler: one of fastsched's. Of a composition it records the whole; a child may have a history of its own, of
+            its own steps.
+        capacity: how many steps to keep, the latest. A buffer takes 8 bytes for each of them, times the number of param
+            groups and three more.
+
+    Raises:
+        TypeError: ``scheduler`` is none of fastsched's.
+        ValueError: it has a history already, or ``capacity`` is less than 1.
+        RuntimeError: inside CUDA graph capture. Construct it before the capture, or after: graphs that were captured
+            before record as well.
+
+    Steps are numbered on from the scheduler's ``last_epoch`` at construction. Copies of the scheduler have no history.
+    """
+
+    def __init__(self, scheduler: EngineScheduler, capacity: int = 10_000) -> None:
+        if not isinstance(scheduler, EngineScheduler):
+            raise TypeError(
+                f"scheduler must be one of fastsched's, got {type(scheduler).__module__}.{type(scheduler).__name__}; "
+                "import it from fastsched.lr_scheduler"
+            )
+        if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
+            raise ValueError(f"capacity must be a whole number of 1 or more, got {capacity!r}")
+        if scheduler._history is not None:
+            raise ValueError("the scheduler has a history already; close() that first")
+        refuse_capture("a history begins; construct it before the capture, or after")
+        self.capacity = capacity
+        self._scheduler: weakref.ref[EngineScheduler] | None = weakref.ref(scheduler)  # which refers to this
+        self._periods: list[_OnHost | _OnDevice] = []
+        first = getattr(scheduler, "last_epoch", 0)
+        self._first = first + 1 if isinstance(first, int) else 1
+        self._groups = len(scheduler.optimizer.param_groups)
+        self._steps_of_plateaus = _steps_of(_plateaus(scheduler))
+        try:
+            object.__setattr__(scheduler, "_history", self)
+            if isinstance(scheduler._engine, TensorEngine):
+                self.install(scheduler._engine._replicas)
+        except BaseException:  # a Ctrl-C: nobody has this object to close it
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Record no more. What was recorded stays; graphs that were captured may be replayed on."""
+        scheduler = None if self._scheduler is None else self._scheduler()
+        if scheduler is None:
+            return
+        refuse_capture("a history ends; close it before the capture, or after")
+        if scheduler._history is self:
+            object.__setattr__(scheduler, "_history", None)
+        if isinstance(scheduler._engine, TensorEngine):
+            own = [part.rows for period in self._periods if isinstance(period, _OnDevice) for part in period.parts]
+            for replica in scheduler._engine._replicas:
+                if replica.history is None or any(replica.history is rows for rows in own):
+                    replica.record(None)
+        self._scheduler = None  # last: what was interrupted is done by the next call
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_scheduler": None}  # a copy is closed: the scheduler has its history
+
+    def __len__(self) -> int:
+        """How many steps there are to read. With tensor learning rates on a CUDA device this waits for the device."""
+        return min(self.capacity, sum(period.steps() for period in self._periods))
+
+    def to_numpy(self) -> NDArray[np.void]:
+        """All rows, the oldest first, as a structured array.
+
+        Fields: ``step``; ``metric``, NaN where there was none, or no plateau to read it; ``best``, that of the plateau
+        whose turn it was, NaN if there was none; ``reductions``, the number of plateaus that found in this step that it
+        was time to reduce (which ``min_lr`` and ``eps`` may have prevented); ``lr``, of shape ``(groups,)``, what the
+        optimizer has after the scheduler's step, NaN for a group that was added later. In a composition on tensor
+        learning rates whose children Python steps one by one, plateaus are not asked: NaN and 0.
+
+        Raises ImportError without NumPy. Waits for the device if learning rates are on one.
+        """
+        try:
+            import numpy as np
+        except ImportError as error:
+            raise ImportError("History.to_numpy needs NumPy: pip install numpy") from error
+        steps, table = self._read()
+        groups = table.shape[1] - _C.HISTORY_OWN
+        fields = [("step", "i8"), ("metric", "f8"), ("best", "f8"), ("reductions", "i8"), ("lr", "f8", (groups,))]
+        rows = np.empty(len(table), dtype=fields)
+        numbers = table.numpy()
+        rows["step"] = steps
+        rows["metric"], rows["best"], rows["reductions"] = numbers[:, : _C.HISTORY_OWN].T
+        rows["lr"] = numbers[:, _C.HISTORY_OWN :]
+        return rows
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The same as a DataFrame: ``step``, ``metric``, ``best``, ``reductions``, ``lr_0``, ``lr_1``, ...
+
+        Raises ImportError without pandas.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("History.to_pandas needs pandas: pip install pandas") from error
+        rows = self.to_numpy()
+        columns = {name: rows[name] for name in ("step", "metric", "best", "reductions")}
+        return pd.DataFrame(columns | {f"lr_{group}": rows["lr"][:, group] for group in range(rows["lr"].shape[1])})
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the rows to a file, with the columns of :meth:`to_pandas`; empty where there is no number."""
+        steps, table = self._read()
+        groups = table.shape[1] - _C.HISTORY_OWN
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["step", "metric", "best", "reductions", *(f"lr_{group}" for group in range(groups))])
+            for step, (metric, best, reductions, *lrs) in zip(steps, table.tolist(), strict=True):
+                numbers = [metric, best, int(reductions), *lrs]
+                writer.writerow([step, *("" if math.isnan(number) else number for number in numbers)])
+
+    def plot(self, path_or_axes: Any = None) -> Axes:
+        """Draw the learning rates over the steps, the metric beside them, and where plateaus lowered learning rates.
+
+        Args:
+            path_or_axes: as for :func:`fastsched.plot`.
+
+        Returns:
+            The ``Axes`` with the learning rates.
+
+        Raises ValueError if there are no steps yet, ImportError without matplotlib.
+        """
+        with canvas(path_or_axes) as axes:
+            rows = self.to_numpy()
+            if len(rows) == 0:
+                raise ValueError("the history is empty: step the scheduler before plot()")
+            lrs = rows["lr"]
+            lowered = (rows["reductions"][1:] > 0) & (lrs[1:] < lrs[:-1]).any(1)
+            first = int(rows["step"][0])
+            draw(
+                axes,
+                lines_of(0, "learning rate", lrs),
+                None if all(math.isnan(metric) for metric in rows["metric"]) else rows["metric"].tolist(),
+                first=(first, first),
+                marks=rows["step"][1:][lowered].tolist(),
+                above=axes is not path_or_axes,
+            )
+        return axes
+
+    def install(self, replicas: list[Replica]) -> None:
+        """Have the steps of these record themselves (called by the scheduler's engine)."""
+        last = self._periods[-1] if self._periods else None
+        if not (isinstance(last, _OnDevice) and last.fits(replicas)):
+            last = _OnDevice([_Part.of(replica, self.capacity) for replica in replicas])
+            self._periods.append(last)
+        for replica, part in zip(replicas, last.parts, strict=True):
+            if replica.history is not part.rows:
+                replica.record(part.rows)
+
+    @untraced("it keeps numbers on the host")
+    def note(self, scheduler: Any, metric: Any) -> None:
+        """Record a step that was made on the host (called by the scheduler)."""
+        last = self._periods[-1] if self._periods else None
+        if not isinstance(last, _OnHost):
+            last = _OnHost(deque(maxlen=self.capacity))
+            self._periods.append(last)
+        lrs = [group["lr"] for group in scheduler.optimizer.param_groups]
+        best, reductions = math.nan, 0
+        plateaus = _plateaus(scheduler)
+        steps, before = _steps_of(plateaus), self._steps_of_plateaus
+        for plateau in plateaus:
+            if _has_stepped(before.get(id(plateau)), steps.get(id(plateau))):
+                best = plateau.best
+                reductions += last.reduced(plateau, lrs)
+        self._steps_of_plateaus = steps
+        numbers = [metric if plateaus and metric is not None else math.nan, best, reductions, *lrs]
+        last.add([number.detach().clone() if isinstance(number, Tensor) else float(number) for number in numbers])
+
+    def _read(self) -> tuple[range, Tensor]:
+        """Step numbers, and the rows as a float64 tensor on the host."""
+        tables = [period.read() for period in self._periods]
+        columns = max(_C.HISTORY_OWN + self._groups, *(table.shape[1] for table in tables), 0)
+        padded = [
+            torch.nn.functional.pad(table, (0, columns - table.shape[1]), value=math.nan)
+            for table in (*tables, torch.empty(0, columns, dtype=torch.float64, device="cpu"))
+        ]
+        rows = torch.cat(padded)[-self.capacity :]
+        after = self._first + sum(period.steps() for period in self._periods)
+        return range(after - len(rows), after), rows
+
+
+class _Part(NamedTuple):
+    """The rows of the groups of one device and dtype."""
+
+    indices: list[int]
+    rows: Tensor  # laid out as csrc/schedule/report/history.h says
+
+    @classmethod
+    @torch.inference_mode(False)
+    def of(cls, replica: Replica, capacity: int) -> _Part:
+        columns = _C.HISTORY_OWN + len(replica.buffer.indices)
+        rows = torch.zeros(_C.HISTORY_HEADER + capacity * columns, dtype=torch.float64, device=replica.buffer.device)
+        rows[0], rows[1] = capacity, columns
+        return cls(replica.buffer.indices, rows)
+
+    def read(self, until: int) -> Tensor:
+        """The rows of the steps before this one in order, shape (steps, columns), on the host."""
+        rows = self.rows.cpu()
+        capacity, columns, steps = map(int, rows[: _C.HISTORY_HEADER].tolist())
+        table = rows[_C.HISTORY_HEADER :].view(capacity, columns)
+        ordered = table[:steps] if steps <= capacity else table.roll(-(steps % capacity), 0)
+        return ordered[: len(ordered) - (steps - until)]
+
+
+class _OnDevice(NamedTuple):
+    """Steps that recorded themselves, all of them in each of the parts."""
+
+    parts: list[_Part]
+
+    def fits(self, replicas: list[Replica]) -> bool:
+        return [(part.indices, part.rows.device) for part in self.parts] == [
+            (replica.buffer.indices, replica.buffer.device) for replica in replicas
+        ]
+
+    def steps(self) -> int:
+        return int(self.parts[0].rows[_C.HISTORY_HEADER - 1].item())
+
+    def read(self) -> Tensor:
+        # A close() that was interrupted has stopped the first of them, and the others may have gone on.
+        steps = self.steps()
+        tables = [part.read(steps) for part in self.parts]
+        shortest = min(map(len, tables))
+        tables = [table[len(table) - shortest :] for table in tables]
+        groups = sum(len(part.indices) for part in self.parts)
+        table = torch.empty(len(tables[0]), _C.HISTORY_OWN + groups, dtype=torch.float64, device="cpu")
+        table[:, : _C.HISTORY_OWN] = tables[0][:, : _C.HISTORY_OWN]
+        for part, rows in zip(self.parts, tables, strict=True):
+            table[:, [_C.HISTORY_OWN + index for index in part.indices]] = rows[:, _C.HISTORY_OWN :]
+        return table
+
+
+class _OnHost:
+    """Steps that were noted one by one."""
+
+    def __init__(self, rows: deque[list[Any]]):
+        self._rows = rows
+        self._steps = 0
+
+    def add(self, row: list[Any]) -> None:
+        self._rows.append(row)
+        self._steps += 1
+
+    def reduced(self, plateau: Any, lrs: list[Any]) -> bool:
+        """Whether the plateau found in its last step that it was time to reduce."""
+        reduced = getattr(getattr(plateau, "_engine", None), "reduced", None)
+        if reduced is not None:
+            return bool(reduced)
+        before = self._rows[-1][_C.HISTORY_OWN :] if self._rows else lrs  # torch's code stepped: it does not say
+        return any(float(now) < float(was) for now, was in zip(lrs, before, strict=False))
+
+    def steps(self) -> int:
+        return self._steps
+
+    def read(self) -> Tensor:
+        columns = max((len(row) for row in self._rows), default=_C.HISTORY_OWN)
+        rows = [[float(number) for number in row] + [math.nan] * (columns - len(row)) for row in self._rows]
+        return torch.tensor(rows, dtype=torch.float64, device="cpu").reshape(len(rows), columns)
+
+
+def _plateaus(scheduler: Any) -> list[Any]:
+    """The plateaus in it."""
+    if isinstance(scheduler, TorchReduceLROnPlateau):
+        return [scheduler]
+    return [plateau for child in getattr(scheduler, "_schedulers", []) for plateau in _plateaus(child)]
+
+
+class _Steps(NamedTuple):
+    """How far a plateau is: by its engine's count, or by its epoch where the engine is another."""
+
+    engine: int
+    made: int
+    epoch: Any
+
+
+def _steps_of(plateaus: list[Any]) -> dict[int, _Steps]:
+    """By identity; without the plateaus whose steps only a device knows."""
+    steps = {}
+    for plateau in plateaus:
+        engine = getattr(plateau, "_engine", None)
+        if isinstance(engine, _C.HostEngine):
+            steps[id(plateau)] = _Steps(id(engine), engine.steps, plateau.last_epoch)
+        elif not isinstance(engine, TensorEngine):
+            steps[id(plateau)] = _Steps(0, 0, plateau.last_epoch)
+    return steps
+
+
+def _has_stepped(before: _Steps | None, now: _Steps | None) -> bool:
+    if before is None or now is None:
+        return False
+    return now.made != before.made if now.engine == before.engine != 0 else now.epoch != before.epoch
