@@ -304,8 +304,8 @@ PYBIND11_MODULE(_C, module) {
 
   py::class_<HostEngine> engine(module, "HostEngine", py::is_final());
   engine
-      .def(py::init<const std::string&, py::type, py::object>(), py::arg("scheduler"), py::arg("tensor"),
-           py::arg("read_tensor"))
+      .def(py::init<const std::string&, py::type, py::object, const std::string&>(), py::arg("scheduler"),
+           py::arg("tensor"), py::arg("read_tensor"), py::arg("name"))
       .def("check_order", &HostEngine::check_order)
       .def_property_readonly("steps", &HostEngine::steps)
       .def_property_readonly("reduced", &HostEngine::reduced);
@@ -320,6 +320,10 @@ PYBIND11_MODULE(_C, module) {
       .def("check_order", [](HostComposition&) {});
   add_engine_methods(composition);
   add_method(composition, composition_step_method);
+
+  py::class_<Slots>(module, "Slots", py::is_final())
+      .def(py::init<const std::vector<std::tuple<std::size_t, std::size_t, std::string>>&>(), py::arg("slots"))
+      .def_static("use", &Slots::use, py::arg("selection"));
 
   py::class_<Watch> watch(module, "Watch", py::is_final());
   watch.def(py::init<const std::string&>(), py::arg("scheduler"))
@@ -357,6 +361,9 @@ PYBIND11_MODULE(_C, module) {
       py::arg("scheduler"), py::arg("attributes"), py::arg("owns"), py::arg("indices"),
       py::arg("factors") = std::vector<double>(), py::arg("columns") = 0, py::arg("children") = 0,
       py::arg("children_size") = 0, py::arg("children_state_size") = 0, py::arg("of_step") = false);
+  module.def(
+      "named_for", [](const std::string& name, const std::string& own) { return Entry(name).named(own); },
+      py::arg("name"), py::arg("own"));
   module.def("state_size", &state_size, py::arg("program"));
   module.def("put_in_charge", &put_in_charge, py::arg("scheduler"), py::arg("before"), py::arg("engine"),
              py::arg("names"));

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from . import ops
+from .selection import Selection
 
 LR_DTYPES = (torch.float32, torch.float64)
 
@@ -168,6 +169,8 @@ def bind(optimizer: Optimizer) -> list[LRBuffer] | None:
     Raises:
         RuntimeError: a learning rate is on a CUDA device and fastsched has no CUDA operators.
     """
+    if isinstance(optimizer, Selection):
+        return None
     known = _buffers.get(id(optimizer), [])
     groups = optimizer.param_groups
     if not groups:
