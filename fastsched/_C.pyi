@@ -1,6 +1,6 @@
 """The compiled host engine; csrc/host/module.cpp."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, SupportsFloat
 
 DICT_VERSIONS: str  # how changes of dicts are noticed
@@ -47,7 +47,7 @@ class Slots:
 class Watch:
     def __init__(self, scheduler: str) -> None: ...
     def mark_attributes(self, scheduler: Any) -> None: ...
-    def mark_groups(self, groups: Iterable[Any]) -> None: ...
+    def mark_groups(self, optimizer: Any) -> None: ...
     def mark_children(self, schedulers: list[Any], watches: list[Watch]) -> None: ...
     def holds(self, watches: list[Watch]) -> bool: ...
     def leave(self) -> None: ...
@@ -72,7 +72,7 @@ def pack_node(
     scheduler: str,
     attributes: dict[str, Any],
     owns: list[list[float]],
-    indices: list[int],
+    positions: list[int],
     factors: list[float] = ...,
     columns: int = ...,
     children: int = ...,

@@ -132,7 +132,8 @@ class HostComposition : public Bound {
     if (length(groups) == 0 || !PyDict_CheckExact(item(groups, 0))) return false;
     const Ref first = Ref::borrow(item(groups, 0));
     const Slots* const slots = Slots::in(optimizer);
-    PyObject* lr = slots != nullptr ? slots->entry(0).in(first.get()) : PyDict_GetItemWithError(first.get(), lr_name());
+    PyObject* lr =
+        slots != nullptr ? slots->entry(0).in(first.get()) : PyDict_GetItemWithError(first.get(), lr_name());
     return lr != nullptr && (PyFloat_CheckExact(lr) || PyLong_CheckExact(lr));
   }
 

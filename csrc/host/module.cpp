@@ -322,7 +322,8 @@ PYBIND11_MODULE(_C, module) {
   add_method(composition, composition_step_method);
 
   py::class_<Slots>(module, "Slots", py::is_final())
-      .def(py::init<const std::vector<std::tuple<std::size_t, std::size_t, std::string>>&>(), py::arg("slots"))
+      .def(py::init<const std::vector<std::tuple<std::size_t, std::size_t, std::string>>&>(),
+           py::arg("slots"))
       .def_static("use", &Slots::use, py::arg("selection"));
 
   py::class_<Watch> watch(module, "Watch", py::is_final());
@@ -353,12 +354,12 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "pack_node",
       [](const std::string& scheduler, const py::dict& attributes, const std::vector<py::list>& owns,
-         const std::vector<std::size_t>& indices, const std::vector<double>& factors, std::size_t columns,
+         const std::vector<std::int64_t>& positions, const std::vector<double>& factors, std::size_t columns,
          std::size_t children, std::size_t children_size, std::size_t children_state_size, bool of_step) {
-        return pack_node(scheduler, attributes, owns, indices, factors, columns, of_step,
+        return pack_node(scheduler, attributes, owns, positions, factors, columns, of_step,
                          {children, children_size, children_state_size});
       },
-      py::arg("scheduler"), py::arg("attributes"), py::arg("owns"), py::arg("indices"),
+      py::arg("scheduler"), py::arg("attributes"), py::arg("owns"), py::arg("positions"),
       py::arg("factors") = std::vector<double>(), py::arg("columns") = 0, py::arg("children") = 0,
       py::arg("children_size") = 0, py::arg("children_state_size") = 0, py::arg("of_step") = false);
   module.def(

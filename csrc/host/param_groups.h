@@ -63,7 +63,8 @@ class Entry {
     return value == nullptr || !is_item() ? value : item_of(value);
   }
 
-  // The name under which a group has what belongs to this entry as `own`, "initial_lr" for one, belongs to "lr".
+  // The name under which a group has what belongs to this entry as `own`, "initial_lr" for one, belongs to
+  // "lr".
   std::string named(const std::string& own) const {
     const bool of_lr = own == "lr" || (own.size() > 3 && own.compare(own.size() - 3, 3, "_lr") == 0);
     return of_lr ? own.substr(0, own.size() - 2) + name_ : own;
@@ -75,10 +76,18 @@ class Entry {
     return intern(named(std::string(text)).c_str());
   }
 
+  // The same as an entry of the group.
+  Entry belonging(PyObject* own) const {
+    Entry entry;
+    entry.key_ = named(own);
+    return entry;
+  }
+
  private:
   PyObject* item_of(PyObject* values) const {
     const bool known = PyTuple_CheckExact(values) || PyList_CheckExact(values);
-    return known && item_ < PySequence_Fast_GET_SIZE(values) ? PySequence_Fast_GET_ITEM(values, item_) : nullptr;
+    return known && item_ < PySequence_Fast_GET_SIZE(values) ? PySequence_Fast_GET_ITEM(values, item_)
+                                                             : nullptr;
   }
 
   PyObject* key_;  // immortal
@@ -115,8 +124,8 @@ class Slots : public Bound {
 
   const Entry& entry(std::size_t i) const { return slots_[i].entry; }
 
-  // The group of each slot, as the optimizers have them now: the same list as before where nothing has changed.
-  // An empty reference where one is not there any more. May run Python code.
+  // The group of each slot, as the optimizers have them now: the same list as before where nothing has
+  // changed. An empty reference where one is not there any more. May run Python code.
   Ref groups(PyObject* selection) {
     static PyObject* const optimizers_name = intern("optimizers");
     const Ref optimizers(PyObject_GetAttr(selection, optimizers_name));
@@ -139,7 +148,8 @@ class Slots : public Bound {
     Ref now(PyList_New(0));
     for (std::size_t i = 0; now && i < slots_.size(); ++i) {
       PyObject* const list = lists[slots_[i].optimizer].get();
-      if (slots_[i].group >= length(list) || PyList_Append(now.get(), item(list, slots_[i].group)) != 0) now = Ref();
+      if (slots_[i].group >= length(list) || PyList_Append(now.get(), item(list, slots_[i].group)) != 0)
+        now = Ref();
     }
     if (!now) {
       PyErr_Clear();
@@ -156,8 +166,9 @@ class Slots : public Bound {
   Ref groups_;  // as they were found last
 };
 
-// The groups that a scheduler with this optimizer drives. optimizer.param_groups: the list itself, or what else
-// it is, a tuple for instance, as a list. An empty reference if there is none. May run Python code, a property's.
+// The groups that a scheduler with this optimizer drives. optimizer.param_groups: the list itself, or what
+// else it is, a tuple for instance, as a list. An empty reference if there is none. May run Python code, a
+// property's.
 inline Ref param_groups(PyObject* optimizer) {
   if (optimizer == nullptr) return Ref();
   const Ref alive = Ref::borrow(optimizer);

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from . import ops
-from .selection import LR, GroupEntry, Selection, Slot, optimizers_of, slots_of
+from .selection import LR, GroupEntry, Selection, Slot, slots_of
 
 LR_DTYPES = (torch.float32, torch.float64)
 

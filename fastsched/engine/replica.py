@@ -15,7 +15,6 @@ from .lr_buffer import LRBuffer
 from .metric import operand, refuse_frozen
 from .program import Setting, copy_settings
 
-
 V = TypeVar("V")
 
 

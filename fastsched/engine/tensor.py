@@ -281,7 +281,9 @@ class TensorEngine:
             lrs: list[Tensor] = [torch.empty(0)] * self._group_count
             for place, replica in enumerate(self._replicas):
                 rounded = self._last_lr(place).to(replica.buffer.lrs.dtype, copy=True)
-                for position, (lr, tensor) in replica.driven(zip(rounded.unbind(), replica.buffer.tensors, strict=True)):
+                for position, (lr, tensor) in replica.driven(
+                    zip(rounded.unbind(), replica.buffer.tensors, strict=True)
+                ):
                     lrs[position] = lr if tensor.dim() == 0 else lr.view(tensor.shape)
             return lrs
         if name not in self._counters:
@@ -507,11 +509,7 @@ class TensorEngine:
 
     def _last_lr_by_group(self) -> dict[int, Tensor]:
         """A leaf's own last learning rates, by the positions that the groups had then."""
-        return {
-            position: lr
-            for replica in self._replicas
-            for position, lr in replica.driven(replica.last_lr.unbind())
-        }
+        return {position: lr for replica in self._replicas for position, lr in replica.driven(replica.last_lr.unbind())}
 
     def _fit_momentum(self, scheduler: Any) -> bool:
         """Cycle momentum or not, as the scheduler says now; False if it cannot be done."""
