@@ -1,8 +1,9 @@
 """Tensor learning rates of one optimizer, laid side by side so that one operator call updates them all.
 
-Each group's ``"lr"`` becomes a view of one element. Other entries that are tensors and scheduled lie there as well, from
-the first scheduler on that drives them (``_Scheduled``): to these buffers each is the learning rate of a group. The buffers belong to the optimizer, not to a scheduler:
-several schedulers on one optimizer share them, float64 masters included, and so lose no precision to each other.
+Each group's ``"lr"`` becomes a view of one element. Other entries that are tensors lie there as well, from the first
+scheduler on that drives them (``_Scheduled``); here each of them is the learning rate of a group of its own. The
+buffers belong to the optimizer, not to a scheduler: several schedulers on one optimizer share them, float64 masters
+included, and so lose no precision to each other.
 
 Whoever changes which buffers there are, or which tensors are in them, first says so: no buffer of the optimizer has a
 layout then, and ``_buffers`` lists the old ones and those to come. An engine that finds no layout binds again, and
@@ -139,6 +140,9 @@ class _Scheduled:
         others = [GroupEntry(groups[at], name) for at, name in self.others if at < len(groups)]
         return [*(groups if self.lrs else ()), *others]
 
+    def names(self) -> set[str]:
+        return {*((LR,) if self.lrs else ()), *(name for _, name in self.others)}
+
     def keys(self, optimizer: Any) -> list[tuple[int, str]]:
         """Group and name of each."""
         groups = len(optimizer.param_groups)
@@ -194,21 +198,22 @@ def _held(optimizer: Any) -> set[str]:
     if not _buffers.get(id(optimizer)):
         return set()
     scheduled = _scheduled.get(id(optimizer))
-    return {LR} if scheduled is None else {name for _, name in scheduled.keys(optimizer)}
+    return {LR} if scheduled is None else scheduled.names()
 
 
 def positions(optimizer: Optimizer, buffers: list[LRBuffer]) -> list[list[int]]:
     """For each buffer that :func:`bind` gave, and each of its slots, the place among what a scheduler drives, or -1."""
+    if not buffers:
+        return []
     if not isinstance(optimizer, Selection):
         groups = len(optimizer.param_groups)
         return [[index if index < groups else -1 for index in buffer.indices] for buffer in buffers]
     place = {slot: position for position, slot in enumerate(slots_of(optimizer))}
     found = []
     for at, one in enumerate(optimizer.optimizers):
-        scheduled = _scheduled.get(id(one), _Scheduled())
-        keys = scheduled.keys(one)
-        for buffer in _buffers[id(one)]:
-            found.append([place.get(Slot(at, *keys[index]), -1) for index in buffer.indices])
+        keys = _scheduled.get(id(one), _Scheduled()).keys(one)
+        places = [place.get(Slot(at, *key), -1) for key in keys]
+        found += [[places[index] for index in buffer.indices] for buffer in _buffers[id(one)]]
     return found
 
 
@@ -222,7 +227,7 @@ def _include(optimizer: Any, wanted: list[tuple[int, str]]) -> bool:
     groups = optimizer.param_groups
     if lrs:  # all learning rates or none: a scheduler of all groups may come
         new = [(at, name) for at, name in new if name != LR] + [(at, LR) for at in range(len(groups))]
-    if not all(is_supported(GroupEntry(groups[at], name)["lr"]) for at, name in new):
+    if not all(at < len(groups) and is_supported(GroupEntry(groups[at], name).get("lr")) for at, name in new):
         return False
     if scheduled is None and all(name == LR for _, name in new):
         return True
@@ -238,7 +243,7 @@ def _include(optimizer: Any, wanted: list[tuple[int, str]]) -> bool:
 @torch.inference_mode(False)
 @_exclusively
 def bind(optimizer: Optimizer) -> list[LRBuffer] | None:
-    """The buffers behind every group's learning rate, following whatever was done to the groups meanwhile.
+    """The buffers behind what a scheduler drives, following whatever was done to the groups meanwhile.
 
     A learning rate that was replaced, by a tensor or by a number, or moved between groups, is copied into the
     storage that is there, so that a captured graph goes on reading the right place. Added or removed groups need
@@ -247,17 +252,16 @@ def bind(optimizer: Optimizer) -> list[LRBuffer] | None:
     Returns:
         None, with nothing changed, where some learning rate is neither a plain float32 or float64 tensor on
         the CPU or a CUDA device nor a number in an optimizer that has tensors; where there are no groups;
-        or where some, but not all, learning rates are another optimizer's.
+        or where some, but not all, learning rates are another optimizer's. The buffers of each optimizer hold what
+        other schedulers drive as well (:func:`positions`).
 
     Raises:
         RuntimeError: a learning rate is on a CUDA device and fastsched has no CUDA operators.
     """
     if isinstance(optimizer, Selection):
         return _bind_parts(optimizer)
-    scheduled = _scheduled.get(id(optimizer))
-    if scheduled is not None and not scheduled.lrs:
-        if not _include(optimizer, [(at, LR) for at in range(len(optimizer.param_groups))]):
-            return None
+    if id(optimizer) in _scheduled and not _include(optimizer, _Scheduled().keys(optimizer)):
+        return None
     return _bind(optimizer)
 
 

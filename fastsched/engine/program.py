@@ -122,7 +122,8 @@ def pack(
 ) -> bytes | None:
     """The scheduler's own node over slots; None if something is not a plain number.
 
-    ``positions``: for each slot, which of the scheduler's groups it is; -1 for one that the scheduler leaves alone. Own parameters that are tensors are left as 0 there.
+    ``positions``: for each slot, which of the scheduler's groups it is; -1 for one that the scheduler leaves alone.
+    Own parameters that are tensors are left as 0 there.
     """
     numbers = [[0.0 if isinstance(value, Tensor) else value for value in values] for values in owns]
     factors, columns, of_step = (table.factors, table.columns, table.of_step) if table is not None else ([], 0, False)

@@ -142,13 +142,18 @@ class Selection(Optimizer):
         return getattr(self.optimizers[0], name)
 
     @property
-    def step(self) -> Any:  # type: ignore[override]
+    def step(self) -> Any:
         """The optimizer's; there is none for several."""
         return self._only("step").step
 
     @property
     def _opt_called(self) -> bool:
         return any(getattr(optimizer, "_opt_called", False) for optimizer in self.optimizers)
+
+    @_opt_called.setter
+    def _opt_called(self, called: bool) -> None:
+        for optimizer in self.optimizers:
+            optimizer._opt_called = called  # type: ignore[attr-defined]
 
     def state_dict(self) -> Any:
         """The optimizer's."""
@@ -230,7 +235,7 @@ def select(optimizer: Optimizers, param_name: str = LR, groups: Groups = None) -
     several = isinstance(optimizer, (list, tuple))
     if not several and isinstance(param_name, str) and param_name == LR and groups is None:
         return optimizer
-    optimizers = list(cast(Any, optimizer)) if several else [optimizer]
+    optimizers: list[Any] = list(cast(Any, optimizer)) if several else [optimizer]
     for index, one in enumerate(optimizers):
         if not isinstance(one, Optimizer):
             which = f"optimizer[{index}]" if several else "optimizer"

@@ -20,7 +20,7 @@ from ..engine.capture import refuse_capture
 from ..engine.checkpoint import checked
 from ..engine.host import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
 from ..engine.program import LAST_LR, Table, own_dict, refuse_endless, whole
-from ..engine.selection import Selection, optimizers_of
+from ..engine.selection import LR, Selection, name_of, optimizers_of
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
 
@@ -155,13 +155,20 @@ class EngineScheduler(LRScheduler):
         """The scheduler's state under torch's keys.
 
         Plain Python values: it loads into torch's scheduler of the same name, and from a file with
-        ``torch.load(..., weights_only=True)``. Settings that are NumPy numbers stay that, because Python computes with
+        ``torch.load(..., weights_only=True)``. Of a scheduler of another entry than ``"lr"`` it says which, under
+        ``"param_name"``. Settings that are NumPy numbers stay that, because Python computes with
         them in another way; torch has to be told that they are safe. ``_last_lr`` holds the float64 learning rates, so
         that resuming loses nothing to the rounding of a float32 LR tensor.
 
         With learning rates on a CUDA device this waits for the device.
         """
-        return {name: _plain(value) for name, value in self._state().items() if name not in self._unsaved}
+        state = {name: _plain(value) for name, value in self._state().items() if name not in self._unsaved}
+        return state if self.param_name == LR else {**state, "param_name": self.param_name}
+
+    @property
+    def param_name(self) -> str:
+        """The entry of the param groups that this scheduler drives, ``"lr"`` if nothing else was asked for."""
+        return name_of(own_dict(self).get("optimizer"))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state from :meth:`state_dict`, of this class or of torch's.

@@ -17,7 +17,7 @@ from ..engine import lr_buffer
 from ..engine.capture import in_capture, refuse_capture
 from ..engine.metric import as_number
 from ..engine.program import LAST_LR, own_dict
-from ..engine.selection import Optimizers, Selection, optimizers_of, positions, union
+from ..engine.selection import LR, Optimizers, Selection, optimizers_of, positions, union
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
@@ -253,6 +253,11 @@ class Composite(EngineScheduler):
                 f"{type(self).__name__}.step() steps a ReduceLROnPlateau now and needs its metric: call step(metrics)"
             )
 
+    @property
+    def param_name(self) -> str:
+        """``"lr"``; what its schedulers drive, each of them says for itself."""
+        return LR
+
     def _children(self) -> Sequence[Any]:
         schedulers: Sequence[Any] = self._schedulers
         return schedulers
@@ -378,7 +383,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         last_epoch: int = -1,
     ) -> None:
         _check_children(self, optimizer, schedulers)
-        optimizer = union(optimizer, (scheduler.optimizer for scheduler in schedulers))
+        driven = union(optimizer, (scheduler.optimizer for scheduler in schedulers))
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(
                 f"{type(self).__name__} expects one milestone fewer than schedulers, but got {len(milestones)} "
@@ -387,10 +392,10 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         self._schedulers = schedulers
         self._milestones = milestones
         self.last_epoch = last_epoch + 1
-        self.optimizer = optimizer
-        for group, lr in zip(optimizer.param_groups, lr_buffer.exact(optimizer), strict=True):
+        self.optimizer = driven
+        for group, lr in zip(driven.param_groups, lr_buffer.exact(driven), strict=True):
             group.setdefault("initial_lr", lr)
-        _set_lrs(optimizer, self._initial_lrs())
+        _set_lrs(driven, self._initial_lrs())
         self.recursive_undo()
         self._initial_step()
         self._attach()

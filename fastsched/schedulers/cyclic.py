@@ -97,11 +97,11 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
         param_name: str = "lr",
         groups: Groups = None,
     ) -> None:
-        optimizer = select(optimizer, param_name, groups)
-        with kept_in_place(self, optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
-            begins = not any("initial_lr" in group for group in getattr(optimizer, "param_groups", ()))
+        driven = select(optimizer, param_name, groups)
+        with kept_in_place(self, driven) if isinstance(driven, Optimizer) else nullcontext():
+            begins = not any("initial_lr" in group for group in getattr(driven, "param_groups", ()))
             super().__init__(
-                optimizer,
+                driven,
                 base_lr,
                 max_lr,
                 step_size_up,
@@ -240,10 +240,10 @@ class OneCycleLR(_MomentumCycler, torch_lr_scheduler.OneCycleLR):
         param_name: str = "lr",
         groups: Groups = None,
     ) -> None:
-        optimizer = select(optimizer, param_name, groups)
-        with kept_in_place(self, optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
+        driven = select(optimizer, param_name, groups)
+        with kept_in_place(self, driven) if isinstance(driven, Optimizer) else nullcontext():
             super().__init__(
-                optimizer,
+                driven,
                 max_lr,
                 total_steps,
                 epochs,

@@ -47,7 +47,7 @@ class FunctionScheduler(EpochScheduler):
             raise ValueError(f"total_steps must be a positive int, the steps to tabulate; got {total_steps!r}")
         object.__setattr__(self, "_total_epochs", total_steps)
         object.__setattr__(self, "_tabulated", None)
-        super().__init__(select(optimizer, param_name, groups), lr_lambda, last_epoch)  # type: ignore[call-arg]
+        super().__init__(select(optimizer, param_name, groups), lr_lambda, last_epoch)  # type: ignore[call-arg,arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """The scheduler's state under torch's keys.
