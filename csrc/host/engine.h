@@ -54,7 +54,8 @@ class HostEngine : public Bound {
         PyDict_GetItemWithError(dict.get(), last_lr_name()) == nullptr) {
       return false;
     }
-    if (entry_.is_item() || !momentum_.read(about_, dict.get())) return false;
+    if (entry_.is_item() && about_.calls_functions()) return false;
+    if (!momentum_.read(about_, dict.get())) return false;
     Ref groups = param_groups(optimizer_of(dict.get()));
     if (!groups || busy_) return false;
     use_entries();
@@ -74,7 +75,7 @@ class HostEngine : public Bound {
   // Declines, with nothing changed, whatever it cannot do exactly as torch does. `value` is the metric as a
   // number, read just once: a stateful __float__ or a metric on a GPU must not be asked again.
   Outcome step(PyObject* scheduler, PyObject* metric, double& value) {
-    if (CaptureProbe::refuses()) return Outcome::failed;
+    if (CaptureProbe::refuses(entry_.name())) return Outcome::failed;
     if (about_.reads_metric && !read_metric(metric, value)) return Outcome::failed;
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) return Outcome::failed;
@@ -86,6 +87,7 @@ class HostEngine : public Bound {
     if (!groups) return Outcome::declined;
     std::vector<Ref> tuples;
     if (momentum_.writes_betas()) tuples = momentum_.allocate(groups.get());
+    if (entry_.is_item()) tuples = groups_.allocate(groups.get());
     // What has run Python code so far may have changed anything. From here to the last write nothing does.
     if (is_known(dict_version_) && !unchanged(dict.get(), dict_version_)) return Outcome::declined;
     if (!look_at(groups.get())) return Outcome::declined;
@@ -206,12 +208,12 @@ class HostEngine : public Bound {
   }
 
   void use_entries() {
-    std::vector<PyObject*> keys = {entry_.key()};
+    std::vector<PyObject*> keys;
     for (const OwnParam& own : owns_) {
       if (own.where == OwnParam::in_group) keys.push_back(own.name);
     }
     momentum_.add_keys(keys);
-    groups_.use(keys);
+    groups_.use(entry_, keys);
   }
 
   // Whatever could make it decline is looked at before the first write, so that then nothing is changed.
@@ -244,10 +246,11 @@ class HostEngine : public Bound {
       const bool take_own =
           reduces && own.at(0) > lrs[i].value * update.a && PyLong_CheckExact(own_.object(i));
       Ref lr = take_own ? Ref::borrow(own_.object(i)) : Ref(PyFloat_FromDouble(applied.lr));
-      if (!lr || !groups_.write(group.get(), i, lr.get(), {applied.lr, take_own})) return Outcome::failed;
+      if (!lr || !groups_.write(group.get(), i, std::move(lr), {applied.lr, take_own}, tuples))
+        return Outcome::failed;
       if (cycles) momentum_.note(group.get(), i);
     }
-    momentum_.recycle(tuples);
+    if (!entry_.is_item()) momentum_.recycle(tuples);
     return Outcome::stepped;
   }
 
@@ -309,8 +312,8 @@ class HostEngine : public Bound {
       for (std::size_t i = 0; i < count; ++i) {
         const double value = product(operands[i], factors[i]);
         const Ref group = GroupEntries::next(now.get(), i);
-        const Ref lr(group ? PyFloat_FromDouble(value) : nullptr);
-        if (!lr || !groups_.write(group.get(), i, lr.get(), {value, false})) return Outcome::failed;
+        Ref lr(group ? PyFloat_FromDouble(value) : nullptr);
+        if (!lr || !groups_.write(group.get(), i, std::move(lr), {value, false}, {})) return Outcome::failed;
       }
       groups_.copy_changed(last_lr_);
       remove(dict, last_lr_name());  // somebody looked at __dict__ meanwhile
