@@ -59,7 +59,7 @@ def test_plot_into_a_file(history, capsys):
 def test_plot_in_the_terminal(history, capsys):
     assert main(["plot", *EXAMPLE, "--steps", "40", "--metrics", "history.csv:val:loss", "--lr", "0.2"]) == 0
     output = capsys.readouterr().out
-    assert all(text in output for text in (*EXAMPLE, "metric", "0.2"))
+    assert all(text in output for text in (*EXAMPLE, "metric", "0.1"))
     assert main(["plot", "StepLR(3)", "--steps", "4"]) == 0
     assert "StepLR(3)" in capsys.readouterr().out
 

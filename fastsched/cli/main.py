@@ -17,7 +17,7 @@ import torch
 from .. import _C, __version__
 from ..engine import ops
 from ..tools import expression, plotting
-from ..tools.simulation import simulate
+from ..tools.simulation import look_ahead
 from . import bench, demo
 
 
@@ -145,6 +145,12 @@ def _parser() -> argparse.ArgumentParser:
         "where there is only one. Rows without a value are skipped",
     )
     drawing.add_argument(
+        "--scale",
+        choices=("linear", "log"),
+        help="of the learning rates; by default what shows more: log where they change by factors, over decades",
+    )
+    drawing.add_argument("--title", metavar="TEXT", help="written above the picture")
+    drawing.add_argument(
         "-o", "--output", metavar="FILE", help="write a picture, in the format of the extension: .png, .svg, .pdf"
     )
 
@@ -246,7 +252,7 @@ def _plot(options: Any) -> str:
         except expression.ExpressionError as error:
             raise UsageError(f"argument EXPR {place}: {error}") from None
         try:
-            drawn[text] = simulate(scheduler, options.steps, metrics)
+            drawn[text] = look_ahead(scheduler, options.steps, metrics)
         except ImportError:
             raise
         except Exception as error:  # whatever a scheduler says at some step, its arguments are the reason
@@ -257,9 +263,11 @@ def _plot(options: Any) -> str:
     if options.output is None:
         width = shutil.get_terminal_size().columns
         color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        return plotting.plot_text(*plotting.trajectories(drawn, None, metrics), width, color=color)
+        return plotting.plot_text(
+            plotting.trajectories(drawn, options.steps, metrics), width, scale=options.scale, color=color
+        )
     try:
-        plotting.plot(drawn, None, options.output, metrics)
+        plotting.plot(drawn, options.steps, options.output, metrics, scale=options.scale, title=options.title)
     except ImportError:
         raise
     except Exception as error:  # of all kinds: formats are written by backends and programs, which may be missing
