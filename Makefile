@@ -20,7 +20,7 @@ FORCE:
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo       train on digits with torch's scheduler and with fastsched's, compare, draw a picture"
+	@echo "make demo       train on digits with torch's scheduler and with fastsched's: reductions, equality, cost, a chart"
 	@echo "make docs       the guide, with pictures of every schedule, into build/docs/html; warnings are errors"
 	@echo "make test       the tests (GPU tests are skipped without a GPU; FASTSCHED_REQUIRE_CUDA=1 forbids that)"
 	@echo "make test-slow  the random tests with twenty times as many examples"
@@ -59,7 +59,7 @@ $(VENV)/linters: constraints.txt pyproject.toml $(VENV)/ready
 build: $(VENV)/built
 
 demo: build
-	$(BIN)/python examples/digits_plateau.py
+	$(BIN)/python -m fastsched demo
 
 $(VENV)/sphinx: $(VENV)/built
 	FASTSCHED_CUDA=$(FASTSCHED_CUDA) $(INSTALL) --no-build-isolation --editable '.[docs]'

@@ -41,7 +41,7 @@ def canvas(path_or_axes: Any) -> Iterator[Axes]:
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         yield figure.subplots()
         # Without an extension matplotlib would append one, and write another file than it was told.
-        bare = not os.path.splitext(path_or_axes)[1]
+        bare = os.path.splitext(path_or_axes)[1] in ("", ".")
         figure.savefig(path_or_axes, dpi=150, format="png" if bare else None)
     elif path_or_axes is None:
         from matplotlib import pyplot
