@@ -30,11 +30,19 @@ bool is_engine_of(PyObject* scheduler, const Engine* engine) {
 class HostEngine : public Bound {
  public:
   // `read_tensor` turns a metric of type `tensor` into a float where reading it would wait for a GPU.
-  HostEngine(const std::string& scheduler, pybind11::type tensor, pybind11::object read_tensor)
+  // `name`: of the entry that is scheduled.
+  HostEngine(const std::string& scheduler, pybind11::type tensor, pybind11::object read_tensor,
+             const std::string& name)
       : kind_(kind_of(scheduler)),
         about_(description(kind_)),
+        entry_(name),
+        owns_(about_.owns),
         tensor_(std::move(tensor)),
-        read_tensor_(std::move(read_tensor)) {}
+        read_tensor_(std::move(read_tensor)) {
+    for (OwnParam& own : owns_) {
+      if (own.where == OwnParam::in_group) own.name = entry_.named(own.name);
+    }
+  }
 
   // Copies the counters and last LRs from the scheduler's __dict__, where they stay until this engine is in
   // charge. False, with nothing changed, if a hyperparameter, a counter or a learning rate is not a plain
@@ -46,7 +54,7 @@ class HostEngine : public Bound {
         PyDict_GetItemWithError(dict.get(), last_lr_name()) == nullptr) {
       return false;
     }
-    if (!momentum_.read(about_, dict.get())) return false;
+    if (entry_.is_item() || !momentum_.read(about_, dict.get())) return false;
     Ref groups = param_groups(optimizer_of(dict.get()));
     if (!groups || busy_) return false;
     use_entries();
@@ -198,8 +206,8 @@ class HostEngine : public Bound {
   }
 
   void use_entries() {
-    std::vector<PyObject*> keys = {lr_name()};
-    for (const OwnParam& own : about_.owns) {
+    std::vector<PyObject*> keys = {entry_.key()};
+    for (const OwnParam& own : owns_) {
       if (own.where == OwnParam::in_group) keys.push_back(own.name);
     }
     momentum_.add_keys(keys);
@@ -211,8 +219,8 @@ class HostEngine : public Bound {
     const Busy busy(busy_);
     if (!busy.entered) return Outcome::declined;
     const std::size_t count = groups_.groups();
-    const Number* lrs = groups_.values(lr_name());
-    if (!own_.read_for(update, about_.owns, dict, groups_) ||
+    const Number* lrs = groups_.values(entry_.key());
+    if (!own_.read_for(update, owns_, dict, groups_) ||
         !momentum_.compute(update, dict, groups, groups_, tuples)) {
       return Outcome::declined;
     }
@@ -282,7 +290,7 @@ class HostEngine : public Bound {
         epoch_of = counters_.counters[0];
         epoch = to_python(about_.counters[0], epoch_of);
       }
-      if (!operand && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, lr_name());
+      if (!operand && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, entry_.key());
       const Ref factor(operand && epoch ? PyObject_CallOneArg(function.get(), epoch.get()) : nullptr);
       if (!factor) return Outcome::failed;
       if (!values && PyFloat_CheckExact(operand.get()) && read_number(factor.get(), factors[i])) {
@@ -323,9 +331,9 @@ class HostEngine : public Bound {
   }
 
   // Empty, with a Python error set or not, where the group has none.
-  static Ref lr_of(const Ref& group) {
-    return PyDict_Check(group.get()) ? Ref::borrow(PyDict_GetItemWithError(group.get(), lr_name()))
-                                     : Ref(PyObject_GetItem(group.get(), lr_name()));
+  Ref lr_of(const Ref& group) const {
+    return PyDict_Check(group.get()) ? Ref::borrow(PyDict_GetItemWithError(group.get(), entry_.key()))
+                                     : Ref(PyObject_GetItem(group.get(), entry_.key()));
   }
 
   double product(double operand, double factor) const {
@@ -369,6 +377,8 @@ class HostEngine : public Bound {
 
   const Kind kind_;
   const Description& about_;
+  const Entry entry_;
+  std::vector<OwnParam> owns_;  // by the names that they have for this entry
   pybind11::type tensor_;
   pybind11::object read_tensor_;
   double params_[kNodeParams] = {};
