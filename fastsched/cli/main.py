@@ -1,4 +1,4 @@
-"""The command line: ``fastsched info``, ``plot``, ``demo``, ``bench``."""
+"""The command line: ``fastsched info``, ``plot``, ``demo``, ``bench``, ``run``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .. import _C, __version__
 from ..engine import ops
 from ..tools import expression, plotting
 from ..tools.simulation import simulate
-from . import bench, demo
+from . import bench, demo, run
 
 
 def _wrapped(names: Iterable[str]) -> str:
@@ -86,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, or exits with 2 if an argument is wrong."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.command == "run":  # whose errors are those of the script
+        return run.run(options.script, options.arguments, is_module=options.is_module)
     try:
         print(options.run(options), flush=True)
     except BrokenPipeError:  # who reads it has seen enough
@@ -117,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[Any], str], summary: str, text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[Any], str] | None, summary: str, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
             help=summary,
@@ -164,6 +166,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help=f"by commas (default: {','.join(bench.DEFAULT)})",
     )
+
+    running = command("run", None, "run a script whose torch schedulers are fastsched's", run.ABOUT)
+    run.add_arguments(running)
     return parser
 
 

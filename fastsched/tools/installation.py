@@ -72,9 +72,10 @@ def _update() -> None:
 def install() -> None:
     """Have torch's scheduler classes make fastsched's, in this process, whoever calls them.
 
-    From then on ``torch.optim.lr_scheduler.StepLR(optimizer, 3)`` gives a :class:`fastsched.StepLR`, also where the call
-    is in a framework that imported the class before, or has it in a table or as a default. torch's names keep torch's
-    classes, of which fastsched's are subclasses: ``isinstance`` answers as before, for schedulers made before as well.
+    From then on ``torch.optim.lr_scheduler.StepLR(optimizer, 30)`` gives a :class:`fastsched.StepLR`, also where the
+    call is in a framework that imported the class before, or has it in a table or as a default. torch's names keep
+    torch's classes, of which fastsched's are subclasses: ``isinstance`` answers as before, for schedulers made before
+    as well.
 
     Not replaced: schedulers that exist already; copies and pickles of those; subclasses of torch's classes, which may
     do anything and are stepped by their own code (derive from ``fastsched.StepLR`` instead).
