@@ -220,6 +220,27 @@ def name_of(optimizer: Any) -> str:
     return slots[0].name if slots else LR
 
 
+def quantity_of(optimizer: Any) -> str:
+    """What a scheduler with this optimizer drives, in words."""
+    names = {slot.name for slot in slots_of(optimizer)}
+    if names <= {LR}:
+        return "learning rate"
+    return names.pop() if len(names) == 1 else "value"
+
+
+def labels_of(optimizer: Any) -> list[str]:
+    """A name for each entry that a scheduler drives, of the group's own ``"name"`` or else its number: ``lr_0``."""
+    slots = slots_of(optimizer)
+    called = [group.get("name") for group in optimizer.param_groups]
+    numbers = list(range(len(slots))) if len(optimizers_of(optimizer)) > 1 else [slot.group for slot in slots]
+    named = [name if isinstance(name, str) and name else number for name, number in zip(called, numbers, strict=True)]
+    labels = [f"{slot.name}_{name}" for slot, name in zip(slots, named, strict=True)]
+    return [
+        f"{slot.name}_{number}" if labels.count(label) > 1 else label
+        for label, slot, number in zip(labels, slots, numbers, strict=True)
+    ]
+
+
 def select(optimizer: Optimizers, param_name: str = LR, groups: Groups = None) -> Any:
     """What a scheduler is to have as its optimizer.
 
