@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from .. import _C
 from ..engine.program import own_dict
+from ..engine.selection import Groups, Optimizers, select
 from .epoch import FormulaScheduler
 
 # A phase's curves, by their public names; ``csrc/schedule/formulas/phases.h`` has the formulas.
@@ -185,8 +186,8 @@ def plan(
     first_repeated: int,
     growth: float,
     peak_decay: float,
-) -> tuple[float, ...]:
-    """The table of a list of phases, or an error that names what is wrong in it."""
+) -> tuple[list[Row], Cycles]:
+    """A list of phases as the compiled formula reads it, or an error that names what is wrong in it."""
     if isinstance(phases, Phase) or not isinstance(phases, Sequence):
         raise TypeError(f"phases must be a list of Phase, got {phases!r}")
     if not phases:
@@ -205,7 +206,7 @@ def plan(
     ]
     count = math.inf if cycles is None else whole("cycles", cycles)
     if count == 1:
-        return table(rows)
+        return rows, ONCE
     if type(first_repeated) is not int or not 0 <= first_repeated < len(phases):
         raise ValueError(f"first_repeated must be the index of a phase, 0 to {len(phases) - 1}; got {first_repeated!r}")
     if edges[-1] == math.inf:
@@ -220,7 +221,7 @@ def plan(
     )
     if cycle.length == 0:
         raise ValueError("the phases to be repeated have no steps")
-    return table(rows, cycle)
+    return rows, cycle
 
 
 class PhasesLR(FormulaScheduler):
@@ -262,6 +263,8 @@ class PhasesLR(FormulaScheduler):
         first_repeated: the index of the phase with which each cycle begins; those before it come once.
         growth: each cycle has so many times the steps of the one before, 1 or more.
         peak_decay: and so many times its factors, but none below the lowest.
+        param_name: the entry of the param groups to drive.
+        groups: which of them; the others are left alone.
 
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
@@ -280,7 +283,7 @@ class PhasesLR(FormulaScheduler):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         phases: Sequence[Phase],
         total_steps: int | None = None,
         last_epoch: int = -1,
@@ -289,18 +292,21 @@ class PhasesLR(FormulaScheduler):
         first_repeated: int = 0,
         growth: float = 1.0,
         peak_decay: float = 1.0,
+        param_name: str = "lr",
+        groups: Groups = None,
     ) -> None:
-        self._begin(optimizer, plan(phases, total_steps, cycles, first_repeated, growth, peak_decay), last_epoch)
+        rows, repeated = plan(phases, total_steps, cycles, first_repeated, growth, peak_decay)
+        self._begin(select(optimizer, param_name, groups), rows, last_epoch, repeated)
 
-    def _begin(self, optimizer: Optimizer, phases: tuple[float, ...], last_epoch: int) -> None:
-        self._phases = phases
+    def _begin(self, optimizer: Optimizer, rows: Sequence[Row], last_epoch: int, cycles: Cycles = ONCE) -> None:
+        self._phases = table(rows, cycles)
         LRScheduler.__init__(self, optimizer, last_epoch)
 
     @classmethod
     def _of(cls, optimizer: Optimizer, rows: Sequence[Row], last_epoch: int = -1) -> PhasesLR:
         """A scheduler of phases that no list of :class:`Phase` says."""
         scheduler = cls.__new__(cls)
-        scheduler._begin(optimizer, table(rows), last_epoch)
+        scheduler._begin(optimizer, rows, last_epoch)
         return scheduler
 
     def set_phases(
@@ -325,7 +331,7 @@ class PhasesLR(FormulaScheduler):
         Sync: with tensor learning rates the phases are uploaded, without waiting for the device. A captured CUDA graph
         follows if there are as many phases as before; otherwise it has to be captured again.
         """
-        self._phases = plan(phases, total_steps, cycles, first_repeated, growth, peak_decay)
+        self._phases = table(*plan(phases, total_steps, cycles, first_repeated, growth, peak_decay))
 
     @property
     def length(self) -> int | None:

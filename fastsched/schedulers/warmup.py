@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .. import _C
+from ..engine.selection import Groups, Optimizers, select
 from .compose import SequentialLR
-from .phases import CURVES, Cycles, PhasesLR, Row, choice, number, steps, table, whole
+from .phases import CURVES, Cycles, PhasesLR, Row, choice, number, steps, whole
 
 _RISING = ("linear", "cosine", "1-sqrt", "1-square", "exponential", "log")
 _FALLING = ("linear", "cosine", "1-sqrt", "1-square", "exponential", "exp2", "log", "rex")
@@ -81,6 +81,8 @@ class WarmupLR(PhasesLR):
             the formulas are those of :class:`PhasesLR`.
         warmup_start: the factor on the base learning rate to begin with.
         last_epoch: as in torch, the epoch before the one to begin at.
+        param_name: the entry of the param groups to drive.
+        groups: which of them; the others are left alone.
 
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
@@ -94,14 +96,17 @@ class WarmupLR(PhasesLR):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         warmup_steps: int,
         warmup: str = "linear",
         warmup_start: float = 0.0,
         last_epoch: int = -1,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
     ) -> None:
         count = whole("warmup_steps", warmup_steps, 0)
-        self._begin(optimizer, table([_warmup(count, warmup, warmup_start), held()]), last_epoch)
+        self._begin(select(optimizer, param_name, groups), [_warmup(count, warmup, warmup_start), held()], last_epoch)
 
     @property
     def length(self) -> int | None:
@@ -123,6 +128,8 @@ class WarmupLinearLR(PhasesLR):
         warmup: the curve of the warm-up, as in :class:`WarmupLR`.
         warmup_start: the factor that it begins with.
         last_epoch: as in torch, the epoch before the one to begin at.
+        param_name: the entry of the param groups to drive.
+        groups: which of them; the others are left alone.
 
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
@@ -136,7 +143,7 @@ class WarmupLinearLR(PhasesLR):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         warmup_steps: int | float,
         total_steps: int,
         min_lr_ratio: float = 0.0,
@@ -144,10 +151,12 @@ class WarmupLinearLR(PhasesLR):
         warmup: str = "linear",
         warmup_start: float = 0.0,
         last_epoch: int = -1,
+        param_name: str = "lr",
+        groups: Groups = None,
     ) -> None:
         count, total = _spans(warmup_steps, total_steps)
         decay = fall(count, total - count, _C.CURVES["remaining"], _ratio(min_lr_ratio))
-        self._begin(optimizer, table([_warmup(count, warmup, warmup_start), decay]), last_epoch)
+        self._begin(select(optimizer, param_name, groups), [_warmup(count, warmup, warmup_start), decay], last_epoch)
 
 
 class WarmupCosineLR(PhasesLR):
@@ -170,6 +179,8 @@ class WarmupCosineLR(PhasesLR):
         warmup: the curve of the warm-up, as in :class:`WarmupLR`.
         warmup_start: the factor that it begins with.
         last_epoch: as in torch, the epoch before the one to begin at.
+        param_name: the entry of the param groups to drive.
+        groups: which of them; the others are left alone.
 
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
@@ -183,7 +194,7 @@ class WarmupCosineLR(PhasesLR):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         warmup_steps: int | float,
         total_steps: int,
         min_lr_ratio: float = 0.0,
@@ -194,6 +205,8 @@ class WarmupCosineLR(PhasesLR):
         warmup: str = "linear",
         warmup_start: float = 0.0,
         last_epoch: int = -1,
+        param_name: str = "lr",
+        groups: Groups = None,
     ) -> None:
         count, total = _spans(warmup_steps, total_steps)
         low, left = _ratio(min_lr_ratio), total - count
@@ -210,7 +223,7 @@ class WarmupCosineLR(PhasesLR):
         else:
             waves = number("num_cycles", 0.5 if num_cycles is None else num_cycles, above=True)
             rows.append(fall(count, left, CURVES["cosine"], low, waves))
-        self._begin(optimizer, table(rows), last_epoch)
+        self._begin(select(optimizer, param_name, groups), rows, last_epoch)
 
 
 class WarmupPolynomialLR(PhasesLR):
@@ -228,6 +241,8 @@ class WarmupPolynomialLR(PhasesLR):
         warmup: the curve of the warm-up, as in :class:`WarmupLR`.
         warmup_start: the factor that it begins with.
         last_epoch: as in torch, the epoch before the one to begin at.
+        param_name: the entry of the param groups to drive.
+        groups: which of them; the others are left alone.
 
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
@@ -241,7 +256,7 @@ class WarmupPolynomialLR(PhasesLR):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         warmup_steps: int | float,
         total_steps: int,
         power: float = 1.0,
@@ -250,11 +265,13 @@ class WarmupPolynomialLR(PhasesLR):
         warmup: str = "linear",
         warmup_start: float = 0.0,
         last_epoch: int = -1,
+        param_name: str = "lr",
+        groups: Groups = None,
     ) -> None:
         count, total = _spans(warmup_steps, total_steps)
         exponent = number("power", power, above=True)
         decay = fall(count, total - count, CURVES["polynomial"], _ratio(min_lr_ratio), exponent)
-        self._begin(optimizer, table([_warmup(count, warmup, warmup_start), decay]), last_epoch)
+        self._begin(select(optimizer, param_name, groups), [_warmup(count, warmup, warmup_start), decay], last_epoch)
 
 
 class WarmupStableDecayLR(PhasesLR):
@@ -277,6 +294,8 @@ class WarmupStableDecayLR(PhasesLR):
         warmup: the curve of the warm-up, as in :class:`WarmupLR`.
         warmup_start: the factor that it begins with.
         last_epoch: as in torch, the epoch before the one to begin at.
+        param_name: the entry of the param groups to drive.
+        groups: which of them; the others are left alone.
 
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
@@ -290,7 +309,7 @@ class WarmupStableDecayLR(PhasesLR):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         warmup_steps: int | float,
         decay_steps: int | float,
         total_steps: int,
@@ -300,6 +319,8 @@ class WarmupStableDecayLR(PhasesLR):
         warmup: str = "linear",
         warmup_start: float = 0.0,
         last_epoch: int = -1,
+        param_name: str = "lr",
+        groups: Groups = None,
     ) -> None:
         count, total = _spans(warmup_steps, total_steps)
         last = steps("decay_steps", decay_steps, total)
@@ -314,7 +335,7 @@ class WarmupStableDecayLR(PhasesLR):
             held()._replace(end=float(total - last)),
             fall(total - last, last, curve, low, parameter),
         ]
-        self._begin(optimizer, table(rows), last_epoch)
+        self._begin(select(optimizer, param_name, groups), rows, last_epoch)
 
 
 class InverseSqrtLR(PhasesLR):
@@ -330,6 +351,8 @@ class InverseSqrtLR(PhasesLR):
         warmup: the curve of the warm-up, as in :class:`WarmupLR`.
         warmup_start: the factor that it begins with.
         last_epoch: as in torch, the epoch before the one to begin at.
+        param_name: the entry of the param groups to drive.
+        groups: which of them; the others are left alone.
 
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
@@ -343,18 +366,20 @@ class InverseSqrtLR(PhasesLR):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         warmup_steps: int,
         timescale: float | None = None,
         *,
         warmup: str = "linear",
         warmup_start: float = 0.0,
         last_epoch: int = -1,
+        param_name: str = "lr",
+        groups: Groups = None,
     ) -> None:
         count = whole("warmup_steps", warmup_steps, 0)
         scale = number("timescale", (count or 10_000) if timescale is None else timescale, above=True)
         decay = Row(math.inf, count - scale, scale, math.inf, CURVES["inverse_sqrt"], False, 1.0, 0.0)
-        self._begin(optimizer, table([_warmup(count, warmup, warmup_start), decay]), last_epoch)
+        self._begin(select(optimizer, param_name, groups), [_warmup(count, warmup, warmup_start), decay], last_epoch)
 
 
 class NoamLR(PhasesLR):
@@ -368,6 +393,8 @@ class NoamLR(PhasesLR):
         model_size: the width of the model.
         warmup_steps: number of steps.
         last_epoch: as in torch, the epoch before the one to begin at.
+        param_name: the entry of the param groups to drive.
+        groups: which of them; the others are left alone.
 
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
@@ -379,13 +406,22 @@ class NoamLR(PhasesLR):
         scheduler = fastsched.NoamLR(optimizer, model_size=512, warmup_steps=100)
     """
 
-    def __init__(self, optimizer: Optimizer, model_size: int, warmup_steps: int, last_epoch: int = -1) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizers,
+        model_size: int,
+        warmup_steps: int,
+        last_epoch: int = -1,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
+    ) -> None:
         size = number("model_size", model_size, above=True)
         count = whole("warmup_steps", warmup_steps)
         per_step = size**-0.5 * count**-1.5
         up = Row(count, -1.0, 1.0, math.inf, CURVES["linear"], True, per_step, 0.0)
         down = Row(math.inf, -1.0, 1.0, math.inf, CURVES["inverse_sqrt"], False, size**-0.5, 0.0)
-        self._begin(optimizer, table([up, down]), last_epoch)
+        self._begin(select(optimizer, param_name, groups), [up, down], last_epoch)
 
 
 class REXLR(PhasesLR):
@@ -403,6 +439,8 @@ class REXLR(PhasesLR):
         warmup: the curve of the warm-up, as in :class:`WarmupLR`.
         warmup_start: the factor that it begins with.
         last_epoch: as in torch, the epoch before the one to begin at.
+        param_name: the entry of the param groups to drive.
+        groups: which of them; the others are left alone.
 
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
@@ -416,7 +454,7 @@ class REXLR(PhasesLR):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         total_steps: int,
         warmup_steps: int | float = 0,
         min_lr_ratio: float = 0.0,
@@ -424,10 +462,12 @@ class REXLR(PhasesLR):
         warmup: str = "linear",
         warmup_start: float = 0.0,
         last_epoch: int = -1,
+        param_name: str = "lr",
+        groups: Groups = None,
     ) -> None:
         count, total = _spans(warmup_steps, total_steps)
         decay = fall(count, total - count, CURVES["rex"], _ratio(min_lr_ratio))
-        self._begin(optimizer, table([_warmup(count, warmup, warmup_start), decay]), last_epoch)
+        self._begin(select(optimizer, param_name, groups), [_warmup(count, warmup, warmup_start), decay], last_epoch)
 
 
 class DecayingRestartsLR(PhasesLR):
@@ -451,6 +491,8 @@ class DecayingRestartsLR(PhasesLR):
         warmup: the curve of the warm-up, as in :class:`WarmupLR`.
         warmup_start: the factor that it begins with.
         last_epoch: as in torch, the epoch before the one to begin at.
+        param_name: the entry of the param groups to drive.
+        groups: which of them; the others are left alone.
 
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
@@ -464,7 +506,7 @@ class DecayingRestartsLR(PhasesLR):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         cycle_steps: int,
         peak_decay: float = 0.5,
         growth: float = 1.0,
@@ -476,6 +518,8 @@ class DecayingRestartsLR(PhasesLR):
         warmup: str = "linear",
         warmup_start: float = 0.0,
         last_epoch: int = -1,
+        param_name: str = "lr",
+        groups: Groups = None,
     ) -> None:
         count = whole("warmup_steps", warmup_steps, 0)
         low = _ratio(min_lr_ratio)
@@ -490,7 +534,7 @@ class DecayingRestartsLR(PhasesLR):
         )
         kind, parameter = _falling("curve", curve, low)
         rows = [_warmup(count, warmup, warmup_start), fall(count, length, kind, low, parameter)]
-        self._begin(optimizer, table(rows, repeated), last_epoch)
+        self._begin(select(optimizer, param_name, groups), rows, last_epoch, repeated)
 
 
 def with_warmup(
