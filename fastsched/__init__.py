@@ -54,7 +54,9 @@ from .schedulers.warmup import (
     with_warmup,
 )
 from .tools.early_stopping import EarlyStopping
+from .tools.expression import build as parse
 from .tools.history import History
+from .tools.installation import install, installed, uninstall
 from .tools.plotting import plot
 from .tools.range_test import lr_range_test
 from .tools.range_test_result import LRRangeTestResult
@@ -97,10 +99,14 @@ __all__ = [
     "__version__",
     "available_schedulers",
     "get_scheduler",
+    "install",
+    "installed",
     "lr_range_test",
     "lr_scheduler",
+    "parse",
     "plot",
     "simulate",
+    "uninstall",
     "use_float_lr",
     "use_tensor_lr",
     "with_warmup",

@@ -13,6 +13,7 @@ from fastsched.tools import expression
 from fastsched.tools.expression import ExpressionError
 
 from .configurations import CONFIGURATIONS, FUNCTIONS
+from .optimizers import stepped_sgd
 from .trees import plateaus
 
 np = pytest.importorskip("numpy")
@@ -196,12 +197,12 @@ REFUSED = [
     ("CosineAnnealingLR(1.5) >> StepLR(1)", "CosineAnnealingLR(1.5)", "this lasts 1.5 steps"),
     ("ConstantLR(1, 0) >> StepLR(1)", "ConstantLR(1, 0)", "this lasts 0 steps"),
     ("ConstantLR(1, 1e999) >> StepLR(1)", "ConstantLR(1, 1e999)", "this lasts inf steps"),
-    ("ConstantLR(1, '5') >> StepLR(1)", "ConstantLR(1, '5')", "it cannot be told how many steps"),
+    ("ConstantLR(1, '5') >> StepLR(1)", "'5'", "total_iters must be a number, not '5'"),
     ("ConstantLR(2)", "ConstantLR(2)", "ConstantLR: .* between 0 and 1"),
     ("StepLR(1) * ConstantLR(2)", "ConstantLR(2)", "ConstantLR: .* between"),
-    ("warmup(0)", "warmup(0)", "warmup: steps must be a positive whole number, got 0"),
+    ("warmup(-1)", "warmup(-1)", "warmup: steps must be a positive whole number, got -1"),
     ("warmup(True)", "warmup(True)", "got True"),
-    ("StepLR('é', gama=1)", "gama=1", "did you mean gamma"),
+    ("ReduceLROnPlateau('é', patienc=1)", "patienc=1", "did you mean patience"),
     ("a\0b", None, "null"),
     ("é = 3", "=", "invalid syntax"),
     ("(" * 1000, None, "nested"),
@@ -276,3 +277,83 @@ def test_every_scheduler_can_be_written_or_says_why_not():
     for name in fastsched.lr_scheduler.__all__:
         if isinstance(getattr(fastsched.lr_scheduler, name), type) and not name.endswith("LRScheduler"):
             assert name in expression.SCHEDULERS
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("StepLR(0)", "step_size must be 1 or more, not 0"),
+        ("StepLR(step_size=0)", "step_size must be 1 or more, not 0"),
+        ("CosineAnnealingLR(0)", "T_max must be 1 or more, not 0"),
+        ("CyclicLR(0.1, 1, 0)", "step_size_up must be 1 or more, not 0"),
+        ("warmup(0)", "steps must be 1 or more, not 0"),
+        ("StepLR('30')", "step_size must be a number, not '30'"),
+        ("StepLR(None)", "step_size must be a number, not None"),
+        ("StepLR([30])", r"step_size must be a number, not \[30\]"),
+        ("ExponentialLR(gamma='0.9')", "gamma must be a number, not '0.9'"),
+        ("MultiStepLR(30)", r"milestones must be a list of numbers, such as \[30, 60\], not 30"),
+        ("MultiStepLR('30')", "milestones must be a list of numbers"),
+        ("MultiStepLR([30, '60'])", "milestones must have only numbers, not '60'"),
+        ("ReduceLROnPlateau(mode=1)", "mode must be a string, not 1"),
+        ("OneCycleLR(0.1, 5, cycle_momentum='no')", "cycle_momentum must be True or False, not 'no'"),
+        ("CyclicLR(0.1, 1, scale_fn='f')", "scale_fn is a function, which cannot be written here"),
+    ],
+)
+def test_an_argument_of_another_kind_is_called_by_its_name(text, problem):
+    with pytest.raises(expression.ExpressionError, match=f"^{problem}"):
+        expression.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PolynomialLR(0)",
+        "LinearLR(total_iters=0)",
+        "CyclicLR([0.1], (1,), step_size_down=None)",
+        "ReduceLROnPlateau(min_lr=[0])",
+    ],
+)
+def test_what_torch_takes_is_taken(text):
+    expression.parse(text).build(stepped_sgd([0.1]))
+
+
+PHASES = {
+    "warmup(10) >> cosine(90, min=0.1)": 100,
+    "warmup(4) >> stable(8) >> one_minus_sqrt(4)": 16,
+    "stable(3) >> linear(3, 0.5) >> rex(3, 0.25)": 9,
+    "stable(2) >> exponential(3, 0.5) >> one_minus_square(3, 0.5) >> polynomial(3, 2, min=0.5)": 11,
+    "WarmupStableDecayLR(2, 3, 9) >> WarmupCosineLR(0.5, 4)": 13,
+    "warmup(3) >> inverse_sqrt(3)": None,
+}
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+@pytest.mark.parametrize("text", PHASES)
+def test_phases_are_part_of_the_language(text, kind):
+    optimizer = optimizer_at(kind(0.5))
+    scheduler = fastsched.parse(text, optimizer)
+    assert expression.parse(text).lasts(scheduler) == PHASES[text]
+    for step in range(1, 18):
+        scheduler.step()
+        assert [group["lr"] for group in optimizer.param_groups] == scheduler.lr_at(step)
+
+
+def test_a_phase_goes_down_to_its_share():
+    lrs = [fastsched.parse("warmup(1) >> cosine(2, min=0.1)", optimizer_at()).lr_at(step)[0] for step in range(5)]
+    assert lrs == pytest.approx([0.05, 0.1, 0.055, 0.01, 0.01], rel=1e-15)
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+def test_a_refused_text_leaves_the_optimizer_as_it_was(kind):
+    optimizer = optimizer_at(kind(0.5))
+    before = dict(optimizer.param_groups[0])
+    for text in ("warmup(10) >> rex(0.5)", "warmup(10) >> sine(3)", "stable() >> warmup(3)", "linear(3, min=-1)"):
+        with pytest.raises(ValueError, match=r"\^"):
+            fastsched.parse(text, optimizer)
+        assert optimizer.param_groups[0] == before
+        assert optimizer.param_groups[0]["lr"] is before["lr"]
+
+
+def test_phases_by_their_list_are_written_with_operators():
+    with pytest.raises(ExpressionError, match="PhasesLR is written with operators"):
+        fastsched.parse("PhasesLR([3])", optimizer_at())

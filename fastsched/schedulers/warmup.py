@@ -12,6 +12,19 @@ from ..engine.selection import Groups, Optimizers, select
 from .compose import SequentialLR
 from .phases import CURVES, Cycles, PhasesLR, Row, choice, number, steps, whole
 
+__all__ = [
+    "REXLR",
+    "DecayingRestartsLR",
+    "InverseSqrtLR",
+    "NoamLR",
+    "WarmupCosineLR",
+    "WarmupLR",
+    "WarmupLinearLR",
+    "WarmupPolynomialLR",
+    "WarmupStableDecayLR",
+    "with_warmup",
+]
+
 _RISING = ("linear", "cosine", "1-sqrt", "1-square", "exponential", "log")
 _FALLING = ("linear", "cosine", "1-sqrt", "1-square", "exponential", "exp2", "log", "rex")
 

@@ -6,10 +6,14 @@ The line is parsed as Python and walked; what is not listed here is refused, so 
 ``StepLR(30, gamma=0.5)``    a scheduler of :mod:`fastsched.lr_scheduler` without its optimizer. Arguments are
                              numbers, strings, lists, tuples, None, True, False, and arithmetic on numbers
 ``warmup(10)``               linear warm-up over 10 steps, from ``1 / 11`` of the learning rate, or ``start_factor``
+``cosine(90, min=0.1)``      from the learning rate down to a tenth of it in 90 steps; so do ``linear``, ``polynomial``
+                             (``power=``), ``rex``, ``one_minus_sqrt``, ``one_minus_square`` and ``exponential``
+``stable(80)``               the learning rate, for 80 steps
+``inverse_sqrt(100)``        down with the inverse square root of the step, without an end; 100 is the timescale
 ``A >> B``                   one after another: a ``SequentialLR``
 ``A * B``                    both at every step: a ``ChainedScheduler``; binds more tightly than ``>>``
 ``A @ 10``                   A lasts 10 steps; needed before ``>>`` where A does not say it (``total_iters``,
-                             ``total_steps``, ``T_max`` or ``anneal_epochs``)
+                             ``total_steps``, ``T_max``, ``anneal_epochs``, or phases with an end)
 ===========================  =====================================================================================
 """
 
@@ -24,16 +28,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .. import lr_scheduler
+from ..schedulers import warmup as with_names
 from ..schedulers.base import EngineScheduler
 from ..schedulers.compose import ChainedScheduler, Composite, SequentialLR
 from ..schedulers.functions import FunctionScheduler
+from ..schedulers.phases import Phase, PhasesLR
 
 LONGEST = 2000  # characters; what is longer was not typed, and might nest too deeply for Python's parser
 BITS = 128  # of a whole number
+DIVISORS = ("step_size", "T_max", "step_size_up", "steps")  # which torch divides by without a look
 
 
 class ExpressionError(ValueError):
@@ -62,13 +70,53 @@ def warmup(optimizer: Optimizer, steps: int, start_factor: float | None = None) 
     return scheduler
 
 
+def stable(optimizer: Optimizer, steps: int | None = None) -> LRScheduler:
+    """The learning rate as it is, for so many steps."""
+    return PhasesLR(optimizer, [Phase(steps)])
+
+
+def inverse_sqrt(optimizer: Optimizer, timescale: float) -> LRScheduler:
+    """Down with the inverse square root of the step."""
+    return PhasesLR(optimizer, [Phase(None, "inverse_sqrt", timescale=timescale)])
+
+
+def polynomial(optimizer: Optimizer, steps: int, power: float = 1.0, min: float = 0.0) -> LRScheduler:
+    """Down to ``min`` times the learning rate by a polynomial."""
+    return PhasesLR(optimizer, [Phase(steps, "polynomial", 1.0, min, power)])
+
+
+def _falling(name: str, curve: str) -> Callable[..., LRScheduler]:
+    def fall(optimizer: Optimizer, steps: int, min: float = 0.0) -> LRScheduler:
+        return PhasesLR(optimizer, [Phase(steps, curve, 1.0, min)])
+
+    fall.__name__ = name
+    return fall
+
+
+_FALLING = {
+    "cosine": "cosine",
+    "exponential": "exponential",
+    "linear": "linear",
+    "one_minus_sqrt": "1-sqrt",
+    "one_minus_square": "1-square",
+    "rex": "rex",
+}
+
+# What torch has, and what only fastsched has.
 SCHEDULERS: dict[str, Callable[..., Any]] = {
     name: kind
-    for name, kind in vars(lr_scheduler).items()
-    if name in lr_scheduler.__all__ and isinstance(kind, type) and issubclass(kind, EngineScheduler)
+    for module, names in ((lr_scheduler, lr_scheduler.__all__), (with_names, with_names.__all__))
+    for name, kind in vars(module).items()
+    if name in names and isinstance(kind, type) and issubclass(kind, EngineScheduler)
 }
-CALLABLE = {name: kind for name, kind in SCHEDULERS.items() if not issubclass(kind, (Composite, FunctionScheduler))}  # type: ignore[arg-type]
-CALLABLE["warmup"] = warmup
+SCHEDULERS["PhasesLR"] = PhasesLR
+CALLABLE = {
+    name: kind
+    for name, kind in SCHEDULERS.items()
+    if not issubclass(kind, (Composite, FunctionScheduler)) and kind is not PhasesLR  # type: ignore[arg-type]
+}
+CALLABLE |= {phase.__name__: phase for phase in (warmup, stable, inverse_sqrt, polynomial)}
+CALLABLE |= {name: _falling(name, curve) for name, curve in _FALLING.items()}
 
 
 def parse(text: str) -> Expression:
@@ -122,7 +170,7 @@ class _Call(Expression):
     args: list[Any]
     kwargs: dict[str, Any]
 
-    LENGTHS: ClassVar[tuple[str, ...]] = ("total_iters", "total_steps", "T_max", "anneal_epochs")
+    LENGTHS: ClassVar[tuple[str, ...]] = ("total_iters", "total_steps", "T_max", "anneal_epochs", "length")
 
     def build(self, optimizer: Optimizer) -> Any:
         return self._make(CALLABLE[self.name], optimizer, *self.args, **self.kwargs)
@@ -265,7 +313,8 @@ class _Reader:
         raise self._error(node, f"{name} is written with operators: A >> B one after another, A * B both at once")
 
     def _teaching(self, name: str) -> str:
-        return ", ".join(str(parameter) for parameter in _parameters(name).values())
+        bare = (parameter.replace(annotation=parameter.empty) for parameter in _parameters(name).values())
+        return ", ".join(map(str, bare))
 
     def _call(self, node: ast.Call) -> Expression:
         if not isinstance(node.func, ast.Name):
@@ -277,7 +326,7 @@ class _Reader:
         if len(node.args) > len(positional):
             surplus = node.args[len(positional)]
             raise self._error(surplus, f"{name} takes only {name}({self._teaching(name)}); the optimizer is left out")
-        args = [self._literal(argument) for argument in node.args]
+        args = [self._argument(*pair) for pair in zip(node.args, positional, strict=False)]
         given = {parameter.name for parameter in positional[: len(args)]}
         kwargs = {}
         for keyword in node.keywords:
@@ -290,11 +339,32 @@ class _Reader:
             if keyword.arg in given:
                 raise self._error(keyword, f"{name} is given {keyword.arg} twice")
             given.add(keyword.arg)
-            kwargs[keyword.arg] = self._literal(keyword.value)
+            kwargs[keyword.arg] = self._argument(keyword.value, parameters[keyword.arg])
         missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in given]
         if missing:
             raise self._error(node, f"{name} needs {' and '.join(missing)}: {name}({self._teaching(name)})")
         return _Call(*self._place(node), name, args, kwargs)
+
+    def _argument(self, node: ast.expr, parameter: inspect.Parameter) -> Any:
+        """A value of the kind that torch's annotation says, and not zero where the schedule divides by it."""
+        value = self._literal(node)
+        kind = str(parameter.annotation)
+        if parameter.annotation is parameter.empty or (value is None and "None" in kind):
+            return value
+        if "Callable" in kind:
+            raise self._error(node, f"{parameter.name} is a function, which cannot be written here")
+        listed = isinstance(value, (list, tuple)) and any(name in kind for name in ("list", "Iterable", "Sequence"))
+        if "Iterable" in kind and not listed:
+            raise self._error(node, f"{parameter.name} must be a list of numbers, such as [30, 60], not {value!r}")
+        types, wanted = next(types for name, types in _KINDS.items() if name in kind)
+        for item in value if listed else [value]:
+            if not isinstance(item, types):
+                raise self._error(
+                    node, f"{parameter.name} must {'have only numbers' if listed else f'be {wanted}'}, not {item!r}"
+                )
+        if parameter.name in DIVISORS and value == 0:
+            raise self._error(node, f"{parameter.name} must be 1 or more, not 0")
+        return value
 
     def _literal(self, node: ast.expr) -> Any:
         if isinstance(node, (ast.List, ast.Tuple)):
@@ -336,6 +406,11 @@ class _Reader:
         return value
 
 
+_KINDS: dict[str, tuple[Any, str]] = {  # by what is in an annotation, the first that is
+    "Literal": (str, "a string"),
+    "bool": (int, "True or False"),
+    "": ((int, float), "a number"),
+}
 _SIGNS: dict[type, Callable[[Any], Any]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -355,5 +430,46 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
     if isinstance(called, type):
         called, skipped = inspect.getattr_static(called, "__init__"), 2
     parameters = list(inspect.signature(called).parameters.values())[skipped:]
-    bare = (parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters)
-    return {parameter.name: parameter for parameter in bare}
+    return {parameter.name: parameter for parameter in parameters}
+
+
+def build(text: str, optimizer: Optimizer) -> Any:
+    """Make a scheduler from one line of text, such as ``"warmup(10) >> cosine(90, min=0.1)"``.
+
+    For configuration files and command lines: the text is read and never executed.
+
+    Args:
+        text: schedulers by their names here, without the optimizer, and the phases ``warmup(steps)``,
+            ``stable(steps)``, ``cosine(steps, min=0.0)``, ``linear``, ``rex``, ``exponential``, ``one_minus_sqrt`` and
+            ``one_minus_square`` (with the same arguments), ``polynomial(steps, power=1.0, min=0.0)`` and
+            ``inverse_sqrt(timescale)``.
+            ``A >> B`` is one after another, ``A * B`` both at every step, ``A @ 10`` says that A lasts 10 steps.
+        optimizer: any :class:`torch.optim.Optimizer`.
+
+    Returns:
+        what the same calls in Python make: one scheduler, a :class:`SequentialLR` or a :class:`ChainedScheduler`.
+
+    Raises:
+        ValueError: something in the text is not part of the language, or a scheduler refuses its arguments. The message
+            has the text with the place underlined. The optimizer's learning rates are as they were.
+
+    Construction may wait for the device, as that of any scheduler on tensor learning rates. Step, sync, capture and
+    compile are those of the scheduler.
+
+    Example::
+
+        scheduler = fastsched.parse("warmup(10) >> stable(80) >> one_minus_sqrt(10)", optimizer)
+    """
+    groups = getattr(optimizer, "param_groups", ())
+    before = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+    lrs = [lr.clone() if isinstance(lr := group.get("lr"), Tensor) else lr for group in groups]
+    try:
+        return parse(text).build(optimizer)
+    except ExpressionError:
+        for group, entries, lr in zip(groups, before, lrs, strict=True):  # a part before may have been made
+            if isinstance(entries.get("lr"), Tensor):
+                entries["lr"].copy_(lr)
+            for key in group.keys() - entries.keys() - {"params"}:
+                del group[key]
+            group.update({key: value for key, value in entries.items() if group[key] is not value})
+        raise
