@@ -191,6 +191,8 @@ class WarmupCosineLR(PhasesLR):
         k_decay: the exponent :math:`k` on :math:`u` (k-decay, arXiv:2004.05909), for one descent.
         warmup: the curve of the warm-up, as in :class:`WarmupLR`.
         warmup_start: the factor that it begins with.
+        warmup_prefix: False: the decay is counted from the beginning of the run, and the warm-up hides its first steps,
+            as timm does by default.
         last_epoch: as in torch, the epoch before the one to begin at.
         param_name: the entry of the param groups to drive.
         groups: which of them; the others are left alone.
@@ -217,25 +219,27 @@ class WarmupCosineLR(PhasesLR):
         k_decay: float = 1.0,
         warmup: str = "linear",
         warmup_start: float = 0.0,
+        warmup_prefix: bool = True,
         last_epoch: int = -1,
         param_name: str = "lr",
         groups: Groups = None,
     ) -> None:
         count, total = _spans(warmup_steps, total_steps)
-        low, left = _ratio(min_lr_ratio), total - count
+        begins = count if warmup_prefix else 0
+        low, left = _ratio(min_lr_ratio), total - begins
         power = number("k_decay", k_decay, above=True)
         rows = [_warmup(count, warmup, warmup_start)]
         if power != 1 and (hard_restarts or num_cycles not in (None, 0.5)):
             raise ValueError("k_decay is for one descent: leave num_cycles and hard_restarts out")
         if hard_restarts:
             restarts = whole("num_cycles", 1 if num_cycles is None else num_cycles)
-            rows.append(fall(count, left, _C.CURVES["restarts"], low, restarts)._replace(end=float(total)))
+            rows.append(fall(begins, left, _C.CURVES["restarts"], low, restarts)._replace(end=float(total)))
             rows.append(held(low))
         elif power != 1:
-            rows.append(fall(count, left, CURVES["k_decay"], low, power))
+            rows.append(fall(begins, left, CURVES["k_decay"], low, power))
         else:
             waves = number("num_cycles", 0.5 if num_cycles is None else num_cycles, above=True)
-            rows.append(fall(count, left, CURVES["cosine"], low, waves))
+            rows.append(fall(begins, left, CURVES["cosine"], low, waves))
         self._begin(select(optimizer, param_name, groups), rows, last_epoch)
 
 
