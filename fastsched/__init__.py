@@ -39,7 +39,22 @@ from .lr_scheduler import (
     StepLR,
     _LRScheduler,
 )
+from .schedulers.by_name import available_schedulers, get_scheduler
+from .schedulers.phases import Phase, PhasesLR
+from .schedulers.warmup import (
+    REXLR,
+    DecayingRestartsLR,
+    InverseSqrtLR,
+    NoamLR,
+    WarmupCosineLR,
+    WarmupLinearLR,
+    WarmupLR,
+    WarmupPolynomialLR,
+    WarmupStableDecayLR,
+    with_warmup,
+)
 from .tools.early_stopping import EarlyStopping
+from .tools.expression import build as parse
 from .tools.history import History
 from .tools.installation import install, installed, uninstall
 from .tools.plotting import plot
@@ -49,35 +64,50 @@ from .tools.simulation import simulate
 
 __version__ = "0.2.0"
 __all__ = [
+    "REXLR",
     "SWALR",
     "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
     "CyclicLR",
+    "DecayingRestartsLR",
     "EarlyStopping",
     "ExponentialLR",
     "History",
+    "InverseSqrtLR",
     "LRRangeTestResult",
     "LRScheduler",
     "LambdaLR",
     "LinearLR",
     "MultiStepLR",
     "MultiplicativeLR",
+    "NoamLR",
     "OneCycleLR",
+    "Phase",
+    "PhasesLR",
     "PolynomialLR",
     "ReduceLROnPlateau",
     "SequentialLR",
     "StepLR",
+    "WarmupCosineLR",
+    "WarmupLR",
+    "WarmupLinearLR",
+    "WarmupPolynomialLR",
+    "WarmupStableDecayLR",
     "_LRScheduler",
     "__version__",
+    "available_schedulers",
+    "get_scheduler",
     "install",
     "installed",
     "lr_range_test",
     "lr_scheduler",
+    "parse",
     "plot",
     "simulate",
     "uninstall",
     "use_float_lr",
     "use_tensor_lr",
+    "with_warmup",
 ]

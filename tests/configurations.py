@@ -96,6 +96,41 @@ CONFIGURATIONS = {
 }
 
 
+# What torch has no class for; all of them are lists of phases.
+OWN = {
+    "WarmupLR": st.fixed_dictionaries(
+        {"warmup_steps": st.integers(0, 12), "warmup": st.sampled_from(["linear", "cosine", "1-sqrt", "log"])}
+    ),
+    "WarmupStableDecayLR": st.fixed_dictionaries(
+        {
+            "warmup_steps": st.integers(0, 5),
+            "decay_steps": st.integers(0, 10),
+            "total_steps": st.integers(15, 30),
+            "min_lr_ratio": st.floats(0.01, 1.0),
+            "decay": st.sampled_from(["linear", "cosine", "1-sqrt", "1-square", "exponential", "exp2", "log", "rex"]),
+        }
+    ),
+    "WarmupCosineLR": st.fixed_dictionaries(
+        {
+            "warmup_steps": st.integers(0, 5),
+            "total_steps": st.integers(5, 30),
+            "min_lr_ratio": st.floats(0.0, 1.0),
+            "k_decay": st.floats(0.5, 2.0),
+        }
+    ),
+    "InverseSqrtLR": st.fixed_dictionaries({"warmup_steps": st.integers(0, 12)}),
+    "DecayingRestartsLR": st.fixed_dictionaries(
+        {
+            "cycle_steps": st.integers(1, 5),
+            "peak_decay": st.floats(0.2, 1.0),
+            "growth": st.sampled_from([1, 1.5, 2]),
+            "cycles": st.none() | st.integers(1, 4),
+            "warmup_steps": st.integers(0, 3),
+        }
+    ),
+}
+
+
 def make(module, name, initial, configuration, **more):
     optimizer = sgd(initial)
     optimizer.step()

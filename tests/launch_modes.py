@@ -37,11 +37,22 @@ def nested(module, optimizer):
     return deep(optimizer, 2)
 
 
+def phases(module, optimizer):
+    # torch has none; fastsched on floats is the oracle.
+    return fastsched.WarmupStableDecayLR(optimizer, 5, 10, 20, 0.1, decay="1-sqrt")
+
+
+def restarts(module, optimizer):
+    return fastsched.DecayingRestartsLR(optimizer, 4, 0.5, 2, warmup_steps=3, min_lr_ratio=0.05)
+
+
 SCHEDULERS = {
     **{name: made_by(name) for name in LONG},
     "ReduceLROnPlateau": plateau,
     "warm-up then cosine": warm_up_then_cosine,
     "chain": chain,
+    "phases": phases,
+    "decaying restarts": restarts,
     "nested with plateau": nested,
 }
 

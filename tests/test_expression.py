@@ -315,3 +315,45 @@ def test_an_argument_of_another_kind_is_called_by_its_name(text, problem):
 )
 def test_what_torch_takes_is_taken(text):
     expression.parse(text).build(stepped_sgd([0.1]))
+
+
+PHASES = {
+    "warmup(10) >> cosine(90, min=0.1)": 100,
+    "warmup(4) >> stable(8) >> one_minus_sqrt(4)": 16,
+    "stable(3) >> linear(3, 0.5) >> rex(3, 0.25)": 9,
+    "stable(2) >> exponential(3, 0.5) >> one_minus_square(3, 0.5) >> polynomial(3, 2, min=0.5)": 11,
+    "WarmupStableDecayLR(2, 3, 9) >> WarmupCosineLR(0.5, 4)": 13,
+    "warmup(3) >> inverse_sqrt(3)": None,
+}
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+@pytest.mark.parametrize("text", PHASES)
+def test_phases_are_part_of_the_language(text, kind):
+    optimizer = optimizer_at(kind(0.5))
+    scheduler = fastsched.parse(text, optimizer)
+    assert expression.parse(text).lasts(scheduler) == PHASES[text]
+    for step in range(1, 18):
+        scheduler.step()
+        assert [group["lr"] for group in optimizer.param_groups] == scheduler.lr_at(step)
+
+
+def test_a_phase_goes_down_to_its_share():
+    lrs = [fastsched.parse("warmup(1) >> cosine(2, min=0.1)", optimizer_at()).lr_at(step)[0] for step in range(5)]
+    assert lrs == pytest.approx([0.05, 0.1, 0.055, 0.01, 0.01], rel=1e-15)
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+def test_a_refused_text_leaves_the_optimizer_as_it_was(kind):
+    optimizer = optimizer_at(kind(0.5))
+    before = dict(optimizer.param_groups[0])
+    for text in ("warmup(10) >> rex(0.5)", "warmup(10) >> sine(3)", "stable() >> warmup(3)", "linear(3, min=-1)"):
+        with pytest.raises(ValueError, match=r"\^"):
+            fastsched.parse(text, optimizer)
+        assert optimizer.param_groups[0] == before
+        assert optimizer.param_groups[0]["lr"] is before["lr"]
+
+
+def test_phases_by_their_list_are_written_with_operators():
+    with pytest.raises(ExpressionError, match="PhasesLR is written with operators"):
+        fastsched.parse("PhasesLR([3])", optimizer_at())

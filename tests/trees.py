@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 
 import fastsched
 
-from .configurations import CONFIGURATIONS, tabulated
+from .configurations import CONFIGURATIONS, OWN, tabulated
 
 plateaus = st.fixed_dictionaries(
     {"patience": st.integers(0, 2), "factor": st.floats(0.3, 0.9), "cooldown": st.integers(0, 2)}
 )
 
-leaves = st.sampled_from(sorted({*CONFIGURATIONS, "ReduceLROnPlateau"})).flatmap(
-    lambda name: st.tuples(st.just(name), plateaus if name == "ReduceLROnPlateau" else CONFIGURATIONS[name])
-)
+LEAVES = {**CONFIGURATIONS, **OWN, "ReduceLROnPlateau": plateaus}
+
+leaves = st.sampled_from(sorted(LEAVES)).flatmap(lambda name: st.tuples(st.just(name), LEAVES[name]))
 
 
 def trees_of(leaves):
@@ -64,8 +64,8 @@ def tree_of(scheduler):
 
 
 # SWALR goes from wherever the learning rates are.
-FUNCTIONS_OF_THE_STEP = sorted(set(CONFIGURATIONS) - {"SWALR"})
+FUNCTIONS_OF_THE_STEP = sorted({*CONFIGURATIONS, *OWN} - {"SWALR"})
 
 functions_of_the_step = st.sampled_from(FUNCTIONS_OF_THE_STEP).flatmap(
-    lambda name: st.tuples(st.just(name), CONFIGURATIONS[name])
+    lambda name: st.tuples(st.just(name), LEAVES[name])
 )

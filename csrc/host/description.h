@@ -42,6 +42,7 @@ enum class TableType {
   milestone_counts,  // a dict
   milestones,        // a list
   phases,            // OneCycleLR's list of dicts
+  numbers,           // a tuple
   factors,           // what functions give: on the host they are called at every step, on a device tabulated
 };
 

@@ -245,8 +245,8 @@ py::list counter_names(const std::string& scheduler) {
 }
 
 // The Python attributes of a schedule by name, counters first, and what each must be: "whole" or "finite"
-// where it counts, "number", a tuple of choices, "per group" and "list" for lists of numbers, "counts" for a
-// dict of them, "phases", "functions", "flag".
+// where it counts, "number", a tuple of choices, "per group" and "list" for lists of numbers, "numbers" for
+// a tuple, "counts" for a dict of them, "phases", "functions", "flag".
 py::dict attributes(const Description& about) {
   py::dict what;
   for (const Attribute& counter : about.counters) {
@@ -273,10 +273,20 @@ py::dict attributes(const Description& about) {
     case TableType::milestone_counts: what[py::handle(about.table)] = "counts"; break;
     case TableType::milestones: what[py::handle(about.table)] = "list"; break;
     case TableType::phases: what[py::handle(about.table)] = "phases"; break;
+    case TableType::numbers: what[py::handle(about.table)] = "numbers"; break;
     case TableType::factors: what[py::handle(about.table)] = "functions"; break;
     case TableType::none: break;
   }
   return what;
+}
+
+// The curves of a phase by name, and their numbers.
+py::dict curves() {
+  py::dict numbers;
+#define FASTSCHED_NUMBER(curve) numbers[#curve] = static_cast<int>(fastsched::Curve::curve);
+  FASTSCHED_CURVES(FASTSCHED_NUMBER)
+#undef FASTSCHED_NUMBER
+  return numbers;
 }
 
 // (name, "list" | "group" | "functions") of each own parameter, in order.
@@ -381,6 +391,7 @@ PYBIND11_MODULE(_C, module) {
       "mirror_size", [](std::uint32_t groups) { return fastsched::mirror_size(groups); }, py::arg("groups"));
   module.def("run_program", &run_program, py::arg("program"), py::arg("lrs"), py::arg("first"),
              py::arg("steps"));
+  module.def("lrs_at", &lrs_at, py::arg("program"), py::arg("lrs"), py::arg("epoch"));
   module.def("pack_counters", &pack_counters, py::arg("scheduler"), py::arg("attributes"));
   module.def("pack_counter", &pack_counter, py::arg("scheduler"), py::arg("name"), py::arg("value"));
   module.def("unpack_counters", &unpack_counters, py::arg("scheduler"), py::arg("counters"));
@@ -406,5 +417,6 @@ PYBIND11_MODULE(_C, module) {
     of_schedules[about.scheduler] = attributes(about);
   }
   module.attr("ATTRIBUTES") = of_schedules;
+  module.attr("CURVES") = curves();
   module.def("counter_names", &counter_names, py::arg("scheduler"));
 }

@@ -83,28 +83,41 @@ inline std::size_t state_size(const std::string& bytes) {
   return static_cast<std::size_t>(size);
 }
 
+// A whole program from bytes, with a state and masters of its own.
+struct HostProgram {
+  HostProgram(const std::string& bytes, const std::vector<double>& lrs)
+      : program(bytes.size() / sizeof(double)), masters(lrs) {
+    memcpy(program.data(), bytes.data(), program.size() * sizeof(double));
+    buffers = {program.data(),
+               nullptr,
+               masters.data(),
+               static_cast<std::int64_t>(program.size()),
+               static_cast<std::int64_t>(state_size(bytes)),
+               static_cast<std::int64_t>(lrs.size())};
+    if (!well_formed(buffers)) throw pybind11::value_error("not a program of so many groups");
+    state.resize(static_cast<std::size_t>(buffers.state_size));
+    buffers.state = state.data();
+    if (!columns_fit(buffers)) throw pybind11::value_error("a column is not in the table of factors");
+  }
+  HostProgram(const HostProgram&) = delete;
+
+  std::vector<double> program;
+  std::vector<double> masters;
+  std::vector<double> state;
+  Buffers buffers;
+};
+
 // The learning rates after `steps` steps of a whole program from its beginning, without metrics, in buffers
 // of its own. `lrs` are the initial ones; `first`, if not empty, those that the beginning has left. Where
 // there is much to do, other threads run meanwhile, and signals (Ctrl-C) are handled, which may throw.
 inline std::vector<double> run_program(const std::string& bytes, std::vector<double> lrs,
                                        const std::vector<double>& first, std::size_t steps) {
-  std::vector<double> program(bytes.size() / sizeof(double));
-  memcpy(program.data(), bytes.data(), program.size() * sizeof(double));
-  std::vector<double> masters = lrs;
-  Buffers buffers = {program.data(),
-                     nullptr,
-                     masters.data(),
-                     static_cast<std::int64_t>(program.size()),
-                     static_cast<std::int64_t>(state_size(bytes)),
-                     static_cast<std::int64_t>(lrs.size())};
-  if (!well_formed(buffers)) throw pybind11::value_error("not a program of so many groups");
-  std::vector<double> state(static_cast<std::size_t>(buffers.state_size));
-  buffers.state = state.data();
-  if (!columns_fit(buffers)) throw pybind11::value_error("a column is not in the table of factors");
+  const HostProgram host(bytes, lrs);
+  const Buffers& buffers = host.buffers;
   step_on_host(buffers, lrs.data(), Moment::make(Event::construct, 0.0));
   if (first.size() == lrs.size()) lrs = first;
   constexpr std::size_t kNumbersBetweenSignals = std::size_t{1} << 24;  // some hundredths of a second
-  const std::size_t stretch = kNumbersBetweenSignals / (program.size() + lrs.size()) + 1;
+  const std::size_t stretch = kNumbersBetweenSignals / (host.program.size() + lrs.size()) + 1;
   for (std::size_t left = steps; left > 0;) {
     const std::size_t now = std::min(left, stretch);
     std::optional<pybind11::gil_scoped_release> released;
@@ -116,6 +129,13 @@ inline std::vector<double> run_program(const std::string& bytes, std::vector<dou
     left -= now;
     if (PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
   }
+  return lrs;
+}
+
+// The learning rates of an epoch by the closed form of a whole program, in buffers of its own.
+inline std::vector<double> lrs_at(const std::string& bytes, std::vector<double> lrs, double epoch) {
+  HostProgram host(bytes, lrs);
+  step_on_host(host.buffers, lrs.data(), Moment::make(Event::at_epoch, epoch));
   return lrs;
 }
 

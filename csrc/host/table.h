@@ -1,5 +1,5 @@
 // The attribute of a scheduler that holds several numbers: a dict of milestones, a list of them, the phases
-// of a cycle.
+// of a cycle, a tuple of numbers.
 #pragma once
 
 #include <algorithm>
@@ -85,7 +85,9 @@ class TableReader {
     PyObject* table = PyDict_GetItemWithError(scheduler_dict, about.table);
     const Ref held = Ref::borrow(table);
     if (table == nullptr || !parse(about.table_type, table)) return false;
-    if (PyDict_Check(table)) {
+    if (about.table_type == TableType::numbers) {
+      tuple_ = Ref::borrow(table);
+    } else if (PyDict_Check(table)) {
       sources_.emplace_back(table, version(table));
     } else if (about.table_type == TableType::phases) {
       for (std::size_t i = 0; i < length(table); ++i)
@@ -99,7 +101,9 @@ class TableReader {
     if (about.table_type == TableType::none || about.table_type == TableType::factors) return true;
     PyObject* table = PyDict_GetItemWithError(scheduler_dict, about.table);
     if (table == nullptr) return false;
-    if (about.table_type == TableType::milestones) {
+    if (about.table_type == TableType::numbers) {
+      if (table == tuple_.get()) return true;
+    } else if (about.table_type == TableType::milestones) {
       if (PyList_CheckExact(table) && milestones_.holds(table)) return true;
     } else if (!sources_.empty() && unchanged_sources(table)) {
       return true;
@@ -119,6 +123,13 @@ class TableReader {
         values_ = milestones_.numbers();
         return true;
       case TableType::phases: return read_phases(table, values_);
+      case TableType::numbers:
+        if (!PyTuple_CheckExact(table)) return false;
+        values_.resize(static_cast<std::size_t>(PyTuple_GET_SIZE(table)));
+        for (std::size_t i = 0; i < values_.size(); ++i) {
+          if (!read_number(PyTuple_GET_ITEM(table, static_cast<Py_ssize_t>(i)), values_[i])) return false;
+        }
+        return true;
       case TableType::none:
       case TableType::factors: break;
     }
@@ -136,6 +147,7 @@ class TableReader {
 
   std::vector<double> values_;
   NumberList milestones_;  // of a list
+  Ref tuple_;              // which cannot change
   // The dicts that were read and their versions. Compared by address only while they are in the table, so a
   // dict that took a freed one's address shows by its version.
   std::vector<std::pair<PyObject*, DictVersion>> sources_;

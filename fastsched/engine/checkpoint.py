@@ -137,6 +137,11 @@ def numbers(where: str, values: Any) -> list[Any]:
     return [number(f"{where}[{index}]", value) for index, value in enumerate(values)]
 
 
+def fixed(where: str, values: Any) -> tuple[Any, ...]:
+    """Numbers in a tuple."""
+    return tuple(numbers(where, values))
+
+
 def flag(where: str, value: Any) -> Any:
     """Whatever has a truth value."""
     try:
@@ -205,6 +210,7 @@ _READERS: dict[Any, Callable[[str, Any], Any]] = {
     "flag": flag,
     "per group": numbers,
     "list": numbers,
+    "numbers": fixed,
     "counts": counts,
     "phases": phases,
 }

@@ -110,6 +110,8 @@ def own_values(scheduler: Any, params: list[tuple[str, str]], table: Table | Non
 
 def has_values_for_groups(scheduler: Any) -> bool:
     """Whether its lists have an item for each group: not where groups came or went since it was made."""
+    if not hasattr(scheduler, "_schedule"):
+        return False  # another library's, of whose lists nothing is known: Python steps it
     attributes = own_dict(scheduler)
     groups = len(scheduler.optimizer.param_groups)
     return all(

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeGuard, cast
 from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim import swa_utils
-from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, _warn_get_lr_called_within_step
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts as TorchWarmRestarts
 
+from .. import _C
 from ..engine.capture import refuse_capture
 from ..engine.host import DETACHED
-from ..engine.program import Event, own_dict
+from ..engine.program import Event, own_dict, own_values, pack
 from ..engine.selection import Groups, Optimizers, select
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
@@ -137,6 +138,35 @@ class EpochScheduler(EngineScheduler):
             return
         self._detach()
         super()._update_lr(epoch)
+
+
+class FormulaScheduler(EpochScheduler):
+    """A schedule that torch does not have: a function of the epoch and the base learning rates.
+
+    Where no engine steps it, and where others ask it for ``get_lr()``, the compiled formula answers: it stands nowhere
+    else. Then settings and base learning rates that are tensors are read, which may wait for a device.
+    """
+
+    def _initial_step(self) -> None:
+        # Of other numbers, ints for one, only Python knows how it computes with them.
+        self.base_lrs[:] = [base if isinstance(base, Tensor) else float(base) for base in self.base_lrs]
+        super()._initial_step()
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The learning rates of the present epoch, as Python numbers."""
+        _warn_get_lr_called_within_step(self)
+        return self._get_closed_form_lr()
+
+    def _get_closed_form_lr(self) -> list[float | Tensor]:
+        groups = self.optimizer.param_groups
+        owns = own_values(self, _C.own_params(self._schedule), None)
+        numbers = [[float(value) for value in values] for values in owns] if owns is not None else None
+        packed = None if numbers is None else pack(self, numbers, list(range(len(groups))), None)
+        if packed is None:
+            raise ValueError(
+                f"{type(self).__name__} has a setting that is not a plain number, or not one for each param group"
+            )
+        return list(_C.lrs_at(packed, [float(group["lr"]) for group in groups], float(self.last_epoch)))
 
 
 def warn_about_order(optimizer: Any, stacklevel: int) -> None:

@@ -6,10 +6,14 @@ The line is parsed as Python and walked; what is not listed here is refused, so 
 ``StepLR(30, gamma=0.5)``    a scheduler of :mod:`fastsched.lr_scheduler` without its optimizer. Arguments are
                              numbers, strings, lists, tuples, None, True, False, and arithmetic on numbers
 ``warmup(10)``               linear warm-up over 10 steps, from ``1 / 11`` of the learning rate, or ``start_factor``
+``cosine(90, min=0.1)``      from the learning rate down to a tenth of it in 90 steps; so do ``linear``, ``polynomial``
+                             (``power=``), ``rex``, ``one_minus_sqrt``, ``one_minus_square`` and ``exponential``
+``stable(80)``               the learning rate, for 80 steps
+``inverse_sqrt(100)``        down with the inverse square root of the step, without an end; 100 is the timescale
 ``A >> B``                   one after another: a ``SequentialLR``
 ``A * B``                    both at every step: a ``ChainedScheduler``; binds more tightly than ``>>``
 ``A @ 10``                   A lasts 10 steps; needed before ``>>`` where A does not say it (``total_iters``,
-                             ``total_steps``, ``T_max`` or ``anneal_epochs``)
+                             ``total_steps``, ``T_max``, ``anneal_epochs``, or phases with an end)
 ===========================  =====================================================================================
 """
 
@@ -24,13 +28,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .. import lr_scheduler
+from ..schedulers import warmup as with_names
 from ..schedulers.base import EngineScheduler
 from ..schedulers.compose import ChainedScheduler, Composite, SequentialLR
 from ..schedulers.functions import FunctionScheduler
+from ..schedulers.phases import Phase, PhasesLR
 
 LONGEST = 2000  # characters; what is longer was not typed, and might nest too deeply for Python's parser
 BITS = 128  # of a whole number
@@ -63,13 +70,53 @@ def warmup(optimizer: Optimizer, steps: int, start_factor: float | None = None) 
     return scheduler
 
 
+def stable(optimizer: Optimizer, steps: int | None = None) -> LRScheduler:
+    """The learning rate as it is, for so many steps."""
+    return PhasesLR(optimizer, [Phase(steps)])
+
+
+def inverse_sqrt(optimizer: Optimizer, timescale: float) -> LRScheduler:
+    """Down with the inverse square root of the step."""
+    return PhasesLR(optimizer, [Phase(None, "inverse_sqrt", timescale=timescale)])
+
+
+def polynomial(optimizer: Optimizer, steps: int, power: float = 1.0, min: float = 0.0) -> LRScheduler:
+    """Down to ``min`` times the learning rate by a polynomial."""
+    return PhasesLR(optimizer, [Phase(steps, "polynomial", 1.0, min, power)])
+
+
+def _falling(name: str, curve: str) -> Callable[..., LRScheduler]:
+    def fall(optimizer: Optimizer, steps: int, min: float = 0.0) -> LRScheduler:
+        return PhasesLR(optimizer, [Phase(steps, curve, 1.0, min)])
+
+    fall.__name__ = name
+    return fall
+
+
+_FALLING = {
+    "cosine": "cosine",
+    "exponential": "exponential",
+    "linear": "linear",
+    "one_minus_sqrt": "1-sqrt",
+    "one_minus_square": "1-square",
+    "rex": "rex",
+}
+
+# What torch has, and what only fastsched has.
 SCHEDULERS: dict[str, Callable[..., Any]] = {
     name: kind
-    for name, kind in vars(lr_scheduler).items()
-    if name in lr_scheduler.__all__ and isinstance(kind, type) and issubclass(kind, EngineScheduler)
+    for module, names in ((lr_scheduler, lr_scheduler.__all__), (with_names, with_names.__all__))
+    for name, kind in vars(module).items()
+    if name in names and isinstance(kind, type) and issubclass(kind, EngineScheduler)
 }
-CALLABLE = {name: kind for name, kind in SCHEDULERS.items() if not issubclass(kind, (Composite, FunctionScheduler))}  # type: ignore[arg-type]
-CALLABLE["warmup"] = warmup
+SCHEDULERS["PhasesLR"] = PhasesLR
+CALLABLE = {
+    name: kind
+    for name, kind in SCHEDULERS.items()
+    if not issubclass(kind, (Composite, FunctionScheduler)) and kind is not PhasesLR  # type: ignore[arg-type]
+}
+CALLABLE |= {phase.__name__: phase for phase in (warmup, stable, inverse_sqrt, polynomial)}
+CALLABLE |= {name: _falling(name, curve) for name, curve in _FALLING.items()}
 
 
 def parse(text: str) -> Expression:
@@ -123,7 +170,7 @@ class _Call(Expression):
     args: list[Any]
     kwargs: dict[str, Any]
 
-    LENGTHS: ClassVar[tuple[str, ...]] = ("total_iters", "total_steps", "T_max", "anneal_epochs")
+    LENGTHS: ClassVar[tuple[str, ...]] = ("total_iters", "total_steps", "T_max", "anneal_epochs", "length")
 
     def build(self, optimizer: Optimizer) -> Any:
         return self._make(CALLABLE[self.name], optimizer, *self.args, **self.kwargs)
@@ -384,3 +431,45 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
         called, skipped = inspect.getattr_static(called, "__init__"), 2
     parameters = list(inspect.signature(called).parameters.values())[skipped:]
     return {parameter.name: parameter for parameter in parameters}
+
+
+def build(text: str, optimizer: Optimizer) -> Any:
+    """Make a scheduler from one line of text, such as ``"warmup(10) >> cosine(90, min=0.1)"``.
+
+    For configuration files and command lines: the text is read and never executed.
+
+    Args:
+        text: schedulers by their names here, without the optimizer, and the phases ``warmup(steps)``,
+            ``stable(steps)``, ``cosine(steps, min=0.0)``, ``linear``, ``rex``, ``exponential``, ``one_minus_sqrt`` and
+            ``one_minus_square`` (with the same arguments), ``polynomial(steps, power=1.0, min=0.0)`` and
+            ``inverse_sqrt(timescale)``.
+            ``A >> B`` is one after another, ``A * B`` both at every step, ``A @ 10`` says that A lasts 10 steps.
+        optimizer: any :class:`torch.optim.Optimizer`.
+
+    Returns:
+        what the same calls in Python make: one scheduler, a :class:`SequentialLR` or a :class:`ChainedScheduler`.
+
+    Raises:
+        ValueError: something in the text is not part of the language, or a scheduler refuses its arguments. The message
+            has the text with the place underlined. The optimizer's learning rates are as they were.
+
+    Construction may wait for the device, as that of any scheduler on tensor learning rates. Step, sync, capture and
+    compile are those of the scheduler.
+
+    Example::
+
+        scheduler = fastsched.parse("warmup(10) >> stable(80) >> one_minus_sqrt(10)", optimizer)
+    """
+    groups = getattr(optimizer, "param_groups", ())
+    before = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+    lrs = [lr.clone() if isinstance(lr := group.get("lr"), Tensor) else lr for group in groups]
+    try:
+        return parse(text).build(optimizer)
+    except ExpressionError:
+        for group, entries, lr in zip(groups, before, lrs, strict=True):  # a part before may have been made
+            if isinstance(entries.get("lr"), Tensor):
+                entries["lr"].copy_(lr)
+            for key in group.keys() - entries.keys() - {"params"}:
+                del group[key]
+            group.update({key: value for key, value in entries.items() if group[key] is not value})
+        raise

@@ -7,6 +7,7 @@
 #include "schedule/formulas/cycle.h"
 #include "schedule/formulas/decay.h"
 #include "schedule/formulas/early_stopping.h"
+#include "schedule/formulas/phases.h"
 #include "schedule/formulas/plateau.h"
 
 namespace fastsched {

@@ -56,6 +56,8 @@
   ROW(swa, Averaging, EpochState, 1, "SWALR",                                                                \
       params(choice("_anneal_strategy", {"linear", "cos"}), number("anneal_epochs")), epochs(),              \
       own(in_group("swa_lr")))                                                                               \
+  ROW(phases, Phases, EpochState, 1, "PhasesLR", params(), epochs(), own(in_list("base_lrs")),               \
+      table(TableType::numbers, "_phases"))                                                                  \
   ROW(sequential, Sequence, SequenceState, 1, "SequentialLR", params(), counters(integer("last_epoch")),     \
       own(in_group("initial_lr")), own_in_closed_form(), table(TableType::milestones, "_milestones"))        \
   ROW(chained, Chain, NoState, 1, "ChainedScheduler", params(), counters(), own(in_group("initial_lr")),     \

@@ -1,0 +1,146 @@
+// Schedules that are a list of phases: each has a length, a curve, and two factors of the base learning rate
+// that it goes between. The phases may be repeated, each cycle longer than the one before and less high.
+//
+// The order of operations in each curve is that of the function in transformers 5 (optimization.py) that
+// has it, so that doubles agree with that to the last bit on the host.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "decay.h"
+#include "schedule/plan/host_device.h"
+#include "schedule/plan/layout.h"
+#include "schedule/plan/moment.h"
+#include "schedule/plan/update.h"
+
+// With u the share of the phase that is over and v what is left of it, how far a falling phase still has to
+// go, from 1 down to 0. A rising phase is one run through backwards.
+#define FASTSCHED_CURVES(ROW)                                                                   \
+  ROW(constant)                                                                                 \
+  ROW(linear)           /* v */                                                                 \
+  ROW(remaining)        /* v, computed as (length - step) / length; falling only */             \
+  ROW(product)          /* v, computed as low + (high - low) * step / length; rising only */    \
+  ROW(cosine)           /* (1 + cos(2 pi p u)) / 2, with p the number of waves */               \
+  ROW(restarts)         /* (1 + cos(pi (p u mod 1))) / 2, a cosine of p cycles; falling only */ \
+  ROW(k_decay)          /* (1 + cos(pi u^p)) / 2 (Zhang and Li, arXiv:2004.05909) */            \
+  ROW(one_minus_sqrt)   /* 1 - sqrt(u) */                                                       \
+  ROW(one_minus_square) /* 1 - u^2 */                                                           \
+  ROW(polynomial)       /* v^p */                                                               \
+  ROW(exponential)      /* high (low / high)^u, and no difference from low */                   \
+  ROW(exp2)             /* 2^(1 - u) - 1 */                                                     \
+  ROW(logarithmic)      /* log(1 + steps left) / log(1 + length) */                             \
+  ROW(inverse_sqrt)     /* 1 / sqrt(u) */                                                       \
+  ROW(rex)              /* v / (1 - u / 2) (Chen, Wolfe and Kyrillidis, arXiv:2107.04197) */
+
+namespace fastsched {
+
+#define FASTSCHED_CURVE(curve) curve,
+enum class Curve : int { FASTSCHED_CURVES(FASTSCHED_CURVE) };
+#undef FASTSCHED_CURVE
+
+struct Phase {
+  double end;        // it is this phase's turn before this epoch, if it was no other's before
+  double start;      // the epoch from which its steps are counted
+  double length;     // how many steps its curve takes
+  double last_step;  // beyond so many steps it stays where it is
+  double curve;      // a Curve
+  double rises;      // 0: from high to low, 1: from low to high
+  double high;
+  double low;
+  double parameter;  // of the curve
+  double unit;       // of high and low: 1, or what they are to be divided by to be factors
+
+  FASTSCHED_HD double share_left(double u, double v) const {
+    switch (static_cast<Curve>(static_cast<int>(curve))) {
+      case Curve::cosine:
+        return 0.5 *
+               (rises != 0.0 ? 1.0 - cos(kPi * parameter * 2.0 * v) : 1.0 + cos(kPi * parameter * 2.0 * u));
+      case Curve::restarts: return 0.5 * (1.0 + cos(kPi * fmod(parameter * u, 1.0)));
+      case Curve::k_decay: return 0.5 * (1.0 + cos(kPi * pow(u, parameter)));
+      case Curve::one_minus_sqrt: return 1.0 - sqrt(u);
+      case Curve::one_minus_square: return 1.0 - u * u;
+      case Curve::polynomial: return pow(v, parameter);
+      case Curve::exp2: return 2.0 * pow(0.5, u) - 1.0;
+      case Curve::logarithmic: return log(1.0 + v * length) / log(1.0 + length);
+      case Curve::inverse_sqrt: return 1.0 / sqrt(u);
+      case Curve::rex: return v / (1.0 - u / 2.0);
+      default: return v;
+    }
+  }
+
+  FASTSCHED_HD double factor(double t) const {
+    const double step = smaller(t - start, last_step);
+    const auto shape = static_cast<Curve>(static_cast<int>(curve));
+    double factor = high;
+    if (shape == Curve::product) {
+      factor = low + (high - low) * step / length;
+    } else if (shape != Curve::constant) {
+      const double over = step / length;
+      double u = over;
+      double v = shape == Curve::remaining ? (length - step) / length : 1.0 - over;
+      if (rises != 0.0) {
+        u = 1.0 - over;
+        v = over;
+      }
+      factor =
+          shape == Curve::exponential ? high * pow(low / high, u) : share_left(u, v) * (high - low) + low;
+    }
+    factor /= unit;
+    return factor > 0.0 ? factor : 0.0;
+  }
+};
+
+// At which cycle an epoch is. Without repetitions there is one.
+struct Cycles {
+  double start;   // the epoch at which the first begins
+  double length;  // how many epochs it has; 0: there are no cycles
+  double growth;  // each has so many times the epochs of the one before
+  double peak;    // and so many times its factors,
+  double least;   // but none below this
+  double count;   // after so many it stays where the last one ended
+
+  // How many epochs the first n have.
+  FASTSCHED_HD double before(double n) const {
+    return growth == 1.0 ? length * n : length * (pow(growth, n) - 1.0) / (growth - 1.0);
+  }
+  // Which one it is, so many epochs after the first began.
+  FASTSCHED_HD double number(double since) const {
+    if (growth == 1.0) return floor_divide(since, length);
+    const double n = floor(log(since / length * (growth - 1.0) + 1.0) / log(growth));
+    if (before(n) > since) return n - 1.0;  // the logarithm was rounded up, or down
+    return before(n + 1.0) <= since ? n + 1.0 : n;
+  }
+};
+
+struct Phases {
+  FASTSCHED_HD bool valid() const { return true; }
+};
+
+// base * factor(t). The table has the cycles and then, in order, the phases.
+FASTSCHED_HD Update decide(const Phases&, EpochState& state, const Moment& moment, const Table& table) {
+  constexpr auto kHeader = static_cast<std::int64_t>(sizeof(Cycles) / sizeof(double));
+  constexpr auto kSize = static_cast<std::int64_t>(sizeof(Phase) / sizeof(double));
+  double t = state.advance(moment);
+  const std::int64_t phases = (table.size - kHeader) / kSize;
+  if (phases < 1) return Update::idle();
+  const auto cycles = read_words<Cycles>(table.values);
+  double peak = 1.0;
+  const double since = t - cycles.start;
+  if (cycles.length > 0.0 && since >= cycles.length) {
+    const double n = cycles.number(since);
+    const bool over = n >= cycles.count;
+    peak = pow(cycles.peak, over ? cycles.count - 1.0 : n);
+    t = cycles.start + (over ? cycles.length : (since - cycles.before(n)) / pow(cycles.growth, n));
+  }
+  const double* row = table.values + kHeader;
+  for (std::int64_t i = 1; i < phases && !(t < row[0]); ++i) row += kSize;
+  auto phase = read_words<Phase>(row);
+  if (cycles.length > 0.0 && !(t < cycles.start)) {
+    phase.high = bounded(phase.high * peak, cycles.least);
+    phase.low = bounded(phase.low * peak, cycles.least);
+  }
+  return Update::scale_base(phase.factor(t));
+}
+
+}  // namespace fastsched
