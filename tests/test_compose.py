@@ -105,7 +105,8 @@ def test_a_plateau_begins_from_the_initial_lr_without_a_metric_too(kind):
     warm_up = fastsched.LinearLR(optimizer, start_factor=0.25, end_factor=0.5, total_iters=3)
     plateau = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
     scheduler = fastsched.SequentialLR(optimizer, [warm_up, plateau], milestones=[2])
-    scheduler.step()
+    with pytest.warns(UserWarning, match="without a metric"):
+        scheduler.step()
     scheduler.step()
     assert lrs(scheduler) == [1.0]
     assert [float(lr) for lr in scheduler.get_last_lr()] == [1.0]
@@ -117,12 +118,76 @@ def test_a_missing_metric_is_an_error_and_changes_nothing(kind):
     parts = [fastsched.ExponentialLR(optimizer, 0.5), fastsched.ReduceLROnPlateau(optimizer)]
     chain = fastsched.ChainedScheduler(parts)
     sequence = fastsched.SequentialLR(optimizer, [fastsched.ConstantLR(optimizer), chain], milestones=[1])
-    sequence.step()
+    with pytest.warns(UserWarning, match="without a metric"):
+        sequence.step()
     before = copy.deepcopy(sequence.state_dict()), lrs(sequence)
     for composite in (chain, sequence):
         with pytest.raises(ValueError, match=rf"{type(composite).__name__}.step\(\) steps a ReduceLROnPlateau now"):
             composite.step()
     assert (sequence.state_dict(), lrs(sequence)) == before
+
+
+def metric_warning():
+    return pytest.warns(UserWarning, match=r"SequentialLR.step\(\) was called without a metric, and has a ReduceLROnP")
+
+
+@either_kind
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_first_step_without_a_metric_warns_if_a_plateau_is_to_come(kind, nested):
+    optimizer = stepped_sgd([kind(1.0)])
+    parts = [fastsched.ExponentialLR(optimizer, 0.5), fastsched.ReduceLROnPlateau(optimizer)]
+    if nested:
+        parts[1] = fastsched.ChainedScheduler([fastsched.ConstantLR(optimizer), parts[1]])
+    scheduler = fastsched.SequentialLR(optimizer, parts, milestones=[4])
+    scheduler.step(metrics=1.0)
+    with metric_warning() as caught:
+        scheduler.step()
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    scheduler.step()
+    pickle.loads(pickle.dumps(scheduler)).step()  # has warned as well
+    scheduler.step(metrics=1.0)
+    with pytest.raises(ValueError, match="needs its metric"):
+        scheduler.step()
+
+
+@either_kind
+def test_composites_that_python_steps_warn_once(kind):
+    optimizer = stepped_sgd([kind(1.0)])
+    inner = fastsched.SequentialLR(
+        optimizer, [fastsched.ExponentialLR(optimizer, 0.5), fastsched.ReduceLROnPlateau(optimizer)], milestones=[5]
+    )
+    torchs = torch_lr_scheduler.ConstantLR(optimizer, 1.0)
+    scheduler = fastsched.SequentialLR(optimizer, [fastsched.ChainedScheduler([inner, torchs])], milestones=[])
+    with metric_warning() as caught:
+        scheduler.step()
+    assert len(caught) == 1
+    scheduler.step()
+
+
+@either_kind
+def test_no_metric_is_missed_after_the_plateaus_turn(kind):
+    optimizer = stepped_sgd([kind(1.0)])
+    parts = [fastsched.ReduceLROnPlateau(optimizer), fastsched.ExponentialLR(optimizer, 0.5)]
+    scheduler = fastsched.SequentialLR(optimizer, parts, milestones=[2])
+    scheduler.step(1.0)
+    scheduler.step()
+    scheduler.step()
+    assert lrs(scheduler) == [0.5]
+
+
+@either_kind
+def test_a_metric_is_passed_once(kind):
+    optimizer = stepped_sgd([kind(1.0)])
+    plateau = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+    chain = fastsched.ChainedScheduler([fastsched.ConstantLR(optimizer, 1.0), plateau])
+    for scheduler in (plateau, chain):
+        with pytest.raises(TypeError, match="metrics"):
+            scheduler.step(1.0, metrics=2.0)
+    assert plateau.last_epoch == 0
+    chain.step(metrics=1.0)
+    plateau.step(metrics=kind(2.0))
+    assert (plateau.best, lrs(chain)) == (1.0, [0.5])
 
 
 @either_kind
@@ -291,6 +356,7 @@ def message_of(scheduler, metric):
     return None
 
 
+@pytest.mark.filterwarnings("ignore:.*without a metric")
 @given(
     tree=trees,
     initial=st.lists(st.floats(1e-3, 10.0), min_size=1, max_size=3),
@@ -344,7 +410,7 @@ def test_a_compiled_composition_is_one_graph(depth):
 
 def test_a_compiled_composition_with_a_plateau_wants_a_metric():
     scheduler = deep(stepped_sgd([torch.tensor(0.5)]), 0)
-    scheduler.step()
+    scheduler.step(1.0)
     with pytest.raises(Exception, match=r"SequentialLR.step\(\) has a ReduceLROnPlateau in it: call step\(metrics\)"):
         torch.compile(lambda: scheduler.step(), fullgraph=True, backend="eager")()
     torch._dynamo.reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, SupportsFloat
@@ -64,6 +65,18 @@ def _needs_metric(scheduler: Any) -> bool:
     return _is_plateau(scheduler)
 
 
+def _will_need_metric(scheduler: Any) -> bool:
+    """Whether a step of the scheduler that is to come, as far as it has got, reads a metric."""
+    if isinstance(scheduler, Composite):
+        return scheduler._will_need_metric()
+    return _is_plateau(scheduler)
+
+
+def _reads_metric(scheduler: Any) -> bool:
+    """Whether some step of it does, from its beginning on."""
+    return scheduler._reads_metric() if isinstance(scheduler, Composite) else _is_plateau(scheduler)
+
+
 def _first_steps(scheduler: Any) -> int:
     """How many schedulers in it make their first step when it makes its own."""
     if isinstance(scheduler, ChainedScheduler):
@@ -81,7 +94,7 @@ def step_turn(scheduler: Any, metrics: Any) -> None:
 
 def step_child(scheduler: Any, metrics: Any) -> None:
     """Step any scheduler, with the metric if it takes one."""
-    if _is_plateau(scheduler) or (isinstance(scheduler, Composite) and scheduler._reads_metric()):
+    if _reads_metric(scheduler):
         scheduler.step(metrics)
     else:
         scheduler.step()
@@ -115,8 +128,9 @@ class Composite(EngineScheduler):
     _takes_metrics: ClassVar[bool] = True
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "_schedulers")
 
-    __slots__ = ("_began_with",)
+    __slots__ = ("_began_with", "_metric_noticed")
 
+    _metric_noticed: bool  # whether somebody was told that a step went without a metric; not there: no
     _schedulers: Any
     _began_with: list[Any]  # each group's LR where its schedule began
 
@@ -124,7 +138,8 @@ class Composite(EngineScheduler):
         """Step the children whose turn it is.
 
         Args:
-            metrics: what a ``ReduceLROnPlateau`` among them takes note of; not needed without one.
+            metrics: what a ``ReduceLROnPlateau`` among them takes note of; not needed without one. The first step
+                without it warns if one of them is still going to need it.
             found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
                 tensor with one element, which is read on the device if the learning rates are there.
 
@@ -229,14 +244,17 @@ class Composite(EngineScheduler):
 
     def _reads_metric(self) -> bool:
         """Whether there is a ReduceLROnPlateau in it."""
-        return any(
-            child._reads_metric() if isinstance(child, Composite) else _is_plateau(child) for child in self._schedulers
-        )
+        return any(map(_reads_metric, self._schedulers))
 
     def _last_child(self) -> Any:
         raise NotImplementedError
 
     def _needs_metric(self) -> bool:
+        """Whether the next step does."""
+        raise NotImplementedError
+
+    def _will_need_metric(self) -> bool:
+        """Whether some step to come does."""
         raise NotImplementedError
 
     def _restart(self, metrics: Any) -> None:
@@ -250,6 +268,21 @@ class Composite(EngineScheduler):
             raise ValueError(
                 f"{type(self).__name__}.step() steps a ReduceLROnPlateau now and needs its metric: call step(metrics)"
             )
+        if not getattr(self, "_metric_noticed", False) and self._will_need_metric():
+            self._expect_no_metric()
+            warnings.warn(
+                f"{type(self).__name__}.step() was called without a metric, and has a ReduceLROnPlateau in it that is "
+                "going to need one: call step(metrics), at the latest when its turn comes",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _expect_no_metric(self) -> None:
+        """Do not warn of steps without a metric, as deep as this is nested."""
+        self._metric_noticed = True
+        for child in self._schedulers:
+            if isinstance(child, Composite):
+                child._expect_no_metric()
 
     def _children(self) -> Sequence[Any]:
         schedulers: Sequence[Any] = self._schedulers
@@ -420,6 +453,11 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
             return False
         return _needs_metric(self._schedulers[index])
 
+    def _will_need_metric(self) -> bool:
+        index, begins = self._turn(self.last_epoch + 1)
+        now, later = self._schedulers[index : index + 1], self._schedulers[index + 1 :]
+        return any(map(_reads_metric if begins else _will_need_metric, now)) or any(map(_reads_metric, later))
+
     def _step_children(self, metrics: Any) -> None:
         self.last_epoch += 1
         index, begins = self._turn(self.last_epoch)
@@ -482,6 +520,9 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
 
     def _needs_metric(self) -> bool:
         return any(_needs_metric(child) for child in self._schedulers)
+
+    def _will_need_metric(self) -> bool:
+        return any(_will_need_metric(child) for child in self._schedulers)
 
     def _step_children(self, metrics: Any) -> None:
         for child in self._schedulers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsFloat, TypeGuard, cast
 
 from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
@@ -32,11 +32,18 @@ class EpochScheduler(EngineScheduler):
 
     _replaces: ClassVar[tuple[str, ...]] = ("get_lr", "_get_closed_form_lr", "_update_lr")
 
-    def step(self, epoch: int | None = None, *, found_inf: Tensor | float | None = None) -> None:
+    def step(
+        self,
+        epoch: int | None = None,
+        *,
+        metrics: SupportsFloat | None = None,
+        found_inf: Tensor | float | None = None,
+    ) -> None:
         """Go on to the next epoch.
 
         Args:
             epoch: deprecated, as in torch: go to this epoch, by the closed form where there is one.
+            metrics: not read: so one loop may say ``step(metrics=loss)`` to any scheduler.
             found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
                 tensor with one element, which is read on the device if the learning rates are there.
 
@@ -241,10 +248,17 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
     _schedule: ClassVar[str] = "CosineAnnealingWarmRestarts"
     _replaces: ClassVar[tuple[str, ...]] = ("get_lr",)  # torch's step calls nothing else
 
-    def step(self, epoch: float | None = None, *, found_inf: Tensor | float | None = None) -> None:
+    def step(
+        self,
+        epoch: float | None = None,
+        *,
+        metrics: SupportsFloat | None = None,
+        found_inf: Tensor | float | None = None,
+    ) -> None:
         """Go on to the next epoch, or to ``epoch``, which may be a fraction: between batches, for instance.
 
-        ``found_inf`` as in the other schedulers: whether to skip this step. Along with an ``epoch`` Python reads it.
+        ``metrics`` is not read, and ``found_inf`` as in the other schedulers: whether to skip this step. Along with an
+        ``epoch`` Python reads it.
 
         Raises ValueError if ``epoch`` is negative.
         """

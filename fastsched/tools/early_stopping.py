@@ -105,12 +105,13 @@ class EarlyStopping:
         self._place(place if place is not None else torch.device("cpu"), counters)
         self._weights = _Weights(model) if model is not None else None
 
-    def step(self, metric: SupportsFloat) -> None:
+    def step(self, metric: SupportsFloat | None = None, *, metrics: SupportsFloat | None = None) -> None:
         """Take note of a metric.
 
         Args:
             metric: a number, a numpy scalar, or a tensor with one element of any real dtype on any device. In
                 distributed training reduce it over the ranks first, so that all of them stop together.
+            metrics: the same, by the name that schedulers have for it.
 
         Raises:
             TypeError, ValueError, RuntimeError: as ``float(metric)`` does where that is no number; nothing is counted.
@@ -122,6 +123,10 @@ class EarlyStopping:
 
         Compile: traces under ``fullgraph=True``, under the same condition.
         """
+        if metrics is not None:
+            if metric is not None:
+                raise TypeError("step() got the metric twice, as metric and as metrics=; pass it once")
+            metric = metrics
         if metric is None:
             raise TypeError("metric must be a number, or a tensor with one element, got None")
         metric = as_plain(metric)
