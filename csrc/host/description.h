@@ -26,6 +26,12 @@ struct Attribute {
   PyObject* name;
   Type type;
   std::vector<PyObject*> choices = {};
+  // What torch does not have: an attribute that is not there says this much, and while it says no more it
+  // need not be there.
+  bool optional = false;
+  double fallback = 0.0;
+
+  bool left_out(double value) const { return optional && value == fallback; }
 };
 
 // A number that each group has of its own: an item of a list of the scheduler's, or an entry of the group.
@@ -70,6 +76,17 @@ inline const Description& description(Kind kind) {
       for (const char* value : values) attribute.choices.push_back(intern(value));
       return attribute;
     };
+    const auto optional = [](Attribute attribute, double fallback = 0.0) {
+      attribute.optional = true;
+      attribute.fallback = fallback;
+      return attribute;
+    };
+    const Attribute patience_counts = optional(choice("patience_counts", {"torch", "keras"}));
+    const Attribute accumulate = optional({intern("accumulate"), Type::integer}, 1.0);
+    const Attribute smoothing = optional(number("smoothing"));
+    const Attribute accumulated[] = {optional(number("accumulated_metric")),
+                                     optional({intern("accumulated_count"), Type::integer})};
+    const Attribute smoothed[] = {optional(number("smoothed_metric")), optional(number("smoothed_weight"))};
     const auto in_list = [](const char* name) { return OwnParam{intern(name), OwnParam::in_list}; };
     const auto in_group = [](const char* name) { return OwnParam{intern(name), OwnParam::in_group}; };
     const OwnParam base = in_list("base_lrs");
@@ -98,12 +115,19 @@ inline const Description& description(Kind kind) {
           number("threshold"),
           number("factor"),
           number("patience"),
+          patience_counts,
           {intern("cooldown"), Type::integer},
-          number("eps")},
+          number("eps"),
+          accumulate,
+          smoothing},
          {last_epoch,
           number("best"),
           {intern("num_bad_epochs"), Type::integer},
-          {intern("cooldown_counter"), Type::integer}},
+          {intern("cooldown_counter"), Type::integer},
+          accumulated[0],
+          accumulated[1],
+          smoothed[0],
+          smoothed[1]},
          {in_list("min_lrs")},
          TableType::none,
          nullptr,
@@ -154,14 +178,21 @@ inline const Description& description(Kind kind) {
           choice("threshold_mode", {"rel", "abs", "rel_abs"}),
           number("threshold"),
           {intern("patience"), Type::limit},
+          patience_counts,
           {intern("baseline"), Type::limit},
           {intern("start_after"), Type::limit},
-          number("stop_on_nan")},
+          number("stop_on_nan"),
+          accumulate,
+          smoothing},
          {last_epoch,
           number("best"),
           {intern("num_bad_epochs"), Type::integer},
           {intern("stopped_epoch"), Type::integer},
-          {intern("improved"), Type::integer}},
+          {intern("improved"), Type::integer},
+          accumulated[0],
+          accumulated[1],
+          smoothed[0],
+          smoothed[1]},
          {},
          TableType::none,
          nullptr,
@@ -241,7 +272,11 @@ inline Ref to_python(const Attribute& attribute, double value) {
 inline bool read_all(const std::vector<Attribute>& list, PyObject* dict, double* out) {
   for (std::size_t i = 0; i < list.size(); ++i) {
     PyObject* value = PyDict_GetItemWithError(dict, list[i].name);
-    if (value == nullptr || !read(list[i], value, out[i])) return false;
+    if (value == nullptr && list[i].optional) {
+      out[i] = list[i].fallback;
+    } else if (value == nullptr || !read(list[i], value, out[i])) {
+      return false;
+    }
   }
   return true;
 }

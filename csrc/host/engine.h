@@ -58,6 +58,7 @@ class HostEngine : public Bound {
   void for_each(Visit visit) const {
     for (std::size_t i = 0; i < about_.counters.size(); ++i) {
       const Attribute& counter = about_.counters[i];
+      if (counter.left_out(counters_.counters[i])) continue;
       visit(counter.name, to_python(counter, counters_.counters[i]));
     }
     visit(last_lr_name(), last_lr());

@@ -46,6 +46,7 @@ class EngineScheduler(LRScheduler):
     _hyperparameters: ClassVar[frozenset[str]] = frozenset()  # the attributes that engines read
     _counters: ClassVar[tuple[str, ...]] = ()
     _held: ClassVar[tuple[str, ...]] = ()  # the attributes that an engine holds while it is attached
+    _optional: ClassVar[dict[str, Any]] = {}  # attributes that need not be there, and what they are then
     _native: ClassVar[dict[str, Any]] = {}  # what the attributes that engines replace or hold are by default
     _native_step: ClassVar[Any] = None
     _takes_metrics: ClassVar[bool] = False
@@ -67,8 +68,10 @@ class EngineScheduler(LRScheduler):
         arguments = inspect.signature(cls.__init__)
         cls.__signature__ = arguments.replace(parameters=list(arguments.parameters.values())[1:])  # type: ignore[attr-defined]
         if "_schedule" in vars(cls):
-            cls._counters = tuple(_C.counter_names(cls._schedule))
-            cls._held = (*cls._counters, LAST_LR)
+            counters = _C.counter_names(cls._schedule)
+            cls._optional = _C.optional_attributes(cls._schedule)
+            cls._counters = tuple(name for name in counters if name not in cls._optional)
+            cls._held = (*counters, LAST_LR)
             for name in cls._held:
                 attribute = StateAttribute()
                 attribute.__set_name__(cls, name)
@@ -125,6 +128,9 @@ class EngineScheduler(LRScheduler):
             engine.settle(attributes)
             state = {**engine.state(), **attributes}
             if self._engine is engine:  # and not another, which another thread has meanwhile put in charge
+                for name, value in self._optional.items():
+                    if name in state and state[name] == value:
+                        del state[name]
                 return state
 
     def __getstate__(self) -> Any:
@@ -333,6 +339,8 @@ class EngineScheduler(LRScheduler):
 
     def _state_without_engine(self, name: str) -> Any:
         """A counter or ``_last_lr`` that neither the engine nor ``__dict__`` has."""
+        if name in self._optional:
+            return self._optional[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _is_native(self) -> bool:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, SupportsFloat
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsFloat
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
-from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, _param_groups_val_list
 
 from ..engine.capture import refuse_capture
 from ..engine.checkpoint import number
+from ..engine.judged_metric import SETTINGS, checked_setting, judge, patience_for_torch
+from ..engine.program import own_dict
 from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
 
 
 class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
@@ -51,10 +56,19 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         cooldown: number of epochs after a reduction in which bad ones are not counted.
         min_lr: lower bound of the learning rate, one for all groups or one per group.
         eps: a reduction smaller than this is not made.
+        accumulate: how many metrics make one: their mean is judged, once for all of them. For a plateau that is stepped
+            at every iteration (as ``accumulation_size`` in optax). ``patience`` and ``cooldown`` count what is judged,
+            ``last_epoch`` counts steps.
+        smoothing: how much of an exponential average stays at each metric, or mean of metrics; the average is judged.
+            0 does not smooth. It is divided by ``1 - smoothing**n``, so that it does not begin near 0. A metric that
+            is not finite is judged as it is, and not averaged.
+        patience_counts: ``"torch"`` if the epoch *after* ``patience`` bad ones reduces, ``"keras"`` if the last of
+            ``patience`` bad ones does. (A ``cooldown`` of n is one of n + 1 in Keras.)
 
     Raises:
-        ValueError: ``factor`` is 1 or more, ``min_lr`` is not one per group, or a mode is unknown.
-        TypeError: ``optimizer`` is not an Optimizer.
+        ValueError: ``factor`` is 1 or more, ``min_lr`` is not one per group, or a mode is unknown; one of the last
+            three is out of its range.
+        TypeError: ``optimizer`` is not an Optimizer, or one of the last three is of a wrong type.
         RuntimeError: the learning rates are on a CUDA device and fastsched has no CUDA operators.
 
     ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``last_epoch`` and ``get_last_lr()`` may be read and
@@ -70,6 +84,14 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
     best: float
     num_bad_epochs: int
     cooldown_counter: int
+    # torch does not have these. One that is as here is in no state and in no ``__dict__``.
+    accumulate: int = 1
+    smoothing: float = 0.0
+    patience_counts: Literal["torch", "keras"] = "torch"
+    accumulated_metric: float  # the mean of the metrics that wait to be judged
+    accumulated_count: int
+    smoothed_metric: float
+    smoothed_weight: float
 
     def __init__(
         self,
@@ -82,9 +104,19 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         cooldown: int = 0,
         min_lr: list[float] | float = 0,
         eps: float = 1e-8,
+        *,
+        accumulate: int = 1,
+        smoothing: float = 0.0,
+        patience_counts: Literal["torch", "keras"] = "torch",
     ) -> None:
+        for name, value in zip(SETTINGS, (accumulate, smoothing, patience_counts), strict=True):
+            if checked_setting(name, value) != SETTINGS[name]:
+                setattr(self, name, value)
         super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
         self._attach()
+
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
+        super().__setattr__(name, checked_setting(name, value) if name in SETTINGS else value)
 
     def _init_is_better(self, mode: Any, threshold: Any, threshold_mode: Any) -> None:
         extra = threshold_mode == "rel_abs"
@@ -160,16 +192,37 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
             metrics = declined
         self._detach()
         numbers = [group for group in self.optimizer.param_groups if not isinstance(group["lr"], Tensor)]
-        super().step(metrics)
+        self._step_as_torch(metrics)
         for group in numbers:
             if isinstance(group["lr"], Tensor):  # torch has made the bound itself the learning rate
                 group["lr"] = group["lr"].detach().clone()
         self._stepped(metrics, by_torch=True)
 
+    def _step_as_torch(self, metrics: SupportsFloat) -> None:
+        attributes = own_dict(self)
+        given = SETTINGS.keys() & attributes.keys()
+        if not given:
+            super().step(metrics)
+            return
+        settings = {name: checked_setting(name, getattr(self, name)) for name in SETTINGS}
+        judged = judge(attributes, float(metrics), settings)
+        if judged is None:
+            self.last_epoch += 1
+            self._last_lr = _param_groups_val_list(self.optimizer, "lr")
+            return
+        patience = attributes["patience"]
+        attributes["patience"] = patience_for_torch(patience, settings["patience_counts"])
+        try:
+            super().step(judged)
+        finally:
+            attributes["patience"] = patience
+
     def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
         state = super()._checked(state_dict, where)
         if state.get("default_min_lr") is not None:
             number(f"{where}['default_min_lr']", state["default_min_lr"])
+        for name in SETTINGS.keys() & state.keys():
+            state[name] = checked_setting(name, state[name], f"{where}[{name!r}]")
         return state
 
     def _load(self, state: dict[str, Any]) -> None:

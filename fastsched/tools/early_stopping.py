@@ -14,6 +14,7 @@ from .. import _C
 from ..engine import ops
 from ..engine.capture import refuse_capture
 from ..engine.checkpoint import number, whole
+from ..engine.judged_metric import SETTINGS, checked_setting
 from ..engine.lr_buffer import LRBuffer
 from ..engine.metric import as_plain, traced
 from ..engine.program import NOTHING_BELOW
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
 _RULE = "EarlyStopping"
 _COUNTERS: list[str] = _C.counter_names(_RULE)
+_FRACTIONS = ("best", "accumulated_metric", "smoothed_metric", "smoothed_weight")
 _BEST, _STOPPED, _IMPROVED = map(_COUNTERS.index, ("best", "stopped_epoch", "improved"))
-_SETTINGS = ("mode", "patience", "threshold", "threshold_mode", "baseline", "start_after", "stop_on_nan")
+_OPTIONAL: dict[str, Any] = _C.optional_attributes(_RULE)
+_SETTINGS = ("mode", "patience", "threshold", "threshold_mode", "baseline", "start_after", "stop_on_nan", *SETTINGS)
 
 
 class EarlyStopping:
@@ -35,7 +38,7 @@ class EarlyStopping:
 
     A metric improves by the rule of :class:`fastsched.ReduceLROnPlateau` with ``threshold_mode="rel_abs"``, and epochs
     are counted as there: it stops in the epoch that makes more than ``patience`` bad ones in a row. (Keras and
-    Lightning stop one epoch sooner: their ``patience=n`` is ``n - 1`` here.) Once stopped it stays stopped; stepped on,
+    Lightning stop one epoch sooner: ``patience_counts="keras"``.) Once stopped it stays stopped; stepped on,
     it goes on keeping the best metric. An epoch is whatever is between two calls of ``step()``.
 
     The counters live where the metric is. With metrics on a CUDA device, nothing but ``should_stop`` and the other
@@ -61,6 +64,11 @@ class EarlyStopping:
         model: whose best weights to keep, its parameters and buffers, in a second copy on the same devices. The copy is
             made by the device itself if the metric on it has improved.
         device: where the counters live; by default where the metrics are found to be, the host at first.
+        accumulate: how many metrics make one, as in :class:`fastsched.ReduceLROnPlateau`: for steps at every iteration.
+            ``patience`` counts means of so many, ``last_epoch``, ``stopped_epoch`` and ``start_after`` count steps.
+            With ``stop_on_nan`` a NaN among them stops at once.
+        smoothing: judge an exponential average, as there.
+        patience_counts: ``"torch"``, or ``"keras"`` to stop at the last of ``patience`` bad epochs, as there.
 
     Raises:
         ValueError, TypeError: an argument is out of its range.
@@ -76,6 +84,9 @@ class EarlyStopping:
     baseline: float | None
     start_after: int
     stop_on_nan: bool
+    accumulate: int = 1
+    smoothing: float = 0.0
+    patience_counts: Literal["torch", "keras"] = "torch"
 
     def __init__(
         self,
@@ -89,9 +100,12 @@ class EarlyStopping:
         *,
         model: nn.Module | None = None,
         device: torch.device | str | None = None,
+        accumulate: int = 1,
+        smoothing: float = 0.0,
+        patience_counts: Literal["torch", "keras"] = "torch",
     ) -> None:
-        settings = (mode, patience, threshold, threshold_mode, baseline, start_after, stop_on_nan)
-        for name, value in zip(_SETTINGS, settings, strict=True):
+        like_torchs = (mode, patience, threshold, threshold_mode, baseline, start_after, stop_on_nan)
+        for name, value in zip(_SETTINGS, (*like_torchs, accumulate, smoothing, patience_counts), strict=True):
             self.__dict__[name] = _checked(name, value)
         if model is not None and not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -225,13 +239,14 @@ class EarlyStopping:
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
         for name in (*_SETTINGS, *_COUNTERS, *(["best_weights"] if self._weights is not None else [])):
-            if name not in state_dict:
+            if name not in state_dict and name not in _OPTIONAL:
                 raise KeyError(f"state_dict has no {name!r}; it is not the state of such an EarlyStopping")
-        settings = {name: _checked(name, state_dict[name]) for name in _SETTINGS}
+        settings = {name: _checked(name, state_dict[name]) for name in _SETTINGS if name in state_dict}
         counters = []
         for name in _COUNTERS:
             place = f"state_dict[{name!r}]"
-            value = float(number(place, state_dict[name])) if name == "best" else whole(place, state_dict[name])
+            value = state_dict.get(name, _OPTIONAL.get(name))
+            value = float(number(place, value)) if name in _FRACTIONS else whole(place, value)
             packed = _C.pack_counter(_RULE, name, value)
             if packed is None:
                 raise ValueError(f"{place} must be a number that was counted, got {value!r}")
@@ -291,6 +306,7 @@ class EarlyStopping:
             "baseline": math.nan if self.baseline is None else self.baseline,
             "start_after": self.start_after,
             "stop_on_nan": float(self.stop_on_nan),
+            **{name: getattr(self, name) for name in SETTINGS},
         }
         packed = _C.pack_node(_RULE, numbers, [], [], [], 0, *NOTHING_BELOW)
         assert packed is not None  # _checked lets nothing else through
@@ -415,6 +431,8 @@ def _shapes(weights: Any) -> dict[str, torch.Size]:
 
 def _checked(name: str, value: Any) -> Any:
     """The value of a setting as a plain Python one, or an error that names it."""
+    if name in SETTINGS:
+        return checked_setting(name, value)
     if name in ("mode", "threshold_mode"):
         choices = ("min", "max") if name == "mode" else ("rel", "abs", "rel_abs")
         if not isinstance(value, str) or value not in choices:

@@ -1,6 +1,7 @@
 // Reduce on plateau, as torch.optim.lr_scheduler.ReduceLROnPlateau (torch 2.13) decides it.
 #pragma once
 
+#include "judged_metric.h"
 #include "schedule/plan/host_device.h"
 #include "schedule/plan/layout.h"
 #include "schedule/plan/moment.h"
@@ -34,14 +35,28 @@ struct Improvement {
   }
 };
 
+// How many bad epochs in a row are too many.
+struct Patience {
+  double epochs;
+  double counts;  // kBeyond: the epoch after so many; kUpTo: the last of so many, and at least one
+
+  static constexpr double kBeyond = 0.0;  // torch
+  static constexpr double kUpTo = 1.0;    // Keras
+
+  FASTSCHED_HD bool exhausted(double bad) const {
+    return counts == kUpTo ? bad >= epochs && bad > 0.0 : bad > epochs;
+  }
+};
+
 struct Plateau {
   Improvement improved;
   double factor;
-  double patience;
+  Patience patience;
   double cooldown;
   double eps;
+  JudgedMetric judged;
 
-  FASTSCHED_HD bool valid() const { return true; }
+  FASTSCHED_HD bool valid() const { return judged.valid(); }
 };
 
 struct PlateauState {
@@ -49,6 +64,7 @@ struct PlateauState {
   double best;
   double num_bad_epochs;
   double cooldown_counter;
+  JudgedMetricState judged;
 
   FASTSCHED_HD bool valid() const { return counts_on(last_epoch) && counts_on(num_bad_epochs); }
   FASTSCHED_HD void reset() {}
@@ -59,8 +75,9 @@ struct PlateauState {
 // epoch; only then compare with patience.
 FASTSCHED_HD Update decide(const Plateau& plateau, PlateauState& state, const Moment& moment, const Table&) {
   if (!moment.measured) return Update::hold();
-  const double metric = moment.value;
+  double metric = moment.value;
   state.last_epoch += 1.0;
+  if (!plateau.judged(metric, state.judged)) return Update::hold();
   if (plateau.improved(metric, state.best)) {
     state.best = metric;
     state.num_bad_epochs = 0.0;
@@ -71,7 +88,7 @@ FASTSCHED_HD Update decide(const Plateau& plateau, PlateauState& state, const Mo
     state.cooldown_counter -= 1.0;
     state.num_bad_epochs = 0.0;
   }
-  if (!(state.num_bad_epochs > plateau.patience)) return Update::hold();
+  if (!plateau.patience.exhausted(state.num_bad_epochs)) return Update::hold();
   state.cooldown_counter = plateau.cooldown;
   state.num_bad_epochs = 0.0;
   return Update::make(Law::reduce, plateau.factor, plateau.eps);

@@ -50,7 +50,7 @@ FASTSCHED_HD constexpr int own_params(Kind kind) {
 }
 
 inline constexpr int kNodeParams = 11;
-inline constexpr int kNodeCounters = 6;
+inline constexpr int kNodeCounters = 9;
 
 struct Node {
   double kind_number;  // a Kind
