@@ -35,8 +35,8 @@ class EpochScheduler(EngineScheduler):
     def step(
         self,
         epoch: int | None = None,
+        metrics: SupportsFloat | None = None,  # a default of what is keyword-only is looked up at each call
         *,
-        metrics: SupportsFloat | None = None,
         found_inf: Tensor | float | None = None,
     ) -> None:
         """Go on to the next epoch.
@@ -251,8 +251,8 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
     def step(
         self,
         epoch: float | None = None,
-        *,
         metrics: SupportsFloat | None = None,
+        *,
         found_inf: Tensor | float | None = None,
     ) -> None:
         """Go on to the next epoch, or to ``epoch``, which may be a fraction: between batches, for instance.

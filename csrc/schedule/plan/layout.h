@@ -13,41 +13,10 @@
 
 #include "host_device.h"
 #include "scalar.h"
+#include "schedules.h"
 #include "update.h"
 
 namespace fastsched {
-
-enum class Kind : int {
-  plateau,
-  step,
-  multi_step,
-  constant,
-  linear,
-  exponential,
-  polynomial,
-  cosine,
-  warm_restarts,
-  lambda,
-  multiplicative,
-  cyclic,
-  one_cycle,
-  swa,
-  sequential,
-  chained,
-  early_stopping,  // has no learning rates: it is a program over no groups
-};
-inline constexpr int kKinds = 17;
-
-FASTSCHED_HD constexpr bool is_composite(Kind kind) {
-  return kind == Kind::sequential || kind == Kind::chained;
-}
-
-// How many parameters each group has of its own.
-FASTSCHED_HD constexpr int own_params(Kind kind) {
-  if (kind == Kind::lambda || kind == Kind::multiplicative || kind == Kind::cyclic) return 2;
-  if (kind == Kind::early_stopping) return 0;
-  return kind == Kind::one_cycle ? 3 : 1;
-}
 
 inline constexpr int kNodeParams = 11;
 inline constexpr int kNodeCounters = 9;
