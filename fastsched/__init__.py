@@ -37,6 +37,7 @@ from .lr_scheduler import (
     ReduceLROnPlateau,
     SequentialLR,
     StepLR,
+    WarmupReduceLROnPlateau,
     _LRScheduler,
 )
 from .tools.early_stopping import EarlyStopping
@@ -68,6 +69,7 @@ __all__ = [
     "ReduceLROnPlateau",
     "SequentialLR",
     "StepLR",
+    "WarmupReduceLROnPlateau",
     "_LRScheduler",
     "__version__",
     "lr_range_test",

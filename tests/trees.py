@@ -12,8 +12,11 @@ plateaus = st.fixed_dictionaries(
     {"patience": st.integers(0, 2), "factor": st.floats(0.3, 0.9), "cooldown": st.integers(0, 2)}
 )
 
-leaves = st.sampled_from(sorted({*CONFIGURATIONS, "ReduceLROnPlateau"})).flatmap(
-    lambda name: st.tuples(st.just(name), plateaus if name == "ReduceLROnPlateau" else CONFIGURATIONS[name])
+warmed_up = st.tuples(plateaus, st.integers(0, 3)).map(lambda drawn: {**drawn[0], "warmup_steps": drawn[1]})
+READ_METRICS = {"ReduceLROnPlateau": plateaus, "WarmupReduceLROnPlateau": warmed_up}
+
+leaves = st.sampled_from(sorted({*CONFIGURATIONS, *READ_METRICS})).flatmap(
+    lambda name: st.tuples(st.just(name), READ_METRICS.get(name) or CONFIGURATIONS[name])
 )
 
 

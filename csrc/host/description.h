@@ -123,6 +123,16 @@ inline Attributes<4> running_means() {
   return counters(optional(number("accumulated_metric")), optional(integer("accumulated_count")),
                   optional(number("smoothed_metric")), optional(number("smoothed_weight")));
 }
+inline Attributes<10> plateau() {
+  return improvement() +
+         params(number("factor"), number("patience"), patience_counts(), integer("cooldown"), number("eps")) +
+         judged_metric();
+}
+inline Attributes<8> plateau_counters() {
+  return counters(integer("last_epoch"), number("best"), integer("num_bad_epochs"),
+                  integer("cooldown_counter")) +
+         running_means();
+}
 // Of most schedules of the epoch.
 inline Attributes<2> epochs() { return counters(integer("last_epoch"), integer("_step_count")); }
 // Parameters that are no attributes, but follow from the table of factors.

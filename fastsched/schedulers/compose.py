@@ -22,6 +22,7 @@ from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
 from .epoch import warn_about_order
+from .warmup_plateau import WarmupReduceLROnPlateau
 
 
 def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) -> None:
@@ -36,22 +37,6 @@ def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) ->
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, belongs to another optimizer; "
                 "make all of them with the same one"
             )
-
-
-def _set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
-    """Set every group's LR."""
-    if lr_buffer.is_bound(optimizer) and lr_buffer.write(optimizer, lrs):
-        return
-    for group, lr in zip(optimizer.param_groups, lrs, strict=True):
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr.reshape(()) if isinstance(lr, Tensor) else lr)
-        else:
-            group["lr"] = lr.clone() if isinstance(lr, Tensor) else lr
-
-
-def _lrs(optimizer: Optimizer) -> list[Any]:
-    lrs = [group["lr"] for group in optimizer.param_groups]
-    return [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
 
 
 def _is_plateau(scheduler: Any) -> bool:
@@ -110,7 +95,10 @@ def _begin(scheduler: Any) -> None:
 
 def _begin_plateau(scheduler: Any, metrics: Any) -> None:
     """From learning rates that are set already; without a metric its first step is the next one."""
-    scheduler._last_lr = _lrs(scheduler.optimizer)
+    if isinstance(scheduler, WarmupReduceLROnPlateau):
+        scheduler._begin_warm_up()
+        return
+    scheduler._last_lr = lr_buffer.copied_lrs(scheduler.optimizer)
     if metrics is not None:
         scheduler.step(metrics)
 
@@ -205,7 +193,7 @@ class Composite(EngineScheduler):
     def _restart_child(self, child: Any, metrics: Any) -> None:
         """Begin it anew, at its epoch 0, in the middle of a run."""
         if _is_plateau(child):
-            _set_lrs(self.optimizer, self._initial_lrs())
+            lr_buffer.set_lrs(self.optimizer, self._initial_lrs())
             _begin_plateau(child, metrics)
         elif isinstance(child, Composite):
             child._restart(metrics)
@@ -295,7 +283,7 @@ class Composite(EngineScheduler):
     def _begun(self) -> None:
         """The children's LRs were set from outside of their steps."""
         if not isinstance(self._engine, TensorEngine):
-            own_dict(self)[LAST_LR] = _lrs(self.optimizer)
+            own_dict(self)[LAST_LR] = lr_buffer.copied_lrs(self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """The state under torch's keys, as plain Python values; with LRs on a CUDA device this waits for it."""
@@ -407,7 +395,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         self.optimizer = optimizer
         for group, lr in zip(optimizer.param_groups, lr_buffer.exact(optimizer), strict=True):
             group.setdefault("initial_lr", lr)
-        _set_lrs(optimizer, self._initial_lrs())
+        lr_buffer.set_lrs(optimizer, self._initial_lrs())
         self.recursive_undo()
         self._initial_step()
         self._attach()
@@ -502,7 +490,7 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
         self._begun()
 
     def _restart(self, metrics: Any) -> None:
-        _set_lrs(self.optimizer, self._initial_lrs())
+        lr_buffer.set_lrs(self.optimizer, self._initial_lrs())
         for child in self._schedulers:
             if _is_plateau(child):
                 _begin_plateau(child, metrics)

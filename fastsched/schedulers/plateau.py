@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsFloat
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
-from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, _param_groups_val_list
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
+from ..engine import lr_buffer
 from ..engine.capture import refuse_capture
 from ..engine.checkpoint import number
 from ..engine.judged_metric import SETTINGS, checked_setting, judge, patience_for_torch
@@ -208,7 +209,7 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         judged = judge(attributes, float(metrics), settings)
         if judged is None:
             self.last_epoch += 1
-            self._last_lr = _param_groups_val_list(self.optimizer, "lr")
+            self._last_lr = lr_buffer.copied_lrs(self.optimizer)
             return
         patience = attributes["patience"]
         attributes["patience"] = patience_for_torch(patience, settings["patience_counts"])

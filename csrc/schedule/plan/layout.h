@@ -18,7 +18,7 @@
 
 namespace fastsched {
 
-inline constexpr int kNodeParams = 11;
+inline constexpr int kNodeParams = 12;
 inline constexpr int kNodeCounters = 9;
 
 struct Node {

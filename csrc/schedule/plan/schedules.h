@@ -12,15 +12,11 @@
 #include "host_device.h"
 
 #define FASTSCHED_SCHEDULES(ROW)                                                                            \
-  ROW(plateau, Plateau, PlateauState, 1, "ReduceLROnPlateau",                                               \
-      improvement() +                                                                                       \
-          params(number("factor"), number("patience"), patience_counts(), integer("cooldown"),              \
-                 number("eps")) +                                                                           \
-          judged_metric(),                                                                                  \
-      counters(integer("last_epoch"), number("best"), integer("num_bad_epochs"),                            \
-               integer("cooldown_counter")) +                                                               \
-          running_means(),                                                                                  \
+  ROW(plateau, Plateau, PlateauState, 1, "ReduceLROnPlateau", plateau(), plateau_counters(),                \
       own(in_list("min_lrs")), reads_metric())                                                              \
+  ROW(warmup_plateau, WarmupPlateau, PlateauState, 2, "WarmupReduceLROnPlateau",                            \
+      plateau() + params(number("warmup_steps"), number("warmup_start_factor")), plateau_counters(),        \
+      own(in_list("min_lrs"), in_list("base_lrs")), reads_metric())                                         \
   ROW(step, StepDecay, EpochState, 1, "StepLR", params(number("step_size"), number("gamma")), epochs(),     \
       own(in_list("base_lrs")), own_in_closed_form())                                                       \
   ROW(multi_step, MultiStepDecay, EpochState, 1, "MultiStepLR", params(real("gamma")), epochs(),            \
@@ -85,6 +81,10 @@ inline constexpr int kKinds = FASTSCHED_SCHEDULES(FASTSCHED_ONE);
 
 FASTSCHED_HD constexpr bool is_composite(Kind kind) {
   return kind == Kind::sequential || kind == Kind::chained;
+}
+
+FASTSCHED_HD constexpr bool is_plateau(Kind kind) {
+  return kind == Kind::plateau || kind == Kind::warmup_plateau;
 }
 
 // How many parameters each group has of its own.
