@@ -16,7 +16,7 @@ warmed_up = st.tuples(plateaus, st.integers(0, 3)).map(lambda drawn: {**drawn[0]
 READ_METRICS = {"ReduceLROnPlateau": plateaus, "WarmupReduceLROnPlateau": warmed_up}
 
 leaves = st.sampled_from(sorted({*CONFIGURATIONS, *READ_METRICS})).flatmap(
-    lambda name: st.tuples(st.just(name), READ_METRICS.get(name) or CONFIGURATIONS[name])
+    lambda name: st.tuples(st.just(name), {**CONFIGURATIONS, **READ_METRICS}[name])
 )
 
 
