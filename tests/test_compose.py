@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch._dynamo.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_lr_scheduler
 
@@ -18,7 +18,7 @@ from fastsched.engine.host import DETACHED, TensorEngine
 from .configurations import CONFIGURATIONS, TORCH, tabulated
 from .conftest import sgd
 from .optimizers import stepped_sgd
-from .trees import deep, grow, trees
+from .trees import deep, grow, tree_of, trees
 from .values import bits, double, everything, lrs
 from .watching import Operators
 
@@ -188,6 +188,79 @@ def test_a_metric_is_passed_once(kind):
     chain.step(metrics=1.0)
     plateau.step(metrics=kind(2.0))
     assert (plateau.best, lrs(chain)) == (1.0, [0.5])
+
+
+resumable = trees.filter(lambda tree: "Plateau" not in str(tree))
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor], ids=["float", "tensor"])
+@settings(max_examples=settings.default.max_examples // 5)
+@given(tree=resumable, steps=st.integers(1, 14), made_with_it=st.booleans())
+def test_a_composition_begins_where_a_run_was(kind, tree, steps, made_with_it):
+    """By the number of the step alone, from whatever learning rates the optimizer has by then."""
+    whole = grow(stepped_sgd([kind(0.5), kind(0.25)]), tree)
+    for _ in range(steps):
+        whole.step()
+    optimizer = stepped_sgd([kind(0.5), kind(0.25)])
+    parts = grow(optimizer, tree)
+    for _ in range(3 * made_with_it):  # children need not be new
+        parts.step()
+    for group in optimizer.param_groups:  # what an optimizer's checkpoint has
+        group["lr"].fill_(0.125) if kind is torch.tensor else group.update(lr=0.125)
+    if isinstance(parts, fastsched.ChainedScheduler):
+        resumed = fastsched.ChainedScheduler(parts._schedulers, last_epoch=steps - 1)
+    else:
+        resumed = fastsched.SequentialLR(optimizer, parts._schedulers, parts._milestones, last_epoch=steps - 1)
+    for _ in range(6):
+        ours, theirs = (
+            [lrs(scheduler), [float(lr) for lr in scheduler.get_last_lr()], epochs_of(scheduler)]
+            for scheduler in (resumed, whole)
+        )
+        assert bits(ours) == bits(theirs)
+        resumed.step()
+        whole.step()
+
+
+def epochs_of(scheduler):
+    epochs = [getattr(part, "last_epoch", None) for part in tree_of(scheduler)]
+    return [None if epoch is None or epoch < 0 else epoch for epoch in epochs]  # below 0: yet to begin
+
+
+@either_kind
+def test_beginning_in_the_middle_warns_of_nothing_and_raises_where_a_metric_is_missing(kind):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=kind(1.0))
+    warm_up = fastsched.LinearLR(optimizer, 0.5, total_iters=2)
+    plateau = fastsched.ReduceLROnPlateau(optimizer)
+    scheduler = fastsched.SequentialLR(optimizer, [warm_up, plateau], milestones=[3], last_epoch=1)
+    assert (scheduler.last_epoch, lrs(scheduler)) == (2, [1.0])
+    assert plateau.last_epoch == 0
+    optimizer.step()
+    with metric_warning():
+        scheduler.step()
+    before = lrs(scheduler)
+    for composite in (
+        lambda: fastsched.SequentialLR(optimizer, [warm_up, plateau], [3], last_epoch=2),
+        lambda: fastsched.SequentialLR(optimizer, [plateau, warm_up], [3], last_epoch=0),
+        lambda: fastsched.ChainedScheduler([warm_up, plateau], last_epoch=0),
+    ):
+        with pytest.raises(ValueError, match=r"last_epoch=\d: a ReduceLROnPlateau has its turn by then"):
+            composite()
+    assert (lrs(scheduler), warm_up.last_epoch) == (before, 2)
+
+
+def test_torch_begins_with_another_lr():
+    def build(module, **more):
+        optimizer = stepped_sgd([1.0])
+        parts = [module.ConstantLR(optimizer, 0.5, total_iters=9), module.ExponentialLR(optimizer, 0.5)]
+        return module.SequentialLR(optimizer, parts, milestones=[2], **more)
+
+    runs = [build(module) for module in (torch_lr_scheduler, fastsched)]
+    for run in runs:
+        for _ in range(4):
+            run.step()
+    assert lrs(runs[0]) == lrs(runs[1]) == [0.25]
+    assert lrs(build(fastsched, last_epoch=3)) == [0.25]
+    assert lrs(build(torch_lr_scheduler, last_epoch=3)) == [0.5]
 
 
 @either_kind

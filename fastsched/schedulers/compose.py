@@ -9,7 +9,6 @@ from typing import Any, ClassVar, SupportsFloat
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
@@ -18,6 +17,7 @@ from ..engine import lr_buffer
 from ..engine.capture import in_capture, refuse_capture
 from ..engine.metric import as_number
 from ..engine.program import LAST_LR, own_dict
+from ..engine.selection import LR, Optimizers, Selection, optimizers_of, positions, union
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
@@ -27,12 +27,13 @@ from .warmup_plateau import WarmupReduceLROnPlateau
 
 def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) -> None:
     name = type(owner).__name__
+    owned = optimizer if isinstance(optimizer, (list, tuple)) else optimizers_of(optimizer)
     if len(schedulers) < 1:
         raise ValueError(f"{name} expects at least one scheduler, but got none")
     for index, scheduler in enumerate(schedulers):
         if not hasattr(scheduler, "optimizer"):
             raise TypeError(f"{name}: schedulers[{index}] has no attribute `optimizer`; it is no scheduler")
-        if optimizer is not scheduler.optimizer:
+        if not all(any(one is own for own in owned) for one in optimizers_of(scheduler.optimizer)):
             raise ValueError(
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, belongs to another optimizer; "
                 "make all of them with the same one"
@@ -222,6 +223,11 @@ class Composite(EngineScheduler):
             if isinstance(child, Composite):
                 child._fit_groups()
 
+    def _take_in_groups(self) -> None:
+        if isinstance(self.optimizer, Selection):
+            parts = [child.optimizer for child in self._schedulers]
+            self.optimizer = union(list(self.optimizer.optimizers), parts)
+
     def _attach(self, *, restore: bool = False) -> bool:
         self._fit_groups()
         return super()._attach(restore=restore)
@@ -265,12 +271,28 @@ class Composite(EngineScheduler):
                 stacklevel=3,
             )
 
-    def _expect_no_metric(self) -> None:
-        """Do not warn of steps without a metric, as deep as this is nested."""
-        self._metric_noticed = True
+    def _expect_no_metric(self, expected: bool = True) -> None:
+        """Do not warn of steps without a metric, as deep as this is nested; or do."""
+        self._metric_noticed = expected
         for child in self._schedulers:
             if isinstance(child, Composite):
-                child._expect_no_metric()
+                child._expect_no_metric(expected)
+
+    def _advance(self, steps: int) -> None:
+        """Make the steps of an earlier run, none of which has read a metric."""
+        if steps < 1:
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _ABOUT_ORDER, UserWarning)
+            self._expect_no_metric()
+            for _ in range(steps):
+                self.step()
+            self._expect_no_metric(False)
+
+    @property
+    def param_name(self) -> str:
+        """``"lr"``; what its schedulers drive, each of them says for itself."""
+        return LR
 
     def _children(self) -> Sequence[Any]:
         schedulers: Sequence[Any] = self._schedulers
@@ -278,7 +300,17 @@ class Composite(EngineScheduler):
 
     def _state_without_engine(self, name: str) -> Any:
         # Kept by the child, because copying hundreds of learning rates at every step would cost more than the step.
-        return self._last_child().get_last_lr() if name == LAST_LR else super()._state_without_engine(name)
+        return self._children_left() if name == LAST_LR else super()._state_without_engine(name)
+
+    def _children_left(self) -> list[Any]:
+        """The learning rates as the last child left them; of entries that it does not drive, as they are."""
+        last = self._last_child()
+        if not isinstance(self.optimizer, Selection):
+            return last.get_last_lr()  # type: ignore[no-any-return]
+        lrs = lr_buffer.copied_lrs(self.optimizer)
+        for position, lr in zip(positions(last.optimizer, self.optimizer), last.get_last_lr(), strict=True):
+            lrs[position] = lr
+        return lrs
 
     def _begun(self) -> None:
         """The children's LRs were set from outside of their steps."""
@@ -288,7 +320,7 @@ class Composite(EngineScheduler):
     def state_dict(self) -> dict[str, Any]:
         """The state under torch's keys, as plain Python values; with LRs on a CUDA device this waits for it."""
         state = {**super().state_dict(), "_schedulers": [child.state_dict() for child in self._schedulers]}
-        last_lr = state[LAST_LR] if LAST_LR in state else self._last_child().get_last_lr()
+        last_lr = state[LAST_LR] if LAST_LR in state else self._children_left()
         return {**state, LAST_LR: [lr.item() if isinstance(lr, Tensor) else lr for lr in last_lr]}
 
     def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -325,11 +357,54 @@ class Composite(EngineScheduler):
         super()._load(state)
         if not isinstance(self._engine, TensorEngine) and last_lr is not None:
             own_dict(self)[LAST_LR] = last_lr
+        began: dict[int, Any] = {}
         for child in self._schedulers:
-            bases = getattr(child, "base_lrs", None)
-            if bases is not None and len(bases) == len(self.optimizer.param_groups):
-                self._began_with = list(bases)
-                break
+            bases = getattr(child, "base_lrs", [])
+            if len(bases) == len(child.optimizer.param_groups):
+                for position, base in zip(positions(child.optimizer, self.optimizer), bases, strict=True):
+                    began.setdefault(position, base)
+        if len(began) == len(self.optimizer.param_groups):
+            self._began_with = [base for _, base in sorted(began.items())]
+
+
+def _require_no_metric(schedulers: Sequence[Any], last_epoch: int, milestones: Sequence[Any] | None = None) -> None:
+    """Raise ValueError if one that reads a metric has had its turn; without milestones they are those of a chain."""
+    if _has_met_metric(schedulers, last_epoch + 1, milestones):
+        raise ValueError(
+            f"last_epoch={last_epoch}: a ReduceLROnPlateau has its turn by then, and what it did depends on metrics; "
+            "leave last_epoch out and load a state_dict"
+        )
+
+
+def _has_met_metric(schedulers: Sequence[Any], epoch: Any, milestones: Sequence[Any] | None) -> bool:
+    ends = [epoch] * len(schedulers) if milestones is None else [*milestones, epoch]
+    begins = [0] * len(schedulers) if milestones is None else [0, *milestones]
+    for scheduler, begin, end in zip(schedulers, begins, ends, strict=True):
+        own_epoch = min(epoch, end) - begin
+        if own_epoch < 0:
+            continue  # its turn is yet to come
+        if isinstance(scheduler, Composite):
+            if _has_met_metric(scheduler._schedulers, own_epoch, getattr(scheduler, "_milestones", None)):
+                return True
+        elif _is_plateau(scheduler):
+            return True
+    return False
+
+
+def _forget(scheduler: Any) -> None:
+    """Take back all steps, so that a composition's initial step is the first of the schedulers in it."""
+    if isinstance(scheduler, Composite):
+        if isinstance(scheduler, SequentialLR):
+            scheduler.last_epoch = 0
+        for child in scheduler._schedulers:
+            _forget(child)
+    elif not _is_plateau(scheduler) and hasattr(scheduler, "last_epoch"):
+        scheduler.last_epoch = -1
+        if hasattr(scheduler, "_step_count"):
+            scheduler._step_count = 1  # SWALR goes by it
+
+
+_ABOUT_ORDER = r"Detected call of `lr_scheduler\.step|Seems like `optimizer\.step"  # of steps that were made already
 
 
 def _loads_itself(scheduler: Any) -> bool:
@@ -367,10 +442,13 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         optimizer: the optimizer of all the schedulers.
         schedulers: the children, in order.
         milestones: the epochs at which the second, third, ... child begins; one fewer than children.
-        last_epoch: as in torch, the epoch before the one to begin at.
+        last_epoch: the epoch before the one to begin at: where a run was that has made ``last_epoch + 1`` steps, with
+            the learning rates, and the children, as they were then. These are made as for a new run; those of
+            fastsched and of torch alike are stepped there from the groups' ``initial_lr``, in microseconds each.
 
     Raises:
-        ValueError: no children, children of several optimizers, or a wrong number of milestones.
+        ValueError: no children, children of several optimizers, or a wrong number of milestones; by ``last_epoch`` a
+            plateau has its turn, and what it did then depends on metrics.
         TypeError: a child is no scheduler.
     """
 
@@ -378,29 +456,36 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         schedulers: Sequence[LRScheduler],
         milestones: list[int],
         last_epoch: int = -1,
     ) -> None:
         _check_children(self, optimizer, schedulers)
+        driven = union(optimizer, (scheduler.optimizer for scheduler in schedulers))
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(
                 f"{type(self).__name__} expects one milestone fewer than schedulers, but got {len(milestones)} "
                 f"milestones for {len(schedulers)} schedulers"
             )
+        if last_epoch >= 0:
+            _require_no_metric(schedulers, last_epoch, milestones)
         self._schedulers = schedulers
         self._milestones = milestones
-        self.last_epoch = last_epoch + 1
-        self.optimizer = optimizer
-        for group, lr in zip(optimizer.param_groups, lr_buffer.exact(optimizer), strict=True):
+        self.last_epoch = 0 if last_epoch >= 0 else last_epoch + 1
+        self.optimizer = driven
+        for group, lr in zip(driven.param_groups, lr_buffer.exact(driven), strict=True):
             group.setdefault("initial_lr", lr)
-        lr_buffer.set_lrs(optimizer, self._initial_lrs())
-        self.recursive_undo()
+        lr_buffer.set_lrs(driven, self._initial_lrs())
+        if last_epoch >= 0:
+            _forget(self)
+        else:
+            self.recursive_undo()
         self._initial_step()
         self._attach()
-        if last_epoch == -1:
+        if last_epoch >= -1:
             self._note_first_lrs()
+        self._advance(last_epoch + 1)
 
     def recursive_undo(self, sched: Any = None) -> None:
         """Take the initial steps of all children back, as deep as they are nested; their LRs are reset by then."""
@@ -465,21 +550,32 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
     Args:
         schedulers: the children, in order.
         optimizer: their optimizer; by default the first child's.
+        last_epoch: as in :class:`SequentialLR`, to begin where a run was after ``last_epoch + 1`` steps.
 
     Raises:
-        ValueError: no children, or children of several optimizers.
+        ValueError: no children, or children of several optimizers; ``last_epoch`` with a plateau in it.
         TypeError: a child is no scheduler.
     """
 
     _schedule: ClassVar[str] = "ChainedScheduler"
 
-    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
-        _check_children(self, optimizer or getattr(next(iter(schedulers), None), "optimizer", None), schedulers)
+    def __init__(
+        self, schedulers: Sequence[LRScheduler], optimizer: Optimizers | None = None, *, last_epoch: int = -1
+    ) -> None:
+        own = optimizer or getattr(next(iter(schedulers), None), "optimizer", None)
+        _check_children(self, own, schedulers)
         self._schedulers = schedulers
-        self.optimizer = optimizer or schedulers[0].optimizer
-        self._begun()
+        self.optimizer = union(own, (scheduler.optimizer for scheduler in schedulers))
+        if last_epoch >= 0:
+            _require_no_metric(self._schedulers, last_epoch)
+            lr_buffer.set_lrs(self.optimizer, self._initial_lrs())
+            _forget(self)
+            self._initial_step()
+        else:
+            self._begun()
         self._attach()
         self._note_first_lrs()
+        self._advance(last_epoch + 1)
 
     def _last_child(self) -> Any:
         return self._schedulers[-1]

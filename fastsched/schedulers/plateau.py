@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsFloat
 
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
@@ -17,6 +16,7 @@ from ..engine.capture import refuse_capture
 from ..engine.checkpoint import number
 from ..engine.judged_metric import SETTINGS, checked_setting, judge, patience_for_torch
 from ..engine.program import own_dict
+from ..engine.selection import Groups, Optimizers, select
 from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
 
@@ -96,7 +96,7 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         mode: Literal["min", "max"] = "min",
         factor: float = 0.1,
         patience: int = 10,
@@ -109,10 +109,13 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         accumulate: int = 1,
         smoothing: float = 0.0,
         patience_counts: Literal["torch", "keras"] = "torch",
+        param_name: str = "lr",
+        groups: Groups = None,
     ) -> None:
         for name, value in zip(SETTINGS, (accumulate, smoothing, patience_counts), strict=True):
             if checked_setting(name, value) != SETTINGS[name]:
                 setattr(self, name, value)
+        optimizer = select(optimizer, param_name, groups)
         super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
         self._attach()
 

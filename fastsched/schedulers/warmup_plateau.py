@@ -7,10 +7,10 @@ from numbers import Real
 from typing import Any, ClassVar, Literal, SupportsFloat
 
 from torch import Tensor
-from torch.optim import Optimizer
 
 from ..engine import lr_buffer
 from ..engine.program import own_dict
+from ..engine.selection import Groups, Optimizers
 from .plateau import ReduceLROnPlateau
 
 
@@ -57,7 +57,7 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         mode: Literal["min", "max"] = "min",
         factor: float = 0.1,
         patience: int = 10,
@@ -72,6 +72,8 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
         accumulate: int = 1,
         smoothing: float = 0.0,
         patience_counts: Literal["torch", "keras"] = "torch",
+        param_name: str = "lr",
+        groups: Groups = None,
     ) -> None:
         steps, start_factor = _checked_steps(warmup_steps), _checked_factor(warmup_start_factor)
         super().__init__(
@@ -87,6 +89,8 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
             accumulate=accumulate,
             smoothing=smoothing,
             patience_counts=patience_counts,
+            param_name=param_name,
+            groups=groups,
         )
         self.warmup_steps, self.warmup_start_factor = steps, start_factor
         self.base_lrs = []
@@ -125,7 +129,7 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
             lrs = lr_buffer.exact(self.optimizer)
             for group, lr in zip(groups, lrs, strict=True):
                 group.setdefault("initial_lr", lr)
-            came = [group["initial_lr"] for group in groups[len(bases) :]]
+            came = [group["initial_lr"] for group in list(groups)[len(bases) :]]
             came = [lr.detach().clone() if isinstance(lr, Tensor) else lr for lr in came]
             self.base_lrs = [*bases[: len(groups)], *came]
 

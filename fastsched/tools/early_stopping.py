@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, overload
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +119,10 @@ class EarlyStopping:
         self._place(place if place is not None else torch.device("cpu"), counters)
         self._weights = _Weights(model) if model is not None else None
 
+    @overload
+    def step(self, metric: SupportsFloat) -> None: ...
+    @overload
+    def step(self, *, metrics: SupportsFloat) -> None: ...
     def step(self, metric: SupportsFloat | None = None, *, metrics: SupportsFloat | None = None) -> None:
         """Take note of a metric.
 
@@ -324,7 +328,7 @@ class EarlyStopping:
         no_lrs = torch.empty(0, dtype=torch.float64, device=device)
         buffer = LRBuffer([], no_lrs, no_lrs.clone(), [])
         self._replica = Replica(
-            buffer, self._program().to(device, non_blocking=True), state.to(device, non_blocking=True)
+            buffer, [], self._program().to(device, non_blocking=True), state.to(device, non_blocking=True)
         )
         if not buffer.on_host:
             self._mirror(counters)
