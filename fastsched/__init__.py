@@ -37,6 +37,7 @@ from .lr_scheduler import (
     ReduceLROnPlateau,
     SequentialLR,
     StepLR,
+    WarmupReduceLROnPlateau,
     _LRScheduler,
 )
 from .schedulers.by_name import available_schedulers, get_scheduler
@@ -94,6 +95,7 @@ __all__ = [
     "WarmupLR",
     "WarmupLinearLR",
     "WarmupPolynomialLR",
+    "WarmupReduceLROnPlateau",
     "WarmupStableDecayLR",
     "_LRScheduler",
     "__version__",

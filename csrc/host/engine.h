@@ -67,6 +67,7 @@ class HostEngine : public Bound {
   void for_each(Visit visit) const {
     for (std::size_t i = 0; i < about_.counters.size(); ++i) {
       const Attribute& counter = about_.counters[i];
+      if (counter.left_out(counters_.counters[i])) continue;
       visit(counter.name, to_python(counter, counters_.counters[i]));
     }
     visit(last_lr_name(), last_lr());
@@ -160,7 +161,8 @@ class HostEngine : public Bound {
       value = PyFloat_AS_DOUBLE(metric);
       return true;
     }
-    Ref number(is_read_by_python(metric) ? PyObject_CallOneArg(read_tensor_.ptr(), metric) : PyNumber_Float(metric));
+    Ref number(is_read_by_python(metric) ? PyObject_CallOneArg(read_tensor_.ptr(), metric)
+                                         : PyNumber_Float(metric));
     if (!number) return false;
     value = PyFloat_AsDouble(number.get());
     return !(value == -1.0 && PyErr_Occurred());

@@ -230,6 +230,7 @@ py::dict unpack_counters(const std::string& scheduler, const std::vector<double>
   const Description& about = description(kind_of(scheduler));
   py::dict values;
   for (std::size_t i = 0; i < about.counters.size(); ++i) {
+    if (about.counters[i].left_out(counters.at(i))) continue;
     Ref value = to_python(about.counters[i], counters.at(i));
     if (!value) throw py::error_already_set();
     values[py::handle(about.counters[i].name)] = py::reinterpret_steal<py::object>(value.release());
@@ -242,6 +243,23 @@ py::list counter_names(const std::string& scheduler) {
   for (const Attribute& counter : description(kind_of(scheduler)).counters)
     names.append(py::handle(counter.name));
   return names;
+}
+
+// The attributes that need not be there, and what they are then.
+py::dict optional_attributes(const std::string& scheduler) {
+  const Description& about = description(kind_of(scheduler));
+  py::dict values;
+  for (const std::vector<Attribute>* list : {&about.params, &about.counters}) {
+    for (const Attribute& attribute : *list) {
+      if (!attribute.optional) continue;
+      Ref value = attribute.choices.empty()
+                      ? to_python(attribute, attribute.fallback)
+                      : Ref::borrow(attribute.choices[static_cast<std::size_t>(attribute.fallback)]);
+      if (!value) throw py::error_already_set();
+      values[py::handle(attribute.name)] = py::reinterpret_steal<py::object>(value.release());
+    }
+  }
+  return values;
 }
 
 // The Python attributes of a schedule by name, counters first, and what each must be: "whole" or "finite"
@@ -419,4 +437,5 @@ PYBIND11_MODULE(_C, module) {
   module.attr("ATTRIBUTES") = of_schedules;
   module.attr("CURVES") = curves();
   module.def("counter_names", &counter_names, py::arg("scheduler"));
+  module.def("optional_attributes", &optional_attributes, py::arg("scheduler"));
 }

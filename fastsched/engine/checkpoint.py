@@ -77,7 +77,9 @@ def _require_own(scheduler: Any, state: dict[str, Any], known: Mapping[str, Any]
     name = type(scheduler).__name__
     for counter in _C.counter_names(scheduler._schedule):
         # _step_count keeps its value, as missing settings do: states of the first versions of torch lack it.
-        if counter not in state and counter != "_step_count":
+        if counter in scheduler._optional:
+            state.setdefault(counter, scheduler._optional[counter])  # not counted in the run that the state is from
+        elif counter not in state and counter != "_step_count":
             raise KeyError(f"{where} has no {counter!r}; it is not the state of a {name}")
     attributes = own_dict(scheduler)
     missing = [key for key in known if key in attributes and key not in state]

@@ -378,6 +378,23 @@ def write(optimizer: Optimizer, lrs: list[Tensor | float]) -> bool:
     return buffers is not None
 
 
+def set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
+    """Set every group's LR, whatever it is."""
+    if is_bound(optimizer) and write(optimizer, lrs):
+        return
+    for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr.reshape(()) if isinstance(lr, Tensor) else lr)
+        else:
+            group["lr"] = lr.clone() if isinstance(lr, Tensor) else lr
+
+
+def copied_lrs(optimizer: Optimizer) -> list[Any]:
+    """Every group's LR as it is, tensors as copies."""
+    lrs = [group["lr"] for group in optimizer.param_groups]
+    return [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
+
+
 @torch.inference_mode(False)
 def exact(optimizer: Optimizer) -> list[Any]:
     """Every group's learning rate, a copy: in float64 where that is known, else as it is. Reads nothing back."""

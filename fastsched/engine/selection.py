@@ -111,11 +111,20 @@ class Selection(Optimizer):
         slots: which they are; the compiled part.
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer], slots: Sequence[Slot], where: Groups = None):
+    def __init__(
+        self,
+        optimizers: Sequence[Optimizer],
+        slots: Sequence[Slot],
+        where: Groups = None,
+        looked_at: Sequence[int] | None = None,
+    ):
         self.optimizers = tuple(optimizers)
         self.slots = _C.Slots(list(slots))
         self._slots = list(slots)
         self._where = where  # the function that said which groups, for those that come later
+        # How many groups of each optimizer it was asked of.
+        counts = [len(one.param_groups) for one in optimizers] if looked_at is None else looked_at
+        self._looked_at = list(counts)
 
     @property
     def param_groups(self) -> list[Any]:  # type: ignore[override]
@@ -137,6 +146,25 @@ class Selection(Optimizer):
     def places(self) -> list[Slot]:
         """Which entries these are."""
         return list(self._slots)
+
+    def take_in(self) -> None:
+        """Drive the entry in groups that came later, where the function of :func:`select` says so.
+
+        Raises TypeError or ValueError, with nothing changed, if there is no such entry that is a number.
+        """
+        if not callable(self._where):
+            return
+        came = [
+            (Slot(at, index, self._slots[0].name), one, group)
+            for at, one in enumerate(self.optimizers)
+            for index, group in enumerate(one.param_groups)
+            if index >= self._looked_at[at] and self._where(group)
+        ]
+        for slot, one, group in came:
+            _check(one, slot.group, group, slot.name)
+        self._looked_at = [len(one.param_groups) for one in self.optimizers]
+        self._slots = [*self._slots, *(slot for slot, _, _ in came)]
+        self.slots = _C.Slots(self._slots)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "optimizers" not in vars(self):
@@ -180,7 +208,7 @@ class Selection(Optimizer):
         return self.optimizers[0]
 
     def __reduce__(self) -> Any:
-        return Selection, (self.optimizers, self._slots, self._where)
+        return Selection, (self.optimizers, self._slots, self._where, self._looked_at)
 
     def __repr__(self) -> str:
         classes = [type(optimizer).__name__ for optimizer in self.optimizers]
@@ -277,8 +305,13 @@ def select(optimizer: Optimizers, param_name: str = LR, groups: Groups = None) -
     chosen = _chosen(groups, [entries for _, _, entries in everywhere])
     for place in chosen:
         _check(optimizers[everywhere[place][0]], everywhere[place][1], everywhere[place][2], param_name)
-    where = groups if callable(groups) else None
+    where = groups if callable(groups) else every_group if groups is None else None
     return Selection(optimizers, [Slot(*everywhere[place][:2], param_name) for place in chosen], where)
+
+
+def every_group(_: dict[str, Any]) -> bool:
+    """What says which groups where nobody has said."""
+    return True
 
 
 def _chosen(groups: Groups, all_groups: list[dict[str, Any]]) -> list[int]:

@@ -291,9 +291,10 @@ class TensorEngine:
                 ):
                     lrs[position] = lr if tensor.dim() == 0 else lr.view(tensor.shape)
             return lrs
-        if name not in self._counters:
-            raise AttributeError(name)
-        return self._read_counters()[name]
+        counters = self._read_counters()
+        if name not in counters:
+            raise AttributeError(name)  # or one that need not be there
+        return counters[name]
 
     def set(self, name: str, value: Any) -> bool:
         if name == LAST_LR:

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from .. import _C
 from ..engine import lr_buffer
+from ..engine.added_groups import take_in
 from ..engine.capture import refuse_capture
 from ..engine.checkpoint import checked
 from ..engine.host import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
@@ -50,6 +51,7 @@ class EngineScheduler(LRScheduler):
     _hyperparameters: ClassVar[frozenset[str]] = frozenset()  # the attributes that engines read
     _counters: ClassVar[tuple[str, ...]] = ()
     _held: ClassVar[tuple[str, ...]] = ()  # the attributes that an engine holds while it is attached
+    _optional: ClassVar[dict[str, Any]] = {}  # attributes that need not be there, and what they are then
     _native: ClassVar[dict[str, Any]] = {}  # what the attributes that engines replace or hold are by default
     _native_step: ClassVar[Any] = None
     _takes_metrics: ClassVar[bool] = False
@@ -72,8 +74,10 @@ class EngineScheduler(LRScheduler):
         arguments = inspect.signature(cls.__init__)
         cls.__signature__ = arguments.replace(parameters=list(arguments.parameters.values())[1:])  # type: ignore[attr-defined]
         if "_schedule" in vars(cls):
-            cls._counters = tuple(_C.counter_names(cls._schedule))
-            cls._held = (*cls._counters, LAST_LR)
+            counters = _C.counter_names(cls._schedule)
+            cls._optional = _C.optional_attributes(cls._schedule)
+            cls._counters = tuple(name for name in counters if name not in cls._optional)
+            cls._held = (*counters, LAST_LR)
             for name in cls._held:
                 attribute = StateAttribute()
                 attribute.__set_name__(cls, name)
@@ -132,6 +136,9 @@ class EngineScheduler(LRScheduler):
             engine.settle(attributes)
             state = {**engine.state(), **attributes}
             if self._engine is engine:  # and not another, which another thread has meanwhile put in charge
+                for name, value in self._optional.items():
+                    if name in state and state[name] == value:
+                        del state[name]
                 return state
 
     def __getstate__(self) -> Any:
@@ -195,6 +202,36 @@ class EngineScheduler(LRScheduler):
         if isinstance(self._engine, TensorEngine):
             refuse_capture("a state is loaded; load it before the capture")
         self._load(self._checked(state_dict, "state_dict"))
+
+    def add_groups(self) -> None:
+        """Take in the param groups that came after the scheduler was made: for unfreezing layers, for one.
+
+        Without it they are as in torch, where some classes raise at the next step, and some when they need the base
+        learning rate. With it each of these groups has for its base its ``initial_lr``, or else the learning rate that
+        it has now, which is noted down as such; the schedule goes on from the present step. What else there is one of
+        for each group is that of the last group before: bounds, ``swa_lr``, functions, momenta. ``max_lr`` and
+        ``min_lr`` of a ``OneCycleLR`` have that one's ratio to the initial learning rate.
+
+        Of a composition all children take them in, those of torch's too. A scheduler with ``groups=`` takes in those
+        that the function is true of, and none if it was given positions; one of all groups takes in all.
+
+        Raises:
+            RuntimeError: inside CUDA graph capture; capture the graph again afterwards.
+            ValueError, TypeError: a new group has no entry ``param_name``, or one that is not a number.
+
+        Without new groups it changes nothing. Does not wait for the device. A compiled step is compiled again.
+
+        Example::
+
+            optimizer.add_param_group({"params": backbone.parameters(), "lr": 1e-4})
+            scheduler.add_groups()
+        """
+        refuse_capture("groups are taken in; call add_groups() before the capture")
+        for child in self._children():
+            child.add_groups() if isinstance(child, EngineScheduler) else take_in(child)
+        self._detach()
+        self._take_in_groups()
+        self._attach()
 
     def lr_at(self, step: int) -> list[float]:
         """The learning rates after ``step`` steps from the beginning, one per param group, without stepping.
@@ -307,6 +344,11 @@ class EngineScheduler(LRScheduler):
                     group["initial_lr"] = lr
                     self.base_lrs[index] = lr.clone()
 
+    def _take_in_groups(self) -> None:
+        if isinstance(self.optimizer, Selection):
+            self.optimizer.take_in()
+        take_in(self)
+
     def _children(self) -> Sequence[Any]:
         """The schedulers that a composition is made of."""
         return ()
@@ -355,6 +397,8 @@ class EngineScheduler(LRScheduler):
 
     def _state_without_engine(self, name: str) -> Any:
         """A counter or ``_last_lr`` that neither the engine nor ``__dict__`` has."""
+        if name in self._optional:
+            return self._optional[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _is_native(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsFloat, TypeGuard, cast
 
 from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
@@ -35,11 +35,18 @@ class EpochScheduler(EngineScheduler):
 
     _replaces: ClassVar[tuple[str, ...]] = ("get_lr", "_get_closed_form_lr", "_update_lr")
 
-    def step(self, epoch: int | None = None, *, found_inf: Tensor | float | None = None) -> None:
+    def step(
+        self,
+        epoch: int | None = None,
+        metrics: SupportsFloat | None = None,  # a default of what is keyword-only is looked up at each call
+        *,
+        found_inf: Tensor | float | None = None,
+    ) -> None:
         """Go on to the next epoch.
 
         Args:
             epoch: deprecated, as in torch: go to this epoch, by the closed form where there is one.
+            metrics: not read: so one loop may say ``step(metrics=loss)`` to any scheduler.
             found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
                 tensor with one element, which is read on the device if the learning rates are there.
 
@@ -370,10 +377,17 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
     ) -> None:
         super().__init__(select(optimizer, param_name, groups), T_0, T_mult, eta_min, last_epoch)
 
-    def step(self, epoch: float | None = None, *, found_inf: Tensor | float | None = None) -> None:
+    def step(
+        self,
+        epoch: float | None = None,
+        metrics: SupportsFloat | None = None,
+        *,
+        found_inf: Tensor | float | None = None,
+    ) -> None:
         """Go on to the next epoch, or to ``epoch``, which may be a fraction: between batches, for instance.
 
-        ``found_inf`` as in the other schedulers: whether to skip this step. Along with an ``epoch`` Python reads it.
+        ``metrics`` is not read, and ``found_inf`` as in the other schedulers: whether to skip this step. Along with an
+        ``epoch`` Python reads it.
 
         Raises ValueError if ``epoch`` is negative.
         """

@@ -8,6 +8,7 @@ import operator
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from inspect import Parameter
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat
 
@@ -97,14 +98,18 @@ def look_ahead(scheduler: Any, steps: int, metrics: Metrics | None = None) -> Ah
         momenta = np.empty_like(lrs) if _cycles_momentum(twin) else None
         if momenta is not None:
             momenta[0] = list(map(_momentum, groups))
+        if isinstance(twin, Composite):
+            twin._expect_no_metric()  # whoever asks for steps without one gets an error where they end
         for step in range(count):
-            if not takes_metric:
+            if takes_metric is None:
                 twin.step()
             elif series is None and _needs_metric(twin):
                 raise ValueError(
                     f"metrics: step {step + 1} of this {type(twin).__name__} needs a metric, and there is none; pass "
                     "one number per step, or one for all"
                 )
+            elif takes_metric is Parameter.KEYWORD_ONLY:
+                twin.step(metrics=None if series is None else series[step])
             else:
                 twin.step(None if series is None else series[step])
             lrs[step + 1] = [float(group["lr"]) for group in groups]
@@ -164,9 +169,14 @@ def _count(steps: int, groups: int = 1) -> int:
     return count
 
 
-def _takes_metric(scheduler: Any) -> bool:
-    plateau = isinstance(scheduler, TorchReduceLROnPlateau)
-    return plateau or "metrics" in inspect.signature(scheduler.step).parameters
+def _takes_metric(scheduler: Any) -> Any:
+    """How ``step()`` takes a metric, as a kind of ``inspect.Parameter``; None if it reads none."""
+    if isinstance(scheduler, TorchReduceLROnPlateau):
+        return Parameter.POSITIONAL_OR_KEYWORD
+    if isinstance(scheduler, EngineScheduler) and not scheduler._takes_metrics and scheduler._is_native():
+        return None  # it takes one by keyword and does not read it
+    metrics = inspect.signature(scheduler.step).parameters.get("metrics")
+    return None if metrics is None else metrics.kind
 
 
 def _needs_metric(scheduler: Any) -> bool:
