@@ -67,7 +67,7 @@ def _may_need_metric(scheduler: Any) -> bool:
     return scheduler._reads_metric() if isinstance(scheduler, Composite) else _is_plateau(scheduler)
 
 
-def _set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
+def set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
     """Set every group's LR."""
     if lr_buffer.is_bound(optimizer) and lr_buffer.write(optimizer, lrs):
         return
@@ -153,9 +153,9 @@ class Composite(MetricScheduler):
     def step(
         self,
         metrics: SupportsFloat | None = None,
+        weight: Tensor | float | None = None,
         *,
         found_inf: Tensor | float | None = None,
-        weight: Tensor | float | None = None,
     ) -> None:
         """Step the children whose turn it is.
 
@@ -174,7 +174,8 @@ class Composite(MetricScheduler):
             ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
             RuntimeError: inside CUDA graph capture, if Python has to step some child.
         """
-        if self._reduction is not None or weight is not None:
+        attended = self._is_attended
+        if attended or weight is not None:
             metrics, found_inf = self._reduced(metrics, found_inf, weight)
         engine = self._engine
         if not isinstance(engine, TensorEngine):
@@ -187,15 +188,19 @@ class Composite(MetricScheduler):
             self._require_metric()
         if found_inf is not None:
             self._step_unless(found_inf, metrics)
-        else:
-            self._step_plainly(metrics)
+            return
+        declined = engine.step(self, metrics)
+        if declined is not None:
+            self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)
+        elif attended:
+            self._stepped(metrics)
 
     def _step_plainly(self, metrics: Any) -> None:
         engine = self._engine
         declined = engine.step(self, metrics)
         if declined is not None:
             self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)
-        elif self._history is not None:
+        else:
             self._stepped(metrics)
 
     @untraced(OFF_PATH)
@@ -236,7 +241,7 @@ class Composite(MetricScheduler):
     def _restart_child(self, child: Any, metrics: Any) -> None:
         """Begin it anew, at its epoch 0, in the middle of a run."""
         if _is_plateau(child):
-            _set_lrs(self.optimizer, self._initial_lrs())
+            set_lrs(self.optimizer, self._initial_lrs())
             _begin_plateau(child, metrics)
         elif isinstance(child, Composite):
             child._restart(metrics)
@@ -279,10 +284,10 @@ class Composite(MetricScheduler):
 
     def _reduce_for_all(self, reduced: Reduction | None) -> None:
         """Reduce metrics, once; the children are given what comes of it."""
-        self._reduction = reduced
+        self._attend(_reduction=reduced)
         for child in self._schedulers:
             if isinstance(child, EngineScheduler):
-                child._reduction = None
+                child._attend(_reduction=None)
 
     def _last_child(self) -> Any:
         raise NotImplementedError
@@ -433,7 +438,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         self.optimizer = optimizer
         for group, lr in zip(optimizer.param_groups, lr_buffer.exact(optimizer), strict=True):
             group.setdefault("initial_lr", lr)
-        _set_lrs(optimizer, self._initial_lrs())
+        set_lrs(optimizer, self._initial_lrs())
         self.recursive_undo()
         self._initial_step()
         self._attach()
@@ -536,7 +541,7 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
         self._begun()
 
     def _restart(self, metrics: Any) -> None:
-        _set_lrs(self.optimizer, self._initial_lrs())
+        set_lrs(self.optimizer, self._initial_lrs())
         for child in self._schedulers:
             if _is_plateau(child):
                 _begin_plateau(child, metrics)
