@@ -44,6 +44,7 @@ from .tools.history import History
 from .tools.plotting import plot
 from .tools.range_test import lr_range_test
 from .tools.range_test_result import LRRangeTestResult
+from .tools.rank_state import assert_ranks_agree, broadcast_state
 from .tools.simulation import simulate
 
 __version__ = "0.2.0"
@@ -70,6 +71,8 @@ __all__ = [
     "StepLR",
     "_LRScheduler",
     "__version__",
+    "assert_ranks_agree",
+    "broadcast_state",
     "lr_range_test",
     "lr_scheduler",
     "plot",
