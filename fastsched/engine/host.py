@@ -16,6 +16,7 @@ from . import lr_buffer
 from .metric import as_number
 from .program import own_dict
 from .replica import Replica
+from .selection import name_of
 from .tensor import TensorEngine
 from .untraced import untraced
 
@@ -176,7 +177,7 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     elif tensors:
         return DETACHED
     else:
-        host = _C.HostEngine(scheduler._schedule, Tensor, as_number)
+        host = _C.HostEngine(scheduler._schedule, Tensor, as_number, name_of(scheduler.optimizer))
     return host if host.attach(scheduler) else DETACHED
 
 

@@ -18,6 +18,7 @@ from ..engine.capture import in_capture, refuse_capture
 from ..engine.metric import as_number
 from ..engine.program import LAST_LR, own_dict
 from ..engine.reduction import ReduceOp, Reduction, reduction
+from ..engine.selection import LR, Optimizers, Selection, optimizers_of, positions, union
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 
 def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) -> None:
     name = type(owner).__name__
+    owned = optimizer if isinstance(optimizer, (list, tuple)) else optimizers_of(optimizer)
     if len(schedulers) < 1:
         raise ValueError(f"{name} expects at least one scheduler, but got none")
     for index, scheduler in enumerate(schedulers):
         if not hasattr(scheduler, "optimizer"):
             raise TypeError(f"{name}: schedulers[{index}] has no attribute `optimizer`; it is no scheduler")
-        if optimizer is not scheduler.optimizer:
+        if not all(any(one is own for own in owned) for one in optimizers_of(scheduler.optimizer)):
             raise ValueError(
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, belongs to another optimizer; "
                 "make all of them with the same one"
@@ -307,13 +309,28 @@ class Composite(MetricScheduler):
                 f"{type(self).__name__}.step() steps a ReduceLROnPlateau now and needs its metric: call step(metrics)"
             )
 
+    @property
+    def param_name(self) -> str:
+        """``"lr"``; what its schedulers drive, each of them says for itself."""
+        return LR
+
     def _children(self) -> Sequence[Any]:
         schedulers: Sequence[Any] = self._schedulers
         return schedulers
 
     def _state_without_engine(self, name: str) -> Any:
         # Kept by the child, because copying hundreds of learning rates at every step would cost more than the step.
-        return self._last_child().get_last_lr() if name == LAST_LR else super()._state_without_engine(name)
+        return self._children_left() if name == LAST_LR else super()._state_without_engine(name)
+
+    def _children_left(self) -> list[Any]:
+        """The learning rates as the last child left them; of entries that it does not drive, as they are."""
+        last = self._last_child()
+        if not isinstance(self.optimizer, Selection):
+            return last.get_last_lr()  # type: ignore[no-any-return]
+        lrs = _lrs(self.optimizer)
+        for position, lr in zip(positions(last.optimizer, self.optimizer), last.get_last_lr(), strict=True):
+            lrs[position] = lr
+        return lrs
 
     def _begun(self) -> None:
         """The children's LRs were set from outside of their steps."""
@@ -323,7 +340,7 @@ class Composite(MetricScheduler):
     def state_dict(self) -> dict[str, Any]:
         """The state under torch's keys, as plain Python values; with LRs on a CUDA device this waits for it."""
         state = {**super().state_dict(), "_schedulers": [child.state_dict() for child in self._schedulers]}
-        last_lr = state[LAST_LR] if LAST_LR in state else self._last_child().get_last_lr()
+        last_lr = state[LAST_LR] if LAST_LR in state else self._children_left()
         return {**state, LAST_LR: [lr.item() if isinstance(lr, Tensor) else lr for lr in last_lr]}
 
     def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -360,11 +377,14 @@ class Composite(MetricScheduler):
         super()._load(state)
         if not isinstance(self._engine, TensorEngine) and last_lr is not None:
             own_dict(self)[LAST_LR] = last_lr
+        began: dict[int, Any] = {}
         for child in self._schedulers:
-            bases = getattr(child, "base_lrs", None)
-            if bases is not None and len(bases) == len(self.optimizer.param_groups):
-                self._began_with = list(bases)
-                break
+            bases = getattr(child, "base_lrs", [])
+            if len(bases) == len(child.optimizer.param_groups):
+                for position, base in zip(positions(child.optimizer, self.optimizer), bases, strict=True):
+                    began.setdefault(position, base)
+        if len(began) == len(self.optimizer.param_groups):
+            self._began_with = [base for _, base in sorted(began.items())]
 
 
 def _loads_itself(scheduler: Any) -> bool:
@@ -417,7 +437,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         schedulers: Sequence[LRScheduler],
         milestones: list[int],
         last_epoch: int = -1,
@@ -426,6 +446,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         reduce_op: ReduceOp = "mean",
     ) -> None:
         _check_children(self, optimizer, schedulers)
+        driven = union(optimizer, (scheduler.optimizer for scheduler in schedulers))
         reduced = _reduction_for(self, schedulers, process_group, reduce_op)
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(
@@ -435,10 +456,10 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         self._schedulers = schedulers
         self._milestones = milestones
         self.last_epoch = last_epoch + 1
-        self.optimizer = optimizer
-        for group, lr in zip(optimizer.param_groups, lr_buffer.exact(optimizer), strict=True):
+        self.optimizer = driven
+        for group, lr in zip(driven.param_groups, lr_buffer.exact(driven), strict=True):
             group.setdefault("initial_lr", lr)
-        set_lrs(optimizer, self._initial_lrs())
+        set_lrs(driven, self._initial_lrs())
         self.recursive_undo()
         self._initial_step()
         self._attach()
@@ -518,15 +539,16 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
     def __init__(
         self,
         schedulers: Sequence[LRScheduler],
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizers | None = None,
         *,
         process_group: ProcessGroup | None = None,
         reduce_op: ReduceOp = "mean",
     ) -> None:
-        _check_children(self, optimizer or getattr(next(iter(schedulers), None), "optimizer", None), schedulers)
+        own = optimizer or getattr(next(iter(schedulers), None), "optimizer", None)
+        _check_children(self, own, schedulers)
         reduced = _reduction_for(self, schedulers, process_group, reduce_op)
         self._schedulers = schedulers
-        self.optimizer = optimizer or schedulers[0].optimizer
+        self.optimizer = union(own, (scheduler.optimizer for scheduler in schedulers))
         self._begun()
         self._attach()
         self._reduce_for_all(reduced)

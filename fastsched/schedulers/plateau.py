@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsFloat
 
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
@@ -16,6 +15,7 @@ from ..engine.capture import refuse_capture
 from ..engine.checkpoint import number
 from ..engine.metric import completed
 from ..engine.reduction import ReduceOp, reduction
+from ..engine.selection import Groups, Optimizers, select
 from ..engine.untraced import OFF_PATH, untraced
 from .ranks import MetricScheduler
 
@@ -83,7 +83,7 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         mode: Literal["min", "max"] = "min",
         factor: float = 0.1,
         patience: int = 10,
@@ -93,9 +93,12 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         min_lr: list[float] | float = 0,
         eps: float = 1e-8,
         *,
+        param_name: str = "lr",
+        groups: Groups = None,
         process_group: ProcessGroup | None = None,
         reduce_op: ReduceOp = "mean",
     ) -> None:
+        optimizer = select(optimizer, param_name, groups)
         reduced = reduction(type(self).__name__, process_group, reduce_op)
         super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
         self._attend(_reduction=reduced)
