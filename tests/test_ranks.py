@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 from torch import distributed
+from torch.distributed import checkpoint
 
 import fastsched
 from tests.conftest import sgd
@@ -674,3 +675,73 @@ def lrs_sharded(rank):
 def test_learning_rates_of_sharded_parameters_are_plain():
     lr = torch.tensor(0.1 * 0.3).item()
     assert on_ranks(2, lrs_sharded) == [[lr]] * 2
+
+
+def save_distributed(rank, folder, way):
+    scheduler, stopper = begin_distributed()
+    for metric in METRICS[rank][:4]:
+        scheduler.optimizer.step()
+        scheduler.step(metric)
+        stopper.step(metric)
+    state = distributed_state(scheduler, stopper, way)
+    if way == "async":
+        # Of the process group that it needs for itself, with which ranks talk while they train on.
+        checkpoint.async_save(state, checkpoint_id=folder).result()
+    else:
+        checkpoint.save(state, checkpoint_id=folder)
+    return after_loading(scheduler, stopper)
+
+
+def load_distributed(rank, folder, way):
+    scheduler, stopper = begin_distributed()
+    state = distributed_state(scheduler, stopper, way)
+    checkpoint.load(state, checkpoint_id=folder)
+    if way == "flat":
+        state = {
+            name: {key: state[f"{name}.{key}"] for key in part} for name, part in parts(scheduler, stopper).items()
+        }
+    scheduler.load_state_dict(state["scheduler"])
+    scheduler.optimizer.load_state_dict(state["optimizer"])
+    stopper.load_state_dict(state["stopper"])
+    fastsched.assert_ranks_agree(scheduler)
+    fastsched.assert_ranks_agree(stopper)
+    return after_loading(scheduler, stopper)
+
+
+def begin_distributed():
+    world = distributed.group.WORLD
+    return sequence(optimizer_of(torch.float32), process_group=world), fastsched.EarlyStopping(process_group=world)
+
+
+def parts(scheduler, stopper):
+    return {name: part.state_dict() for name, part in named(scheduler, stopper).items()}
+
+
+def named(scheduler, stopper):
+    return {"scheduler": scheduler, "optimizer": scheduler.optimizer, "stopper": stopper}
+
+
+def distributed_state(scheduler, stopper, way):
+    state = parts(scheduler, stopper)
+    if way != "flat":
+        return state
+    return {f"{name}.{key}": value for name, part in state.items() for key, value in part.items()}
+
+
+def after_loading(scheduler, stopper):
+    """What becomes of metrics that all ranks have alike, however many there are."""
+    lrs = []
+    for metric in (0.5, 0.75, 0.75, 0.25, 0.5):
+        scheduler.optimizer.step()
+        scheduler.step(metric)
+        stopper.step(metric)
+        lrs.append(lrs_of(scheduler.optimizer))
+    return lrs, scheduler.state_dict(), stopper.state_dict()
+
+
+@pytest.mark.parametrize("way", ["nested", "flat", "async"])
+def test_distributed_checkpoints_go_on_exactly_on_fewer_ranks(way, tmp_path):
+    saved = on_ranks(2, save_distributed, str(tmp_path), way)
+    assert saved[0] == saved[1]
+    for ranks in (2, 1):
+        assert on_ranks(ranks, load_distributed, str(tmp_path), way) == [saved[0]] * ranks
