@@ -685,7 +685,6 @@ def save_distributed(rank, folder, way):
         stopper.step(metric)
     state = distributed_state(scheduler, stopper, way)
     if way == "async":
-        # Of the process group that it needs for itself, with which ranks talk while they train on.
         checkpoint.async_save(state, checkpoint_id=folder).result()
     else:
         checkpoint.save(state, checkpoint_id=folder)
