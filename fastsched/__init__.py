@@ -61,6 +61,7 @@ from .tools.installation import install, installed, uninstall
 from .tools.plotting import plot
 from .tools.range_test import lr_range_test
 from .tools.range_test_result import LRRangeTestResult
+from .tools.rank_state import assert_ranks_agree, broadcast_state
 from .tools.simulation import simulate
 
 __version__ = "0.2.0"
@@ -99,7 +100,9 @@ __all__ = [
     "WarmupStableDecayLR",
     "_LRScheduler",
     "__version__",
+    "assert_ranks_agree",
     "available_schedulers",
+    "broadcast_state",
     "get_scheduler",
     "install",
     "installed",

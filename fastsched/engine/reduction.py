@@ -137,17 +137,17 @@ def check_group(group: Any) -> None:
         )
 
 
-def warn_of_ranks(owner: str, metric: Any = None, what: str = "decides by its own metric") -> None:
+def warn_of_ranks(owner: str, metric: Any = None, what: str = "decides by its own metric", stacklevel: int = 4) -> None:
     """Say once that ranks may drift apart; not where the metric is one that all of them have."""
     ranks = world_size()
     if owner in _warned or ranks == 1 or is_complete(metric):
         return
     _warned.add(owner)
     warnings.warn(
-        f"{owner} was constructed without process_group=: each of the {ranks} ranks {what}, and where these differ so "
-        "do their results; pass process_group=torch.distributed.group.WORLD, unless all ranks have the same already",
+        f"{owner} was given no process_group=: each of the {ranks} ranks {what}, and where these differ so do their "
+        "results; pass process_group=torch.distributed.group.WORLD, unless all ranks have the same already",
         UserWarning,
-        stacklevel=4,
+        stacklevel=stacklevel,
     )
 
 

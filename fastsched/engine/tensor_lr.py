@@ -111,6 +111,11 @@ def use_float_lr(optimizer: Optimizer) -> Optimizer:
 
 
 def _check_lr(index: int, lr: object) -> None:
+    if hasattr(type(lr), "full_tensor"):
+        raise TypeError(
+            f"param_groups[{index}]['lr'] is a DTensor, which belongs to many ranks; set it to lr.full_tensor(), a "
+            "plain tensor on each: that is right for parameters that are DTensors, too"
+        )
     if isinstance(lr, Tensor):
         if lr.numel() != 1:
             raise ValueError(f"param_groups[{index}]['lr'] must have one element, got shape {tuple(lr.shape)}")

@@ -39,11 +39,12 @@ class EngineScheduler(LRScheduler):
     replaced it on the object, torch's own code steps and calls it.
     """
 
-    __slots__ = ("_begun_groups", "_engine", "_first_lrs", "_history", "_reduction")
+    __slots__ = ("_begun_groups", "_engine", "_first_lrs", "_history", "_is_attended", "_reduction")
 
     _engine: Engine
     _history: Recorder | None
     _reduction: Reduction | None  # what is done to a metric before a step; None where nothing is
+    _is_attended: bool  # there is one of these two: steps look at this only
     _begun_groups: list[int]  # those without an initial LR when construction began
     _first_lrs: list[Any] | None  # the learning rates that construction left; None where it did not begin at epoch 0
     _schedule: ClassVar[str]
@@ -66,6 +67,7 @@ class EngineScheduler(LRScheduler):
             object.__setattr__(scheduler, "_first_lrs", None)
             object.__setattr__(scheduler, "_history", None)
             object.__setattr__(scheduler, "_reduction", None)
+            object.__setattr__(scheduler, "_is_attended", False)
             return scheduler
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -160,6 +162,7 @@ class EngineScheduler(LRScheduler):
         own_dict(self).update(state)
         for name, value in slots.items():
             object.__setattr__(self, name, value)
+        self._attend()
         # An optimizer that is still being unpickled, because it refers back to its scheduler, has no groups
         # yet. Then, and where attaching fails, the first step attaches or says what is wrong.
         with suppress(AttributeError, RuntimeError):
@@ -316,6 +319,13 @@ class EngineScheduler(LRScheduler):
     def _step_plainly(self, metrics: Any) -> None:
         """Step, with a metric that needs nothing done to it any more."""
         self.step()
+
+    def _attend(self, **what: Any) -> None:
+        """Have steps do this besides: record them in a ``_history``, have metrics go through a ``_reduction``."""
+        for name, value in what.items():
+            object.__setattr__(self, name, value)
+        attended = self._history is not None or self._reduction is not None
+        object.__setattr__(self, "_is_attended", attended)
 
     def _stepped(self, metrics: Any, *, by_torch: bool = False) -> None:
         """A step was made, by torch's code or by the engine; tensor engines record their steps themselves."""

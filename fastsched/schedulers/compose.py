@@ -152,9 +152,9 @@ class Composite(MetricScheduler):
     def step(
         self,
         metrics: SupportsFloat | None = None,
+        weight: Tensor | float | None = None,
         *,
         found_inf: Tensor | float | None = None,
-        weight: Tensor | float | None = None,
     ) -> None:
         """Step the children whose turn it is.
 
@@ -174,7 +174,8 @@ class Composite(MetricScheduler):
             ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
             RuntimeError: inside CUDA graph capture, if Python has to step some child.
         """
-        if self._reduction is not None or weight is not None:
+        attended = self._is_attended
+        if attended or weight is not None:
             metrics, found_inf = self._reduced(metrics, found_inf, weight)
         engine = self._engine
         if not isinstance(engine, TensorEngine):
@@ -187,15 +188,19 @@ class Composite(MetricScheduler):
             self._require_metric()
         if found_inf is not None:
             self._step_unless(found_inf, metrics)
-        else:
-            self._step_plainly(metrics)
+            return
+        declined = engine.step(self, metrics)
+        if declined is not None:
+            self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)
+        elif attended:
+            self._stepped(metrics)
 
     def _step_plainly(self, metrics: Any) -> None:
         engine = self._engine
         declined = engine.step(self, metrics)
         if declined is not None:
             self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)
-        elif self._history is not None:
+        else:
             self._stepped(metrics)
 
     @untraced(OFF_PATH)
@@ -284,10 +289,10 @@ class Composite(MetricScheduler):
 
     def _reduce_for_all(self, reduced: Reduction | None) -> None:
         """Reduce metrics, once; the children are given what comes of it."""
-        self._reduction = reduced
+        self._attend(_reduction=reduced)
         for child in self._schedulers:
             if isinstance(child, EngineScheduler):
-                child._reduction = None
+                child._attend(_reduction=None)
 
     def _last_child(self) -> Any:
         raise NotImplementedError

@@ -62,7 +62,7 @@ class EpochScheduler(EngineScheduler):
         declined = self._engine.step(self, None)
         if declined is not None:
             self._step_off_path(declined)
-        elif self._history is not None:
+        elif self._is_attended:
             self._stepped(None)
 
     @untraced(OFF_PATH)

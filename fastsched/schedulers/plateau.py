@@ -129,7 +129,7 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         optimizer = select(optimizer, param_name, groups)
         reduced = reduction(type(self).__name__, process_group, reduce_op)
         super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
-        self._reduction = reduced
+        self._attend(_reduction=reduced)
         self._attach()
 
     def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
@@ -152,9 +152,9 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         self,
         metrics: SupportsFloat,
         epoch: int | None = None,
+        weight: Tensor | float | None = None,  # by position, too: to look up a default by name takes longest here
         *,
         found_inf: Tensor | float | None = None,
-        weight: Tensor | float | None = None,
     ) -> None:
         """Take note of a metric and reduce the learning rates if it has stopped improving.
 
@@ -185,7 +185,8 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         attributes and groups since the step before, as an eager one does; it is compiled again if groups were added.
         A Python-number metric recompiles once, at its second value.
         """
-        if self._reduction is not None or weight is not None:
+        attended = self._is_attended
+        if attended or weight is not None:
             metrics, found_inf = self._reduced(metrics, found_inf, weight)
         if epoch is not None:
             if not found_inf:
@@ -198,7 +199,7 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         if declined is not None:
             # None is no metric, also where there is no engine to say so.
             self._step_off_path(declined if metrics is not None else float(metrics))
-        elif self._history is not None:
+        elif attended:
             self._stepped(metrics)
 
     def _step_plainly(self, metrics: SupportsFloat) -> None:

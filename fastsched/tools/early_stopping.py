@@ -22,7 +22,7 @@ from ..engine.program import NOTHING_BELOW
 from ..engine.reduction import ReduceOp, Reduction, check_group, reduction, warn_of_ranks
 from ..engine.replica import Replica
 from ..engine.untraced import untraced
-from .training_state import distinct
+from .training_state import distinct, reshard, sharded
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -208,6 +208,7 @@ class EarlyStopping:
         compiling = torch.compiler.is_compiling()
         if self._weights is not None:
             if not compiling:
+                self._weights.gather_no_more()
                 self._weights.check()
             elif not self._model_fits:
                 return self._step_off_path(metric, weight)
@@ -346,6 +347,7 @@ class EarlyStopping:
         """
         if self._weights is None:
             raise RuntimeError("restore_best() has no weights to restore: construct EarlyStopping with model=")
+        self._weights.gather_no_more()
         self._weights.check()
         self._weights.restore()
 
@@ -492,7 +494,7 @@ class _Snapshots:
         """Whether it had stopped so many steps before the last."""
         back = min(behind, len(self._sent) - 1)
         counters = self._sent.wait(back)
-        return 0 < counters[_STOPPED] <= counters[_LAST] + back - behind  # one snapshot is one step
+        return bool(0 < counters[_STOPPED] <= counters[_LAST] + back - behind)  # one snapshot is one step
 
 
 _ANEW = "construct a new one"
@@ -503,6 +505,8 @@ class _Weights:
 
     @torch.inference_mode(False)
     def __init__(self, model: nn.Module):
+        self._shards = sharded([model])
+        reshard(self._shards)
         # Where each is, not what: modules put new tensors into their places, as do ``model.double()`` and loading.
         self._modules = [
             (parent._modules, name, module)
@@ -519,6 +523,10 @@ class _Weights:
         self.best: dict[str, Tensor] = {
             name: tensors[key].detach().clone() for name, (tensors, key) in self._places.items()
         }
+
+    def gather_no_more(self) -> None:
+        """Have FSDP2 put its shards back into their places, which a forward may have taken."""
+        reshard(self._shards)
 
     def check(self) -> None:
         """Raise RuntimeError if a module or a tensor is not where it was."""
@@ -546,8 +554,9 @@ class _Weights:
     def keep_if(self, improved: Tensor) -> None:
         """The same where ``improved`` is not 0, which each device looks at itself."""
         flags: dict[torch.device, Tensor] = {}
-        for name, weight in self._now():
-            best = self._fitting(name, weight)
+        for name, tensor in self._now():
+            # Of a DTensor each rank looks after its own part: where() takes no others beside a plain tensor.
+            weight, best = map(_local, (tensor, self._fitting(name, tensor)))
             if best.device not in flags:
                 flags[best.device] = improved.to(best.device, non_blocking=True) != 0
             torch.where(flags[best.device], weight, best, out=best)
@@ -576,6 +585,11 @@ class _Weights:
         with torch.inference_mode(False):
             self.best[name] = weight.clone() if best.is_meta else best.to(weight.device, weight.dtype)
         return self.best[name]
+
+
+def _local(tensor: Tensor) -> Tensor:
+    part: Tensor = tensor.to_local() if hasattr(type(tensor), "to_local") else tensor  # type: ignore[attr-defined]
+    return part
 
 
 def _plain(metric: Any) -> Tensor | float:

@@ -81,7 +81,7 @@ class History:
         self._began_with = [_number_of(group["lr"]) for group in groups]
         self._steps_of_plateaus = _steps_of(_plateaus(scheduler))
         try:
-            object.__setattr__(scheduler, "_history", self)
+            scheduler._attend(_history=self)
             if isinstance(scheduler._engine, TensorEngine):
                 self.install(scheduler._engine._replicas)
         except BaseException:  # a Ctrl-C: nobody has this object to close it
@@ -95,7 +95,7 @@ class History:
             return
         refuse_capture("a history ends; close it before the capture, or after")
         if scheduler._history is self:
-            object.__setattr__(scheduler, "_history", None)
+            scheduler._attend(_history=None)
         if isinstance(scheduler._engine, TensorEngine):
             own = [part.rows for period in self._periods if isinstance(period, _OnDevice) for part in period.parts]
             for replica in scheduler._engine._replicas:

@@ -247,7 +247,7 @@ def _twin(scheduler: Any, memo: dict[int, Any]) -> Any:
     for stand_in, param_groups in zip(stand_ins, groups, strict=True):
         stand_in.param_groups = param_groups
     if isinstance(twin, EngineScheduler):
-        twin._reduction = None  # the copy has no process group, and what it is given are the metrics of all ranks
+        twin._attend(_reduction=None)  # without a process group: it is given the metrics of all ranks
     return twin
 
 
