@@ -40,6 +40,8 @@ from .lr_scheduler import (
     _LRScheduler,
 )
 from .tools.early_stopping import EarlyStopping
+from .tools.explanation import Explanation, explain
+from .tools.explanation import log_to_stderr_if_asked as _log_to_stderr_if_asked
 from .tools.history import History
 from .tools.installation import install, installed, uninstall
 from .tools.plotting import plot
@@ -56,6 +58,7 @@ __all__ = [
     "CosineAnnealingWarmRestarts",
     "CyclicLR",
     "EarlyStopping",
+    "Explanation",
     "ExponentialLR",
     "History",
     "LRRangeTestResult",
@@ -71,6 +74,7 @@ __all__ = [
     "StepLR",
     "_LRScheduler",
     "__version__",
+    "explain",
     "install",
     "installed",
     "lr_range_test",
@@ -81,3 +85,5 @@ __all__ = [
     "use_float_lr",
     "use_tensor_lr",
 ]
+
+_log_to_stderr_if_asked()

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "python.h"
+#include "reason.h"
 #include "schedule/plan/kinds.h"
 
 namespace fastsched::host {
@@ -227,11 +228,24 @@ inline Ref to_python(const Attribute& attribute, double value) {
   return Ref(whole ? PyLong_FromDouble(value) : PyFloat_FromDouble(value));
 }
 
+inline const char* expected(const Attribute& attribute) {
+  switch (attribute.type) {
+    case Type::real: return "a Python float";
+    case Type::integer: return "a Python int";
+    case Type::choice: return "one of the values that torch documents";
+    case Type::number:
+    case Type::count:
+    case Type::limit: break;
+  }
+  return "a Python float or int";
+}
+
 // Reads every attribute in `list` from a scheduler's __dict__. False where one is missing or not expressible.
 inline bool read_all(const std::vector<Attribute>& list, PyObject* dict, double* out) {
   for (std::size_t i = 0; i < list.size(); ++i) {
     PyObject* value = PyDict_GetItemWithError(dict, list[i].name);
-    if (value == nullptr || !read(list[i], value, out[i])) return false;
+    if (value == nullptr || !read(list[i], value, out[i]))
+      return decline(list[i].name, value, expected(list[i]));
   }
   return true;
 }

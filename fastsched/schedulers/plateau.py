@@ -159,6 +159,7 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
                 return
             metrics = declined
         self._detach()
+        self._fall_back()
         numbers = [group for group in self.optimizer.param_groups if not isinstance(group["lr"], Tensor)]
         super().step(metrics)
         for group in numbers:
