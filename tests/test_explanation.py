@@ -141,6 +141,17 @@ def test_a_step_that_only_python_could_make(kind):
     assert fastsched.explain(scheduler).reasons == ()
 
 
+@pytest.mark.parametrize("entry", ["weight_decay", "betas[0]"])
+def test_other_entries(entry):
+    optimizer = torch.optim.Adam(sgd([0.5]).param_groups)
+    scheduler = fastsched.StepLR(optimizer, 3, param_name=entry)
+    assert fastsched.explain(scheduler).engine == KINDS[type(scheduler._engine)] == "host"
+    function = fastsched.LambdaLR(optimizer, lambda epoch: 0.9, param_name=entry)
+    said = fastsched.explain(function)
+    assert said.engine == KINDS[type(function._engine)] == ("torch" if entry == "betas[0]" else "host")
+    assert len(said.reasons) == (entry == "betas[0]")
+
+
 def test_int_learning_rates():
     scheduler = fastsched.StepLR(sgd([1]), 1, gamma=2)
     step(scheduler)

@@ -38,9 +38,8 @@ void step(const fastsched::Buffers& buffers, LR* lrs, const fastsched::Moment& m
   Meeting meeting(threads);
   std::vector<std::thread> block;
   for (int thread = 0; thread < threads; ++thread) {
-    block.emplace_back([&, thread] {
-      fastsched::step_in_block(buffers, lrs, moment, thread, threads, meeting);
-    });
+    block.emplace_back(
+        [&, thread] { fastsched::step_in_block(buffers, lrs, moment, thread, threads, meeting); });
   }
   for (std::thread& one : block) one.join();
 }

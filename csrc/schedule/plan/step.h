@@ -53,6 +53,7 @@ FASTSCHED_HD bool well_formed(const Buffers& buffers) {
     const bool whole = is_count(node.kind_number) && is_count(node.size) && is_count(node.state_size) &&
                        is_count(node.children) && is_count(node.table_size);
     if (!(whole && node.kind_number < kKinds)) return false;
+    if (!(node.selective == 0.0 || node.selective == 1.0)) return false;
     if (node.kind() == Kind::one_cycle && node.table_size < 1.0) return false;
     const double own = own_program_size(node, groups);
     const double own_state = own_state_size(node, groups);
@@ -80,6 +81,11 @@ FASTSCHED_HD bool well_formed(const Buffers& buffers) {
   return !root && state_left == 0.0;
 }
 
+// Whether the node leaves a group alone; `own` are that one's parameters.
+FASTSCHED_HD bool leaves_alone(const Node& node, const Own& own) {
+  return node.selective != 0.0 && own.at(own_params(node.kind())) == 0.0;
+}
+
 // Of a well formed program: whether every group's column lies in its table of factors. Not asked on a device,
 // where one thread would have to go through all groups: there a column outside gives NaN.
 inline bool columns_fit(const Buffers& buffers) {
@@ -88,6 +94,7 @@ inline bool columns_fit(const Buffers& buffers) {
     if (node.kind() != Kind::lambda && node.kind() != Kind::multiplicative) continue;
     Own own = walk.own(node);
     for (; own.index < buffers.groups; ++own.index) {
+      if (leaves_alone(node, own)) continue;
       const double column = own.at(kColumn);
       if (!(is_count(column) && column < node.params[0])) return false;
     }

@@ -23,7 +23,7 @@ FASTSCHED_HD void step_in_block(const Buffers& buffers, LR* lrs, const Moment& m
       const Node node = place.node();
       Own own = walk.own(node);
       own.index = group;
-      lr = apply(update, lr, own).lr;
+      if (!leaves_alone(node, own)) lr = apply(update, lr, own).lr;
       if (!is_composite(node.kind())) place.last_lrs()[group] = lr;
     }
     buffers.masters[group] = lr;
