@@ -86,7 +86,7 @@ def explain(scheduler: LRScheduler) -> Explanation:
     if not isinstance(scheduler, LRScheduler):
         raise TypeError(f"scheduler must be a scheduler, got {name}; a framework's wrapper holds one")
     if not isinstance(scheduler, EngineScheduler):
-        return Explanation(name, "torch", reasons=(_of_other_class(type(scheduler)),))
+        return Explanation(name, "torch", reasons=(reason_of_other_class(type(scheduler)),))
     reasons = []
     step_is_own = type(scheduler).step is not type(scheduler)._native_step or "step" in own_dict(scheduler)
     if step_is_own:
@@ -131,7 +131,8 @@ def _engine_of_next_step(scheduler: EngineScheduler) -> Engine:
     return attach(scheduler)
 
 
-def _of_other_class(kind: type) -> str:
+def reason_of_other_class(kind: type) -> str:
+    """Why fastsched steps no scheduler of this class, and what to change."""
     for base in kind.__mro__:
         if base.__module__ in ("torch.optim.lr_scheduler", "torch.optim.swa_utils") and base is not LRScheduler:
             ours = f"fastsched.{base.__name__}"
