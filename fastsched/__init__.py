@@ -47,6 +47,7 @@ from .tools.installation import install, installed, uninstall
 from .tools.plotting import plot
 from .tools.range_test import lr_range_test
 from .tools.range_test_result import LRRangeTestResult
+from .tools.scaler import found_inf
 from .tools.simulation import simulate
 
 __version__ = "0.2.0"
@@ -75,6 +76,7 @@ __all__ = [
     "_LRScheduler",
     "__version__",
     "explain",
+    "found_inf",
     "install",
     "installed",
     "lr_range_test",
