@@ -55,6 +55,8 @@ from .schedulers.warmup import (
     with_warmup,
 )
 from .tools.early_stopping import EarlyStopping
+from .tools.explanation import Explanation, explain
+from .tools.explanation import log_to_stderr_if_asked as _log_to_stderr_if_asked
 from .tools.expression import build as parse
 from .tools.history import History
 from .tools.installation import install, installed, uninstall
@@ -62,6 +64,7 @@ from .tools.plotting import plot
 from .tools.range_test import lr_range_test
 from .tools.range_test_result import LRRangeTestResult
 from .tools.rank_state import assert_ranks_agree, broadcast_state
+from .tools.scaler import found_inf
 from .tools.simulation import simulate
 
 __version__ = "0.2.0"
@@ -75,6 +78,7 @@ __all__ = [
     "CyclicLR",
     "DecayingRestartsLR",
     "EarlyStopping",
+    "Explanation",
     "ExponentialLR",
     "History",
     "InverseSqrtLR",
@@ -103,6 +107,8 @@ __all__ = [
     "assert_ranks_agree",
     "available_schedulers",
     "broadcast_state",
+    "explain",
+    "found_inf",
     "get_scheduler",
     "install",
     "installed",
@@ -116,3 +122,5 @@ __all__ = [
     "use_tensor_lr",
     "with_warmup",
 ]
+
+_log_to_stderr_if_asked()

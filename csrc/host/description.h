@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "python.h"
+#include "reason.h"
 #include "schedule/plan/kinds.h"
 
 namespace fastsched::host {
@@ -268,6 +269,18 @@ inline Ref to_python(const Attribute& attribute, double value) {
   return Ref(whole ? PyLong_FromDouble(value) : PyFloat_FromDouble(value));
 }
 
+inline const char* expected(const Attribute& attribute) {
+  switch (attribute.type) {
+    case Type::real: return "a Python float";
+    case Type::integer: return "a Python int";
+    case Type::choice: return "one of the values that torch documents";
+    case Type::number:
+    case Type::count:
+    case Type::limit: break;
+  }
+  return "a Python float or int";
+}
+
 // Reads every attribute in `list` from a scheduler's __dict__. False where one is missing or not expressible.
 inline bool read_all(const std::vector<Attribute>& list, PyObject* dict, double* out) {
   for (std::size_t i = 0; i < list.size(); ++i) {
@@ -275,7 +288,7 @@ inline bool read_all(const std::vector<Attribute>& list, PyObject* dict, double*
     if (value == nullptr && list[i].optional) {
       out[i] = list[i].fallback;
     } else if (value == nullptr || !read(list[i], value, out[i])) {
-      return false;
+      return decline(list[i].name, value, expected(list[i]));
     }
   }
   return true;

@@ -330,6 +330,9 @@ PYBIND11_MODULE(_C, module) {
   module.attr("HISTORY_HEADER") = fastsched::kHistoryHeader;
   module.attr("HISTORY_OWN") = fastsched::kHistoryOwn;
 
+  module.def("note_reason", [](std::string text) { decline(std::move(text)); });
+  module.def("take_reason", [] { return std::exchange(reason(), {}); });
+
   py::class_<HostEngine> engine(module, "HostEngine", py::is_final());
   engine
       .def(py::init<const std::string&, py::type, py::object, const std::string&>(), py::arg("scheduler"),

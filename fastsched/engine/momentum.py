@@ -73,7 +73,10 @@ def cycle_momentum(scheduler: Any, counters: list[float]) -> HostMomentum | Tens
     tensors = any(isinstance(_momentum(group), Tensor) for group in scheduler.optimizer.param_groups)
     kind = TensorMomentum if tensors else HostMomentum
     momentum: HostMomentum | TensorMomentum = kind(scheduler._schedule, counters)
-    return momentum if momentum.follow(scheduler) else None
+    if momentum.follow(scheduler):
+        return momentum
+    _C.note_reason("the groups' momentum is neither a number in all of them nor a float32 or float64 tensor in all")
+    return None
 
 
 # Of the cycles whose steps were compiled; the place is a constant in the graph.

@@ -103,6 +103,7 @@ def own_values(scheduler: Any, params: list[tuple[str, str]], table: Table | Non
         else:
             values = scheduler._group_values(name)
         if type(values) is not list or (needed and len(values) != len(groups)):
+            _C.note_reason(f"`{name}` is not a list of one value per param group")
             return None
         owns.append(values[: len(groups)] + [nan] * (len(groups) - len(values)))  # nan: what a step does not read
     return owns

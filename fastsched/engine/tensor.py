@@ -649,23 +649,34 @@ def _engines_below(scheduler: Any, buffers: list[LRBuffer]) -> list[TensorEngine
     children = scheduler._children()
     everything = _all_below(scheduler)
     if len({id(child) for child in everything}) != len(everything):
-        return None  # a scheduler that is in it twice has one state, not two
+        _C.note_reason("a scheduler is in it twice, which has one state and not two; construct another")
+        return None
     if not all(has_values_for_groups(child) for child in scheduler._yet_to_begin()):
+        _C.note_reason("a scheduler that is yet to begin has no base learning rate for some param group")
         return None  # torch raises there
     engines = []
     for child in children:
-        if not hasattr(type(child), "_schedule") or not child._is_native():
+        if not hasattr(type(child), "_schedule"):
+            _C.note_reason(f"{type(child).__name__} is no scheduler of fastsched's; construct the one of that name")
+            return None
+        if not child._is_native():
             return None
         if not isinstance(child._engine, TensorEngine):
             child._detach()
             child._attach()
         engine = child._engine
-        if not isinstance(engine, TensorEngine) or engine._momentum is not None or engine._functions:
+        if not isinstance(engine, TensorEngine):
+            _C.note_reason(f"{type(child).__name__}, which is one of its schedulers: {_C.take_reason()}")
+            return None
+        if engine._momentum is not None or engine._functions:
+            its = "cycles momentum" if engine._momentum is not None else "calls functions; give it total_steps="
+            _C.note_reason(f"{type(child).__name__}, which is one of its schedulers, {its}")
             return None
         if engine._is_stale(child) and not engine._follow(child):
             return None
         if [replica.buffer for replica in engine._replicas] != buffers:
-            return None  # it drives those of one of several optimizers
+            _C.note_reason(f"{type(child).__name__}, which is one of its schedulers, drives other groups or entries")
+            return None
         engines.append(engine)
     return engines
 

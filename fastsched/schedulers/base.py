@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import functools
 import inspect
+import logging
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +31,8 @@ from ..engine.untraced import OFF_PATH, untraced
 if TYPE_CHECKING:
     from typing_extensions import Never
 
+_log = logging.getLogger("fastsched")
+
 
 class EngineScheduler(LRScheduler):
     """A torch scheduler that an engine steps where it can.
@@ -39,10 +42,21 @@ class EngineScheduler(LRScheduler):
     replaced it on the object, torch's own code steps and calls it.
     """
 
-    __slots__ = ("_begun_groups", "_engine", "_first_lrs", "_history", "_is_attended", "_reduction")
+    __slots__ = (
+        "_begun_groups",
+        "_engine",
+        "_fallback",
+        "_first_lrs",
+        "_history",
+        "_is_attended",
+        "_logged",
+        "_reduction",
+    )
 
     _engine: Engine
+    _fallback: tuple[str, Any] | None  # why torch's code made a step, and to which epoch
     _history: Recorder | None
+    _logged: set[str]  # what the log has been told of it
     _reduction: Reduction | None  # what is done to a metric before a step; None where nothing is
     _is_attended: bool  # there is one of these two: steps look at this only
     _begun_groups: list[int]  # those without an initial LR when construction began
@@ -64,6 +78,7 @@ class EngineScheduler(LRScheduler):
             scheduler = super().__new__(cls)
             object.__setattr__(scheduler, "_begun_groups", [])
             object.__setattr__(scheduler, "_engine", DETACHED)
+            object.__setattr__(scheduler, "_fallback", None)
             object.__setattr__(scheduler, "_first_lrs", None)
             object.__setattr__(scheduler, "_history", None)
             object.__setattr__(scheduler, "_reduction", None)
@@ -156,6 +171,7 @@ class EngineScheduler(LRScheduler):
     def __setstate__(self, state: Any) -> None:
         state, slots = state if isinstance(state, tuple) else (state, {})
         object.__setattr__(self, "_engine", DETACHED)
+        object.__setattr__(self, "_fallback", None)
         object.__setattr__(self, "_first_lrs", None)
         object.__setattr__(self, "_history", None)
         object.__setattr__(self, "_reduction", None)
@@ -329,6 +345,8 @@ class EngineScheduler(LRScheduler):
 
     def _stepped(self, metrics: Any, *, by_torch: bool = False) -> None:
         """A step was made, by torch's code or by the engine; tensor engines record their steps themselves."""
+        if by_torch and self._fallback is not None:
+            object.__setattr__(self, "_fallback", (self._fallback[0], own_dict(self).get("last_epoch")))
         history = self._history
         if history is not None and (by_torch or not isinstance(self._engine, TensorEngine)):
             history.note(self, metrics)
@@ -413,15 +431,30 @@ class EngineScheduler(LRScheduler):
 
     def _is_native(self) -> bool:
         """Whether an engine does what this object would do by its own code, ``step`` included."""
-        return type(self).step is type(self)._native_step and "step" not in own_dict(self) and self._decides_natively()
+        if type(self).step is not type(self)._native_step or "step" in own_dict(self):
+            self._note_own_code("step")
+            return False
+        return self._decides_natively()
 
     def _decides_natively(self) -> bool:
         attributes = own_dict(self)
-        return (
-            not any(name in attributes for name in self._replaces)
-            and all(getattr(type(self), name, None) is attribute for name, attribute in self._native.items())
-            and self._expressible()
-        )
+        for name in self._replaces:
+            if name in attributes:
+                self._note_own_code(name)
+                return False
+        for name, attribute in self._native.items():
+            if getattr(type(self), name, None) is not attribute:
+                self._note_own_code(name)
+                return False
+        if not self._expressible():
+            _C.note_reason("a function decides that was given to it, or written into it, for one that engines know")
+            return False
+        return True
+
+    def _note_own_code(self, name: str) -> None:
+        owner = next((kind.__name__ for kind in type(self).__mro__ if name in vars(kind)), "somebody")
+        whose = f"the object's own `{name}`" if name in own_dict(self) else f"{owner} overrides `{name}`, which"
+        _C.note_reason(f"{whose} is Python code")
 
     def _require_function_of_step(self) -> None:
         """Raise NotImplementedError if the learning rates are no function of the step alone."""
@@ -447,7 +480,25 @@ class EngineScheduler(LRScheduler):
             engine = attach(self, restore=restore)
             if engine is not DETACHED:
                 _C.put_in_charge(self, DETACHED, engine, self._held)
+                if _log.isEnabledFor(logging.INFO):
+                    kind = "tensor" if isinstance(engine, TensorEngine) else "host"
+                    self._tell_log(f"the {kind} engine steps it")
         return self._engine is not DETACHED
+
+    def _fall_back(self) -> None:
+        """Leave this step to torch's code: keep the reason, which was noted where that was decided."""
+        reason = _C.take_reason()
+        object.__setattr__(self, "_fallback", (reason, None))
+        if _log.isEnabledFor(logging.INFO):
+            self._tell_log(f"torch's code steps it: {reason}")
+
+    def _tell_log(self, message: str) -> None:
+        """Once in a scheduler's life."""
+        if not hasattr(self, "_logged"):
+            object.__setattr__(self, "_logged", set())
+        if message not in self._logged:
+            self._logged.add(message)
+            _log.info("%s: %s", type(self).__name__, message)
 
     def _follow_to_tensors(self) -> None:
         """Choose an engine again if use_tensor_lr came after the present one: the LRs to go on from are masters now."""

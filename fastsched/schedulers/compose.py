@@ -218,6 +218,7 @@ class Composite(MetricScheduler):
             self._detach()
         if metrics is None:
             self._require_metric()
+        self._fall_back()
         own_dict(self).pop(LAST_LR, None)
         self._step_children(metrics)
         self._stepped(metrics, by_torch=True)

@@ -88,6 +88,7 @@ class EpochScheduler(EngineScheduler):
                 if self._finish(declined):
                     return
             self._detach()
+        self._fall_back()
         self._step_as_torch(None)
         self._stepped(None, by_torch=True)
         self._attach()
@@ -418,6 +419,8 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
             if isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, epoch):
                 return
         self._detach()
+        if epoch is None and not self._is_initial:
+            self._fall_back()
         TorchWarmRestarts.step(self, epoch)
         if not self._is_initial:
             self._stepped(None, by_torch=True)

@@ -131,6 +131,7 @@ class FunctionScheduler(EpochScheduler):
         if not isinstance(declined, list):
             return False
         self._detach()
+        self._fall_back()
         groups = self.optimizer.param_groups
         for group, lr in zip(groups, declined, strict=True):
             if isinstance(group["lr"], Tensor):

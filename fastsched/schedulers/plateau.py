@@ -228,6 +228,7 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
                 return
             metrics = declined
         self._detach()
+        self._fall_back()
         numbers = [group for group in self.optimizer.param_groups if not isinstance(group["lr"], Tensor)]
         self._step_as_torch(completed(metrics) if isinstance(metrics, Tensor) else metrics)
         for group in numbers:
