@@ -292,7 +292,7 @@ class TensorEngine:
         if name == LAST_LR:
             if self._below or not isinstance(value, (list, tuple)) or len(value) != self._group_count:
                 return False
-            if any(isinstance(lr, Tensor) for lr in value):
+            if set(map(type, value)) != {float} and any(isinstance(lr, Tensor) for lr in value):
                 self._take_last_lr(list(value))
                 return True
             lrs = _floats(value, self._group_count)
@@ -390,7 +390,7 @@ class TensorEngine:
         # Where it does not go in place, the next step finds that and makes new buffers, or leaves the scheduler to
         # torch's code.
         buffers = [replica.buffer for replica in self._replicas]
-        if self._write_in_place(_nodes(scheduler, buffers, self._below)):
+        if self._write_in_place(_nodes(scheduler, buffers, self._below, self._settings)):
             self._collect_settings()
             if not self._fit_momentum(scheduler):
                 return  # the next step leaves the scheduler to torch's code
@@ -666,8 +666,13 @@ def _all_below(scheduler: Any) -> list[Any]:
     return found
 
 
-def _nodes(scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine]) -> list[Node] | None:
-    """The scheduler's own node for each buffer, on its device; None if a hyperparameter is no plain number."""
+def _nodes(
+    scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine], known: list[list[Setting]] | None = None
+) -> list[Node] | None:
+    """The scheduler's own node for each buffer, on its device; None if a hyperparameter is no plain number.
+
+    ``known`` are the settings of those before, for the same buffers.
+    """
     table = scheduler._table()
     owns = own_values(scheduler, _C.own_params(scheduler._schedule), table)
     if owns is None:
@@ -679,7 +684,8 @@ def _nodes(scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine]) -
         packed = pack(scheduler, owns, buffer.indices, table, sizes)
         if packed is None:
             return None
-        nodes.append(upload(packed, owns, buffer.indices, buffer.device))
+        before = known[place] if known is not None else ()
+        nodes.append(upload(packed, owns, buffer.indices, buffer.device, before))
     return nodes
 
 
