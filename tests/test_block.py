@@ -108,7 +108,9 @@ class Twin:
     data=st.data(),
 )
 def test_a_block_does_what_the_host_does(step_in_threads, tree, dtype, groups, values, threads, has_room, data):
-    scheduler = grow(stepped_sgd([torch.tensor(0.5 / (1 + i), dtype=dtype) for i in range(groups)]), tree)
+    some = st.none() | st.lists(st.integers(0, groups - 1), min_size=1, unique=True)
+    optimizer = stepped_sgd([torch.tensor(0.5 / (1 + i), dtype=dtype) for i in range(groups)])
+    scheduler = grow(optimizer, tree, groups=lambda: data.draw(some))
     scheduler.step(1.0)
     histories = []
     for part in tree_of(scheduler):

@@ -180,14 +180,6 @@ def test_stepping_past_the_end_raises_as_in_torch(name, tensor):
     assert outcomes[0] == outcomes[1]
 
 
-def test_the_signature_is_torchs():
-    import inspect
-
-    for name in CYCLES:
-        ours, theirs = (inspect.signature(getattr(module, name)) for module in (fastsched, torch_lr_scheduler))
-        assert ours == theirs
-
-
 def bound_of_the_group(scheduler):
     scheduler.optimizer.param_groups[0]["base_momentum"] = 0.2
 

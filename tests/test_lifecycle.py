@@ -492,4 +492,6 @@ def test_signatures_are_torchs(name):
     expected = list(theirs.parameters.values())
     for parameter, oracle in zip(shown, expected, strict=False):
         assert (parameter.name, parameter.default, parameter.kind) == (oracle.name, oracle.default, oracle.kind)
-    assert {parameter.name for parameter in shown[len(expected) :]} <= {"total_steps"}
+    more = shown[len(expected) :]
+    assert {parameter.name for parameter in more} <= {"total_steps", "param_name", "groups"}
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in more)

@@ -32,14 +32,16 @@ def trees_of(leaves):
 trees = trees_of(leaves).filter(lambda tree: len(tree) == 3)
 
 
-def grow(optimizer, tree, composites=fastsched):
+def grow(optimizer, tree, composites=fastsched, groups=lambda: None):
+    """``groups`` is called for each leaf and says which groups that drives."""
     if len(tree) == 2:
         name, configuration = tree
         # Momentum in Python numbers is for Python to write, child by child.
         plain = {"cycle_momentum": False} if "cycle_momentum" in configuration else {}
-        return getattr(fastsched, name)(optimizer, **{**configuration, **plain}, **tabulated(fastsched, name))
+        settings = {**configuration, **plain, **tabulated(fastsched, name)}
+        return getattr(fastsched, name)(optimizer, **settings, groups=groups())
     name, parts, lengths = tree
-    made = [grow(optimizer, part, composites) for part in parts]
+    made = [grow(optimizer, part, composites, groups) for part in parts]
     if name == "ChainedScheduler":
         return composites.ChainedScheduler(made)
     return composites.SequentialLR(optimizer, made, [sum(lengths[: i + 1]) for i in range(len(made) - 1)])

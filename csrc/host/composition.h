@@ -37,7 +37,7 @@ class HostComposition : public Bound {
     children_.assign(items(children.get()), items(children.get()) + native_.size());
     const Ref groups = param_groups(optimizer_of(dict.get()));
     groups_ = groups ? length(groups.get()) : 0;
-    numbers_ = groups && has_numbers(groups.get());
+    numbers_ = groups && has_numbers(groups.get(), optimizer_of(dict.get()));
     return table_.read(about_, dict.get());
   }
 
@@ -124,14 +124,16 @@ class HostComposition : public Bound {
   bool same_groups(PyObject* dict) const {
     const Ref groups = param_groups(optimizer_of(dict));
     if (!groups) return groups_ == 0;
-    return length(groups.get()) == groups_ && has_numbers(groups.get()) == numbers_;
+    return length(groups.get()) == groups_ && has_numbers(groups.get(), optimizer_of(dict)) == numbers_;
   }
 
   // The first group speaks for all.
-  static bool has_numbers(PyObject* groups) {
+  static bool has_numbers(PyObject* groups, PyObject* optimizer) {
     if (length(groups) == 0 || !PyDict_CheckExact(item(groups, 0))) return false;
     const Ref first = Ref::borrow(item(groups, 0));
-    PyObject* lr = PyDict_GetItemWithError(first.get(), lr_name());
+    const Slots* const slots = Slots::in(optimizer);
+    PyObject* lr =
+        slots != nullptr ? slots->entry(0).in(first.get()) : PyDict_GetItemWithError(first.get(), lr_name());
     return lr != nullptr && (PyFloat_CheckExact(lr) || PyLong_CheckExact(lr));
   }
 

@@ -1,10 +1,12 @@
-// Which Python attributes make up each schedule: the one table that ties attribute names to the node's
-// parameters and counters. Reading a scheduler, packing a program and exposing state all follow it.
+// Which Python attributes make up each schedule: what csrc/schedule/plan/schedules.h lists, with the names as
+// Python objects. Reading a scheduler, packing a program and exposing state all follow it.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -44,132 +46,120 @@ enum class TableType {
 };
 
 struct Description {
-  const char* scheduler;
+  const char* scheduler = nullptr;
   std::vector<Attribute> params;    // in the order of the schedule's parameter struct
   std::vector<Attribute> counters;  // in the order of its state struct
   std::vector<OwnParam> owns;
-  TableType table_type;
-  PyObject* table;  // attribute that holds it
-  bool reads_metric;
-  int step_count;      // which counter says whether torch would check the order of the first calls, or -1
-  bool steps_use_own;  // or only the closed form does
+  TableType table_type = TableType::none;
+  PyObject* table = nullptr;  // attribute that holds it
+  bool reads_metric = false;
+  int step_count = -1;        // which counter says whether torch would check the order of the first calls
+  bool steps_use_own = true;  // or only the closed form does
   std::vector<OwnParam> momentum;  // the own parameters of the momentum that cycles along, if it does
 
   // The functions that give each group's factor in Python.
   bool calls_functions() const { return table_type == TableType::factors; }
 };
 
+// What the rows of FASTSCHED_SCHEDULES are written in. Each list knows its length at compile time, to be
+// checked against the struct that it is for.
+namespace row {
+
+template <std::size_t N>
+struct Attributes {
+  std::vector<Attribute> list;
+};
+template <std::size_t N>
+struct Owns {
+  std::vector<OwnParam> list;
+};
+
+inline Attribute number(const char* name) { return {intern(name), Type::number}; }
+inline Attribute limit(const char* name) { return {intern(name), Type::limit}; }
+inline Attribute real(const char* name) { return {intern(name), Type::real}; }
+inline Attribute count(const char* name) { return {intern(name), Type::count}; }
+inline Attribute integer(const char* name) { return {intern(name), Type::integer}; }
+inline Attribute choice(const char* name, std::initializer_list<const char*> values) {
+  Attribute attribute = {intern(name), Type::choice};
+  for (const char* value : values) attribute.choices.push_back(intern(value));
+  return attribute;
+}
+
+template <typename... A>
+Attributes<sizeof...(A)> params(A... list) {
+  return {{list...}};
+}
+template <typename... A>
+Attributes<sizeof...(A)> counters(A... list) {
+  return {{list...}};
+}
+// Of most schedules of the epoch.
+inline Attributes<2> epochs() { return counters(integer("last_epoch"), integer("_step_count")); }
+// Parameters that are no attributes, but follow from the table of factors.
+template <std::size_t N>
+Attributes<N> come_with_table() {
+  return {};
+}
+
+inline OwnParam in_list(const char* name) { return {intern(name), OwnParam::in_list}; }
+inline OwnParam in_group(const char* name) { return {intern(name), OwnParam::in_group}; }
+inline OwnParam functions(const char* name) { return {intern(name), OwnParam::functions}; }
+
+template <typename... O>
+Owns<sizeof...(O)> own(O... list) {
+  return {{list...}};
+}
+
+inline auto reads_metric() {
+  return [](Description& about) { about.reads_metric = true; };
+}
+inline auto own_in_closed_form() {
+  return [](Description& about) { about.steps_use_own = false; };
+}
+inline auto table(TableType type, const char* attribute) {
+  return [=](Description& about) {
+    about.table_type = type;
+    about.table = intern(attribute);
+  };
+}
+template <typename... O>
+auto momentum(O... list) {
+  return [=](Description& about) { about.momentum = {list...}; };
+}
+
+template <typename Struct>
+constexpr std::size_t words() {
+  return std::is_empty_v<Struct> ? 0 : sizeof(Struct) / sizeof(double);
+}
+
+template <typename Params, typename Counters, std::size_t kOwn, std::size_t P, std::size_t C, std::size_t O,
+          typename... Special>
+Description describe(const char* scheduler, Attributes<P> params, Attributes<C> counters, Owns<O> own,
+                     Special... special) {
+  static_assert(P == words<Params>(), "one attribute for each member of the struct of the parameters");
+  static_assert(C == words<Counters>(), "one attribute for each member of the struct of the counters");
+  static_assert(O == kOwn, "the list says another number of own parameters");
+  Description about;
+  about.scheduler = scheduler;
+  about.params = std::move(params.list);
+  about.counters = std::move(counters.list);
+  about.owns = std::move(own.list);
+  for (std::size_t i = 0; i < about.counters.size(); ++i) {
+    if (about.counters[i].name == intern("_step_count")) about.step_count = static_cast<int>(i);
+  }
+  (special(about), ...);
+  return about;
+}
+
+}  // namespace row
+
 inline const Description& description(Kind kind) {
   // Immortal on purpose: the names are used until the interpreter ends. In the order of Kind.
   static const std::vector<Description>& all = *[] {
-    const Attribute last_epoch = {intern("last_epoch"), Type::integer};
-    const std::vector<Attribute> epochs = {last_epoch, {intern("_step_count"), Type::integer}};
-    const auto number = [](const char* name) { return Attribute{intern(name), Type::number}; };
-    const auto choice = [](const char* name, const std::vector<const char*>& values) {
-      Attribute attribute = {intern(name), Type::choice};
-      for (const char* value : values) attribute.choices.push_back(intern(value));
-      return attribute;
-    };
-    const auto in_list = [](const char* name) { return OwnParam{intern(name), OwnParam::in_list}; };
-    const auto in_group = [](const char* name) { return OwnParam{intern(name), OwnParam::in_group}; };
-    const OwnParam base = in_list("base_lrs");
-    const OwnParam function = {intern("lr_lambdas"), OwnParam::functions};
-    const auto of_epoch = [&](const char* scheduler, std::vector<Attribute> params,
-                              std::vector<OwnParam> owns, bool steps_use_own,
-                              std::vector<OwnParam> momentum = {}) {
-      return Description{
-          scheduler,     std::move(params),  epochs, std::move(owns), TableType::none, nullptr, false, 1,
-          steps_use_own, std::move(momentum)};
-    };
-    const auto with_table = [](Description about, TableType type, const char* attribute) {
-      about.table_type = type;
-      about.table = intern(attribute);
-      return about;
-    };
-    const auto composite = [&](const char* scheduler, std::vector<Attribute> counters) {
-      return Description{
-          scheduler, {}, std::move(counters), {in_group("initial_lr")}, TableType::none, nullptr, false, -1,
-          false,     {}};
-    };
-    return new std::vector<Description>{
-        {"ReduceLROnPlateau",
-         {choice("mode", {"min", "max"}),
-          choice("threshold_mode", {"rel", "abs", "rel_abs"}),
-          number("threshold"),
-          number("factor"),
-          number("patience"),
-          {intern("cooldown"), Type::integer},
-          number("eps")},
-         {last_epoch,
-          number("best"),
-          {intern("num_bad_epochs"), Type::integer},
-          {intern("cooldown_counter"), Type::integer}},
-         {in_list("min_lrs")},
-         TableType::none,
-         nullptr,
-         true,
-         -1,
-         true,
-         {}},
-        of_epoch("StepLR", {number("step_size"), number("gamma")}, {base}, false),
-        with_table(of_epoch("MultiStepLR", {{intern("gamma"), Type::real}}, {base}, false),
-                   TableType::milestone_counts, "milestones"),
-        of_epoch("ConstantLR", {number("factor"), number("total_iters")}, {base}, false),
-        of_epoch("LinearLR", {number("start_factor"), number("end_factor"), number("total_iters")}, {base},
-                 false),
-        of_epoch("ExponentialLR", {number("gamma")}, {base}, false),
-        of_epoch("PolynomialLR", {number("total_iters"), number("power")}, {base}, false),
-        of_epoch("CosineAnnealingLR", {number("T_max"), number("eta_min")}, {base}, true),
-        {"CosineAnnealingWarmRestarts",
-         {number("T_0"), number("T_mult"), number("eta_min")},
-         {last_epoch, {intern("T_cur"), Type::count}, {intern("T_i"), Type::count}},
-         {base},
-         TableType::none,
-         nullptr,
-         false,
-         -1,
-         true,
-         {}},
-        with_table(of_epoch("LambdaLR", {}, {base, function}, true), TableType::factors, "lr_lambdas"),
-        with_table(of_epoch("MultiplicativeLR", {}, {base, function}, true), TableType::factors,
-                   "lr_lambdas"),
-        of_epoch("CyclicLR",
-                 {number("total_size"),
-                  number("step_ratio"),
-                  choice("mode", {"triangular", "triangular2", "exp_range"}),
-                  choice("scale_mode", {"iterations", "cycle"}),
-                  {intern("gamma"), Type::real}},
-                 {base, in_list("max_lrs")}, true, {in_list("max_momentums"), in_list("base_momentums")}),
-        with_table(
-            of_epoch("OneCycleLR", {choice("_anneal_func_type", {"linear", "cos"}), number("total_steps")},
-                     {in_group("initial_lr"), in_group("max_lr"), in_group("min_lr")}, true,
-                     {in_group("max_momentum"), in_group("base_momentum"), in_group("max_momentum")}),
-            TableType::phases, "_schedule_phases"),
-        of_epoch("SWALR", {choice("_anneal_strategy", {"linear", "cos"}), number("anneal_epochs")},
-                 {in_group("swa_lr")}, true),
-        with_table(composite("SequentialLR", {last_epoch}), TableType::milestones, "_milestones"),
-        composite("ChainedScheduler", {}),
-        {"EarlyStopping",
-         {choice("mode", {"min", "max"}),
-          choice("threshold_mode", {"rel", "abs", "rel_abs"}),
-          number("threshold"),
-          {intern("patience"), Type::limit},
-          {intern("baseline"), Type::limit},
-          {intern("start_after"), Type::limit},
-          number("stop_on_nan")},
-         {last_epoch,
-          number("best"),
-          {intern("num_bad_epochs"), Type::integer},
-          {intern("stopped_epoch"), Type::integer},
-          {intern("improved"), Type::integer}},
-         {},
-         TableType::none,
-         nullptr,
-         true,
-         -1,
-         false,
-         {}},
-    };
+    using namespace row;
+#define FASTSCHED_DESCRIBE(kind, params, counters, own, ...) describe<params, counters, own>(__VA_ARGS__),
+    return new std::vector<Description>{FASTSCHED_SCHEDULES(FASTSCHED_DESCRIBE)};
+#undef FASTSCHED_DESCRIBE
   }();
   return all[static_cast<std::size_t>(kind)];
 }

@@ -30,11 +30,19 @@ bool is_engine_of(PyObject* scheduler, const Engine* engine) {
 class HostEngine : public Bound {
  public:
   // `read_tensor` turns a metric of type `tensor` into a float where reading it would wait for a GPU.
-  HostEngine(const std::string& scheduler, pybind11::type tensor, pybind11::object read_tensor)
+  // `name`: of the entry that is scheduled.
+  HostEngine(const std::string& scheduler, pybind11::type tensor, pybind11::object read_tensor,
+             const std::string& name)
       : kind_(kind_of(scheduler)),
         about_(description(kind_)),
+        entry_(name),
+        owns_(about_.owns),
         tensor_(std::move(tensor)),
-        read_tensor_(std::move(read_tensor)) {}
+        read_tensor_(std::move(read_tensor)) {
+    for (OwnParam& own : owns_) {
+      if (own.where == OwnParam::in_group) own.name = entry_.named(own.name);
+    }
+  }
 
   // Copies the counters and last LRs from the scheduler's __dict__, where they stay until this engine is in
   // charge. False, with nothing changed, if a hyperparameter, a counter or a learning rate is not a plain
@@ -46,6 +54,7 @@ class HostEngine : public Bound {
         PyDict_GetItemWithError(dict.get(), last_lr_name()) == nullptr) {
       return false;
     }
+    if (entry_.is_item() && about_.calls_functions()) return false;
     if (!momentum_.read(about_, dict.get())) return false;
     Ref groups = param_groups(optimizer_of(dict.get()));
     if (!groups || busy_) return false;
@@ -66,7 +75,7 @@ class HostEngine : public Bound {
   // Declines, with nothing changed, whatever it cannot do exactly as torch does. `value` is the metric as a
   // number, read just once: a stateful __float__ or a metric on a GPU must not be asked again.
   Outcome step(PyObject* scheduler, PyObject* metric, double& value) {
-    if (CaptureProbe::refuses()) return Outcome::failed;
+    if (CaptureProbe::refuses(entry_.name())) return Outcome::failed;
     if (about_.reads_metric && !read_metric(metric, value)) return Outcome::failed;
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) return Outcome::failed;
@@ -78,6 +87,7 @@ class HostEngine : public Bound {
     if (!groups) return Outcome::declined;
     std::vector<Ref> tuples;
     if (momentum_.writes_betas()) tuples = momentum_.allocate(groups.get());
+    if (entry_.is_item()) tuples = groups_.allocate(groups.get());
     // What has run Python code so far may have changed anything. From here to the last write nothing does.
     if (is_known(dict_version_) && !unchanged(dict.get(), dict_version_)) return Outcome::declined;
     if (!look_at(groups.get())) return Outcome::declined;
@@ -198,12 +208,12 @@ class HostEngine : public Bound {
   }
 
   void use_entries() {
-    std::vector<PyObject*> keys = {lr_name()};
-    for (const OwnParam& own : about_.owns) {
+    std::vector<PyObject*> keys;
+    for (const OwnParam& own : owns_) {
       if (own.where == OwnParam::in_group) keys.push_back(own.name);
     }
     momentum_.add_keys(keys);
-    groups_.use(keys);
+    groups_.use(entry_, keys);
   }
 
   // Whatever could make it decline is looked at before the first write, so that then nothing is changed.
@@ -211,8 +221,8 @@ class HostEngine : public Bound {
     const Busy busy(busy_);
     if (!busy.entered) return Outcome::declined;
     const std::size_t count = groups_.groups();
-    const Number* lrs = groups_.values(lr_name());
-    if (!own_.read_for(update, about_.owns, dict, groups_) ||
+    const Number* lrs = groups_.values(entry_.key());
+    if (!own_.read_for(update, owns_, dict, groups_) ||
         !momentum_.compute(update, dict, groups, groups_, tuples)) {
       return Outcome::declined;
     }
@@ -236,10 +246,11 @@ class HostEngine : public Bound {
       const bool take_own =
           reduces && own.at(0) > lrs[i].value * update.a && PyLong_CheckExact(own_.object(i));
       Ref lr = take_own ? Ref::borrow(own_.object(i)) : Ref(PyFloat_FromDouble(applied.lr));
-      if (!lr || !groups_.write(group.get(), i, lr.get(), {applied.lr, take_own})) return Outcome::failed;
+      if (!lr || !groups_.write(group.get(), i, std::move(lr), {applied.lr, take_own}, tuples))
+        return Outcome::failed;
       if (cycles) momentum_.note(group.get(), i);
     }
-    momentum_.recycle(tuples);
+    if (!entry_.is_item()) momentum_.recycle(tuples);
     return Outcome::stepped;
   }
 
@@ -282,7 +293,7 @@ class HostEngine : public Bound {
         epoch_of = counters_.counters[0];
         epoch = to_python(about_.counters[0], epoch_of);
       }
-      if (!operand && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, lr_name());
+      if (!operand && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, entry_.key());
       const Ref factor(operand && epoch ? PyObject_CallOneArg(function.get(), epoch.get()) : nullptr);
       if (!factor) return Outcome::failed;
       if (!values && PyFloat_CheckExact(operand.get()) && read_number(factor.get(), factors[i])) {
@@ -301,8 +312,8 @@ class HostEngine : public Bound {
       for (std::size_t i = 0; i < count; ++i) {
         const double value = product(operands[i], factors[i]);
         const Ref group = GroupEntries::next(now.get(), i);
-        const Ref lr(group ? PyFloat_FromDouble(value) : nullptr);
-        if (!lr || !groups_.write(group.get(), i, lr.get(), {value, false})) return Outcome::failed;
+        Ref lr(group ? PyFloat_FromDouble(value) : nullptr);
+        if (!lr || !groups_.write(group.get(), i, std::move(lr), {value, false}, {})) return Outcome::failed;
       }
       groups_.copy_changed(last_lr_);
       remove(dict, last_lr_name());  // somebody looked at __dict__ meanwhile
@@ -323,9 +334,9 @@ class HostEngine : public Bound {
   }
 
   // Empty, with a Python error set or not, where the group has none.
-  static Ref lr_of(const Ref& group) {
-    return PyDict_Check(group.get()) ? Ref::borrow(PyDict_GetItemWithError(group.get(), lr_name()))
-                                     : Ref(PyObject_GetItem(group.get(), lr_name()));
+  Ref lr_of(const Ref& group) const {
+    return PyDict_Check(group.get()) ? Ref::borrow(PyDict_GetItemWithError(group.get(), entry_.key()))
+                                     : Ref(PyObject_GetItem(group.get(), entry_.key()));
   }
 
   double product(double operand, double factor) const {
@@ -369,6 +380,8 @@ class HostEngine : public Bound {
 
   const Kind kind_;
   const Description& about_;
+  const Entry entry_;
+  std::vector<OwnParam> owns_;  // by the names that they have for this entry
   pybind11::type tensor_;
   pybind11::object read_tensor_;
   double params_[kNodeParams] = {};

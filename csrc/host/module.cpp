@@ -304,8 +304,8 @@ PYBIND11_MODULE(_C, module) {
 
   py::class_<HostEngine> engine(module, "HostEngine", py::is_final());
   engine
-      .def(py::init<const std::string&, py::type, py::object>(), py::arg("scheduler"), py::arg("tensor"),
-           py::arg("read_tensor"))
+      .def(py::init<const std::string&, py::type, py::object, const std::string&>(), py::arg("scheduler"),
+           py::arg("tensor"), py::arg("read_tensor"), py::arg("name"))
       .def("check_order", &HostEngine::check_order)
       .def_property_readonly("steps", &HostEngine::steps)
       .def_property_readonly("reduced", &HostEngine::reduced);
@@ -320,6 +320,11 @@ PYBIND11_MODULE(_C, module) {
       .def("check_order", [](HostComposition&) {});
   add_engine_methods(composition);
   add_method(composition, composition_step_method);
+
+  py::class_<Slots>(module, "Slots", py::is_final())
+      .def(py::init<const std::vector<std::tuple<std::size_t, std::size_t, std::string>>&>(),
+           py::arg("slots"))
+      .def_static("use", &Slots::use, py::arg("selection"));
 
   py::class_<Watch> watch(module, "Watch", py::is_final());
   watch.def(py::init<const std::string&>(), py::arg("scheduler"))
@@ -349,14 +354,17 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "pack_node",
       [](const std::string& scheduler, const py::dict& attributes, const std::vector<py::list>& owns,
-         const std::vector<std::size_t>& indices, const std::vector<double>& factors, std::size_t columns,
+         const std::vector<std::int64_t>& positions, const std::vector<double>& factors, std::size_t columns,
          std::size_t children, std::size_t children_size, std::size_t children_state_size, bool of_step) {
-        return pack_node(scheduler, attributes, owns, indices, factors, columns, of_step,
+        return pack_node(scheduler, attributes, owns, positions, factors, columns, of_step,
                          {children, children_size, children_state_size});
       },
-      py::arg("scheduler"), py::arg("attributes"), py::arg("owns"), py::arg("indices"),
+      py::arg("scheduler"), py::arg("attributes"), py::arg("owns"), py::arg("positions"),
       py::arg("factors") = std::vector<double>(), py::arg("columns") = 0, py::arg("children") = 0,
       py::arg("children_size") = 0, py::arg("children_state_size") = 0, py::arg("of_step") = false);
+  module.def(
+      "named_for", [](const std::string& name, const std::string& own) { return Entry(name).named(own); },
+      py::arg("name"), py::arg("own"));
   module.def("state_size", &state_size, py::arg("program"));
   module.def("put_in_charge", &put_in_charge, py::arg("scheduler"), py::arg("before"), py::arg("engine"),
              py::arg("names"));

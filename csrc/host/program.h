@@ -20,14 +20,16 @@ struct Children {
   std::size_t state_size = 0;
 };
 
-// A node with its own parameters and table, over the groups at `indices`, as the bytes of a float64 array.
-// `owns` has a list of one number per group for each own parameter; `factors` are the rows of a LambdaLR's or
-// MultiplicativeLR's table, empty for others, and `of_step` says that it has one row, of the step to be made.
-// None where an attribute is not a plain number, or torch's Python would raise at some step.
+// A node with its own parameters and table, over slots, as the bytes of a float64 array. `positions` says
+// which of the scheduler's groups each slot is, -1 for none of them. `owns` has a list of one number per
+// group for each own parameter; `factors` are the rows of a LambdaLR's or MultiplicativeLR's table, empty for
+// others, and `of_step` says that it has one row, of the step to be made. None where an attribute is not a
+// plain number, or torch's Python would raise at some step.
 inline pybind11::object pack_node(const std::string& scheduler, const pybind11::dict& dict,
                                   const std::vector<pybind11::list>& owns,
-                                  const std::vector<std::size_t>& indices, const std::vector<double>& factors,
-                                  std::size_t columns, bool of_step, const Children& children) {
+                                  const std::vector<std::int64_t>& positions,
+                                  const std::vector<double>& factors, std::size_t columns, bool of_step,
+                                  const Children& children) {
   const Kind kind = kind_of(scheduler);
   const Description& about = description(kind);
   TableReader table;
@@ -46,21 +48,29 @@ inline pybind11::object pack_node(const std::string& scheduler, const pybind11::
     throw pybind11::value_error("not the schedule's number of own parameters");
   }
   const std::vector<double>& values = about.calls_functions() ? factors : table.values();
-  const std::size_t groups = indices.size();
+  const std::size_t groups = positions.size();
+  const bool selective = std::find(positions.begin(), positions.end(), -1) != positions.end();
   node.children = static_cast<double>(children.count);
   node.table_size = static_cast<double>(values.size());
+  node.selective = selective ? 1.0 : 0.0;
   const double count = static_cast<double>(groups);
   node.size = own_program_size(node, count) + static_cast<double>(children.program_size);
   node.state_size = own_state_size(node, count) + static_cast<double>(children.state_size);
-  std::vector<double> program(kNodeSize + owns.size() * groups + values.size());
+  const std::size_t columns_of_groups = owns.size() + (selective ? 1 : 0);
+  std::vector<double> program(kNodeSize + columns_of_groups * groups + values.size());
   memcpy(program.data(), &node, sizeof(node));
   for (std::size_t k = 0; k < owns.size(); ++k) {
     for (std::size_t i = 0; i < groups; ++i) {
-      if (indices[i] >= owns[k].size() ||
-          !read_number(item(owns[k].ptr(), indices[i]), program[kNodeSize + k * groups + i])) {
+      if (positions[i] < 0) continue;
+      const auto position = static_cast<std::size_t>(positions[i]);
+      if (position >= owns[k].size() ||
+          !read_number(item(owns[k].ptr(), position), program[kNodeSize + k * groups + i])) {
         return pybind11::none();
       }
     }
+  }
+  for (std::size_t i = 0; selective && i < groups; ++i) {
+    program[kNodeSize + owns.size() * groups + i] = positions[i] < 0 ? 0.0 : 1.0;
   }
   std::copy(values.begin(), values.end(), program.end() - static_cast<std::ptrdiff_t>(values.size()));
   return pybind11::bytes(reinterpret_cast<const char*>(program.data()), program.size() * sizeof(double));

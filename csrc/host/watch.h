@@ -20,11 +20,10 @@ namespace fastsched::host {
 class Watch : public Bound {
  public:
   explicit Watch(const std::string& scheduler) : about_(description(kind_of(scheduler))) {
-    keys_.push_back(lr_name());
     for (const auto& owns : {about_.owns, about_.momentum}) {
       for (const OwnParam& own : owns) {
         if (own.where == OwnParam::in_group) {
-          keys_.push_back(own.name);
+          in_group_.push_back(own.name);
         } else {
           lists_.push_back({own.name, own.where == OwnParam::in_list, {}, {}});
         }
@@ -53,19 +52,28 @@ class Watch : public Bound {
     forget(dict_version_);  // counters may have been written there, too
   }
 
-  // The groups, a list of them or some other sequence, hold what the buffers were built from. A group that is
-  // a mapping but no dict cannot be watched: it is taken for changed at every step.
-  void mark_groups(const pybind11::object& groups) {
-    const pybind11::list list(groups);
+  // The groups that a scheduler with this optimizer drives hold what the buffers were built from. A group
+  // that is a mapping but no dict cannot be watched: it is taken for changed at every step.
+  void mark_groups(const pybind11::object& optimizer) {
+    const Ref list = param_groups(optimizer.ptr());
+    const std::size_t count = list ? length(list.get()) : 0;
+    const Slots* const slots = Slots::in(optimizer.ptr());
+    std::vector<Entry> names;  // of a group, or, where they are not the same for all, of one after the other
+    for (std::size_t i = 0; i < (slots != nullptr ? count : 1); ++i) {
+      const Entry entry = slots != nullptr ? slots->entry(i) : Entry();
+      names.push_back(entry);
+      for (PyObject* own : in_group_) names.push_back(entry.belonging(own));
+    }
     std::vector<Ref> entries;
-    for (std::size_t i = 0; i < list.size(); ++i) {
-      const Ref group = Ref::borrow(item(list.ptr(), i));
-      for (PyObject* key : keys_) {
-        PyObject* entry = PyDict_Check(group.get()) ? PyDict_GetItemWithError(group.get(), key) : nullptr;
-        entries.push_back(Ref::borrow(entry));
+    for (std::size_t i = 0; i < count; ++i) {
+      const Ref group = Ref::borrow(item(list.get(), i));
+      for (std::size_t k = 0; k < keys(); ++k) {
+        const Entry& name = names[slots != nullptr ? i * keys() + k : k];
+        entries.push_back(Ref::borrow(PyDict_Check(group.get()) ? name.in(group.get()) : nullptr));
       }
     }
-    versions_.assign(entries.size() / keys_.size(), DictVersion());
+    versions_.assign(count, DictVersion());
+    names_.swap(names);
     entries_.swap(entries);
   }
 
@@ -107,7 +115,7 @@ class Watch : public Bound {
     }
     if (!table_.same(about_, dict.get()) || !same_lists(dict.get())) return true;
     if (!child_watches_.empty() && !same_children(dict.get())) return true;
-    if (!groups_too && keys_.size() == 1) return false;
+    if (!groups_too && in_group_.empty()) return false;
     Ref groups = param_groups(optimizer_of(dict.get()));
     return !groups || !same_groups(groups.get());
   }
@@ -187,10 +195,11 @@ class Watch : public Bound {
 
   // A key of another type may run Python code when compared.
   bool same_entries(PyObject* group, std::size_t i) const {
-    for (std::size_t k = 0; k < keys_.size(); ++k) {
-      PyObject* const entry = PyDict_GetItemWithError(group, keys_[k]);
-      const std::size_t place = i * keys_.size() + k;
-      if (place >= entries_.size() || entry != entries_[place].get()) return false;
+    for (std::size_t k = 0; k < keys(); ++k) {
+      const std::size_t place = i * keys() + k;
+      const std::size_t named = names_.size() == keys() ? k : place;
+      if (place >= entries_.size() || named >= names_.size()) return false;
+      if (names_[named].in(group) != entries_[place].get()) return false;
     }
     return true;
   }
@@ -207,8 +216,12 @@ class Watch : public Bound {
   };
   std::vector<List> lists_;
   PyObject* cycles_momentum_ = nullptr;  // True, False or nothing, none of which dies
-  std::vector<PyObject*> keys_;          // the entries of a group that the buffers were built from
-  std::vector<Ref> entries_;             // and what was there, group by group
+  // How many entries of a group the buffers were built from: what is scheduled, and what belongs to that.
+  std::size_t keys() const { return 1 + in_group_.size(); }
+
+  std::vector<PyObject*> in_group_;
+  std::vector<Entry> names_;
+  std::vector<Ref> entries_;  // and what was there, group by group
   std::vector<DictVersion> versions_;
   pybind11::tuple children_;
   std::vector<Watch*> child_watches_;        // kept alive by children_

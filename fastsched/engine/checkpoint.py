@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import _C
 from .program import LAST_LR, own_dict
+from .selection import LR
 
 # What a step divides by.
 _DIVISORS = frozenset({"step_size", "T_max", "T_i", "total_size", "step_ratio", "start_factor"})
@@ -49,6 +50,12 @@ def checked(scheduler: Any, state_dict: Any, where: str, free: Collection[str] =
         raise TypeError(f"{where} must be a dict, got {type(state_dict).__name__}")
     known = _C.ATTRIBUTES[scheduler._schedule]
     state = {name: value for name, value in state_dict.items() if name not in scheduler._unsaved}
+    driven = state.pop("param_name", LR)
+    if driven != scheduler.param_name:
+        raise ValueError(
+            f"{where} is of a schedule of {driven!r}, and this is one of {scheduler.param_name!r}; load it into a "
+            f"scheduler that was made with param_name={driven!r}"
+        )
     _require_own(scheduler, state, known, where)
     for name, value in state.items():
         place = f"{where}[{name!r}]"

@@ -16,6 +16,7 @@ from . import lr_buffer
 from .metric import read_from_gpu
 from .program import own_dict
 from .replica import Replica
+from .selection import name_of
 from .tensor import TensorEngine
 from .untraced import untraced
 
@@ -176,7 +177,7 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     elif tensors:
         return DETACHED
     else:
-        host = _C.HostEngine(scheduler._schedule, Tensor, read_from_gpu)
+        host = _C.HostEngine(scheduler._schedule, Tensor, read_from_gpu, name_of(scheduler.optimizer))
     return host if host.attach(scheduler) else DETACHED
 
 

@@ -1,7 +1,9 @@
 """Tensor learning rates of one optimizer, laid side by side so that one operator call updates them all.
 
-Each group's ``"lr"`` becomes a view of one element. The buffers belong to the optimizer, not to a scheduler:
-several schedulers on one optimizer share them, float64 masters included, and so lose no precision to each other.
+Each group's ``"lr"`` becomes a view of one element. Other entries that are tensors lie there as well, from the first
+scheduler on that drives them (``_Scheduled``); here each of them is the learning rate of a group of its own. The
+buffers belong to the optimizer, not to a scheduler: several schedulers on one optimizer share them, float64 masters
+included, and so lose no precision to each other.
 
 Whoever changes which buffers there are, or which tensors are in them, first says so: no buffer of the optimizer has a
 layout then, and ``_buffers`` lists the old ones and those to come. An engine that finds no layout binds again, and
@@ -11,6 +13,7 @@ instance, loses no learning rate and leaves none that nobody steps.
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 import warnings
@@ -26,6 +29,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from . import ops
+from .selection import LR, GroupEntry, Selection, Slot, slots_of
 
 LR_DTYPES = (torch.float32, torch.float64)
 
@@ -35,7 +39,8 @@ class LRBuffer:
 
     Attributes:
         device, on_host: where they are.
-        indices: position of each slot's group in ``optimizer.param_groups``.
+        indices: position of each slot's entry among those of the optimizer that are scheduled; of a learning rate that
+            is the position of its group.
         lrs: what the optimizer reads, shape ``(len(indices),)``.
         masters: the same in float64; ``lrs`` is this, rounded, unless somebody wrote to an LR.
         tensors: the object in each group's ``"lr"``, a view of one element of ``lrs``.
@@ -115,8 +120,43 @@ class LRBuffer:
 
 # By the identity of the optimizer, whatever its class makes of == and hash; an entry dies with its optimizer.
 _buffers: dict[int, list[LRBuffer]] = {}
+_released: set[int] = set()  # those whose learning rates are numbers again
 # By the address of the storage of lrs: whose the views are that are met in some group.
 _owners: WeakValueDictionary[int, LRBuffer] = WeakValueDictionary()
+
+
+class _Scheduled:
+    """Which entries of an optimizer's groups are in its buffers, or are to be."""
+
+    __slots__ = ("lrs", "others")
+
+    def __init__(self) -> None:
+        self.lrs = True  # the learning rates of all groups, which come first
+        self.others: list[tuple[int, str]] = []  # group and name
+
+    def entries(self, optimizer: Any) -> list[Any]:
+        """A group for each of them, which has it as its ``"lr"``."""
+        groups = optimizer.param_groups
+        others = [GroupEntry(groups[at], name) for at, name in self.others if at < len(groups)]
+        return [*(groups if self.lrs else ()), *others]
+
+    def names(self) -> set[str]:
+        return {*((LR,) if self.lrs else ()), *(name for _, name in self.others)}
+
+    def keys(self, optimizer: Any) -> list[tuple[int, str]]:
+        """Group and name of each."""
+        groups = len(optimizer.param_groups)
+        lrs = [(at, LR) for at in range(groups)] if self.lrs else []
+        return lrs + [(at, name) for at, name in self.others if at < groups]
+
+
+# By the identity of the optimizer, as its buffers; of those alone whose learning rates are not all that is scheduled.
+_scheduled: dict[int, _Scheduled] = {}
+
+
+def _entries(optimizer: Any) -> list[Any]:
+    scheduled = _scheduled.get(id(optimizer))
+    return list(optimizer.param_groups) if scheduled is None else scheduled.entries(optimizer)
 
 
 _changing = threading.RLock()
@@ -137,24 +177,73 @@ _exclusively = _Exclusively()
 
 
 def is_bound(optimizer: Optimizer) -> bool:
-    """Whether the optimizer's learning rates were made tensors side by side before."""
-    return id(optimizer) in _buffers
+    """Whether what a scheduler with this optimizer drives was made tensors side by side before."""
+    return id(optimizer) in _released or has_tensors(optimizer)
 
 
 def is_released(optimizer: Optimizer) -> bool:
-    """Whether they were, and are numbers again."""
-    return _buffers.get(id(optimizer)) == []
+    """Whether the optimizer's learning rates were, and are numbers again."""
+    return id(optimizer) in _released
 
 
 def has_tensors(optimizer: Optimizer) -> bool:
     """Whether they were, and have not been released since."""
-    return bool(_buffers.get(id(optimizer)))
+    if not isinstance(optimizer, Selection):
+        return LR in _held(optimizer)
+    return any(slot.name in _held(optimizer.optimizers[slot.optimizer]) for slot in slots_of(optimizer))
+
+
+def _held(optimizer: Any) -> set[str]:
+    """The names of the entries that are in the optimizer's buffers."""
+    if not _buffers.get(id(optimizer)):
+        return set()
+    scheduled = _scheduled.get(id(optimizer))
+    return {LR} if scheduled is None else scheduled.names()
+
+
+def positions(optimizer: Optimizer, buffers: list[LRBuffer]) -> list[list[int]]:
+    """For each buffer that :func:`bind` gave, and each of its slots, the place among what a scheduler drives, or -1."""
+    if not buffers:
+        return []
+    if not isinstance(optimizer, Selection):
+        groups = len(optimizer.param_groups)
+        return [[index if index < groups else -1 for index in buffer.indices] for buffer in buffers]
+    place = {slot: position for position, slot in enumerate(slots_of(optimizer))}
+    found = []
+    for at, one in enumerate(optimizer.optimizers):
+        keys = _scheduled.get(id(one), _Scheduled()).keys(one)
+        places = [place.get(Slot(at, *key), -1) for key in keys]
+        found += [[places[index] for index in buffer.indices] for buffer in _buffers[id(one)]]
+    return found
+
+
+def _include(optimizer: Any, wanted: list[tuple[int, str]]) -> bool:
+    """Have the buffers hold these entries; False, with nothing changed, where one of them is not a tensor for that."""
+    scheduled = _scheduled.get(id(optimizer))
+    held = _buffers.get(id(optimizer)) or []
+    known = set((scheduled or _Scheduled()).keys(optimizer)) if held else set()
+    new = [(at, name) for at, name in wanted if (at, name) not in known]
+    lrs = any(name == LR for _, name in new)
+    groups = optimizer.param_groups
+    if lrs:  # all learning rates or none: a scheduler of all groups may come
+        new = [(at, name) for at, name in new if name != LR] + [(at, LR) for at in range(len(groups))]
+    if not all(at < len(groups) and is_supported(GroupEntry(groups[at], name).get("lr")) for at, name in new):
+        return False
+    if scheduled is None and all(name == LR for _, name in new):
+        return True
+    if new:
+        changed = _Scheduled()
+        changed.lrs = lrs or any(name == LR for _, name in known)
+        others = [*(scheduled.others if scheduled else ()), *(key for key in new if key[1] != LR)]
+        changed.others = list(dict.fromkeys(others))
+        _scheduled[id(optimizer)] = changed
+    return True
 
 
 @torch.inference_mode(False)
 @_exclusively
 def bind(optimizer: Optimizer) -> list[LRBuffer] | None:
-    """The buffers behind every group's learning rate, following whatever was done to the groups meanwhile.
+    """The buffers behind what a scheduler drives, following whatever was done to the groups meanwhile.
 
     A learning rate that was replaced, by a tensor or by a number, or moved between groups, is copied into the
     storage that is there, so that a captured graph goes on reading the right place. Added or removed groups need
@@ -163,13 +252,35 @@ def bind(optimizer: Optimizer) -> list[LRBuffer] | None:
     Returns:
         None, with nothing changed, where some learning rate is neither a plain float32 or float64 tensor on
         the CPU or a CUDA device nor a number in an optimizer that has tensors; where there are no groups;
-        or where some, but not all, learning rates are another optimizer's.
+        or where some, but not all, learning rates are another optimizer's. The buffers of each optimizer hold what
+        other schedulers drive as well (:func:`positions`).
 
     Raises:
         RuntimeError: a learning rate is on a CUDA device and fastsched has no CUDA operators.
     """
+    if isinstance(optimizer, Selection):
+        return _bind_parts(optimizer)
+    if id(optimizer) in _scheduled and not _include(optimizer, _Scheduled().keys(optimizer)):
+        return None
+    return _bind(optimizer)
+
+
+def _bind_parts(selection: Selection) -> list[LRBuffer] | None:
+    buffers: list[LRBuffer] = []
+    slots = slots_of(selection)
+    for at, optimizer in enumerate(selection.optimizers):
+        if not _include(optimizer, [(slot.group, slot.name) for slot in slots if slot.optimizer == at]):
+            return None
+        found = _bind(optimizer)
+        if found is None:
+            return None
+        buffers += found
+    return buffers
+
+
+def _bind(optimizer: Optimizer) -> list[LRBuffer] | None:
     known = _buffers.get(id(optimizer), [])
-    groups = optimizer.param_groups
+    groups = _entries(optimizer)
     if not groups:
         return None
     slots = sum(len(buffer.indices) for buffer in known)
@@ -254,8 +365,14 @@ def write(optimizer: Optimizer, lrs: list[Tensor | float]) -> bool:
     False, with nothing changed, where :func:`bind` finds no buffers.
     """
     buffers = bind(optimizer)
-    for buffer in buffers or []:
-        masters = _stacked([lrs[index] for index in buffer.indices], {}, buffer.device)
+    for buffer, places in zip(buffers or [], positions(optimizer, buffers or []), strict=True):
+        if -1 in places:
+            for slot, position in enumerate(places):
+                if position >= 0:
+                    _write(buffer.lrs, slot, lrs[position])
+                    _write(buffer.masters, slot, lrs[position])
+            continue
+        masters = _stacked([lrs[position] for position in places], {}, buffer.device)
         buffer.lrs.copy_(masters)
         buffer.masters.copy_(masters)
     return buffers is not None
@@ -266,10 +383,12 @@ def exact(optimizer: Optimizer) -> list[Any]:
     """Every group's learning rate, a copy: in float64 where that is known, else as it is. Reads nothing back."""
     lrs = [group["lr"] for group in optimizer.param_groups]
     lrs = [lr.detach().clone() if isinstance(lr, Tensor) else lr for lr in lrs]
-    for buffer in (bind(optimizer) or []) if is_bound(optimizer) else []:
+    buffers = (bind(optimizer) or []) if is_bound(optimizer) else []
+    for buffer, places in zip(buffers, positions(optimizer, buffers), strict=True):
         buffer.follow()
-        for index, master in zip(buffer.indices, buffer.masters.unbind(), strict=True):
-            lrs[index] = master.clone()
+        for position, master in zip(places, buffer.masters.unbind(), strict=True):
+            if position >= 0:
+                lrs[position] = master.clone()
     return lrs
 
 
@@ -300,7 +419,15 @@ def release(optimizer: Optimizer) -> None:
     for other, buffers in list(_buffers.items()):
         if any(buffer is own for buffer in buffers for own in before):
             _buffers[other] = []
+            _released.add(other)
     _remember(optimizer, [])
+    _released.add(id(optimizer))
+    scheduled = _scheduled.get(id(optimizer))
+    if scheduled is not None:
+        scheduled.lrs = False
+        tensors = [entry["lr"] for entry in scheduled.entries(optimizer)]
+        if all(is_supported(tensor) for tensor in tensors):
+            _allocate(optimizer, [(tensor.device, tensor.dtype) for tensor in tensors], others=before)
 
 
 def _write(buffer: Tensor, slot: int, value: Tensor | float) -> None:
@@ -321,7 +448,7 @@ def _owner(tensor: Tensor) -> LRBuffer | None:
 
 
 def _bind_anew(optimizer: Optimizer, known: list[LRBuffer]) -> list[LRBuffer] | None:
-    groups = optimizer.param_groups
+    groups = _entries(optimizer)
     # Where each group's learning rate was to be, the latest plan last; it counts where that was left half done.
     planned = {index: (buffer.device, buffer.lrs.dtype) for buffer in known for index in buffer.indices}
     begun = len(planned) == len(groups) and any(buffer.layout is None for buffer in known)
@@ -339,11 +466,11 @@ def _bind_anew(optimizer: Optimizer, known: list[LRBuffer]) -> list[LRBuffer] | 
             return None
     for device, _ in placement:
         ops.require(device)
-    first = not is_bound(optimizer)
+    first = id(optimizer) not in _buffers
     foreign = [owner for owner in owners if owner is not None and not any(owner is own for own in known)]
     if foreign and all(owner.layout is not None for owner in foreign):
         return _share(optimizer, foreign)
-    buffers = allocate(optimizer, placement, others=foreign)
+    buffers = _allocate(optimizer, placement, others=foreign)
     if first:
         warn_of_devices(optimizer)
     return buffers
@@ -352,6 +479,8 @@ def _bind_anew(optimizer: Optimizer, known: list[LRBuffer]) -> list[LRBuffer] | 
 def warn_of_devices(optimizer: Optimizer) -> None:
     """Warn if a learning rate and its parameters are on different devices."""
     for index, group in enumerate(optimizer.param_groups):
+        if not isinstance(group["lr"], Tensor):
+            continue
         lr, device = group["lr"].device, device_of(group)
         if lr != device and device.type in ("cpu", "cuda"):
             warnings.warn(
@@ -390,7 +519,7 @@ def _share(optimizer: Optimizer, owners: list[LRBuffer]) -> list[LRBuffer] | Non
     given one LR tensor.
     """
     shared = list({id(owner): owner for owner in owners}.values())
-    lrs = [group["lr"] for group in optimizer.param_groups]
+    lrs = [group["lr"] for group in _entries(optimizer)]
     if sum(len(buffer.indices) for buffer in shared) != len(lrs):
         return None
     if any(
@@ -409,23 +538,41 @@ def _share(optimizer: Optimizer, owners: list[LRBuffer]) -> list[LRBuffer] | Non
 @torch.inference_mode(False)
 @_exclusively
 def allocate(
-    optimizer: Optimizer,
-    placement: Iterable[tuple[torch.device, torch.dtype]],
-    shape: torch.Size | None = None,
-    others: Iterable[LRBuffer] = (),
+    optimizer: Optimizer, placement: Iterable[tuple[torch.device, torch.dtype]], shape: torch.Size
 ) -> list[LRBuffer]:
     """Give every group's learning rate, a number or a supported tensor, a slot on the device asked for.
 
     Args:
         optimizer: its groups' ``"lr"`` entries are replaced, or repointed where the tensor can stay.
         placement: device and dtype of each group's learning rate, in order.
+        shape: of the tensors.
+    """
+    scheduled = _scheduled.get(id(optimizer))
+    kept: list[tuple[torch.device, torch.dtype]] = []
+    if scheduled is not None:
+        scheduled.lrs = True
+        kept = [(entry["lr"].device, entry["lr"].dtype) for entry in _entries(optimizer)[len(optimizer.param_groups) :]]
+    return _allocate(optimizer, [*placement, *kept], shape)
+
+
+def _allocate(
+    optimizer: Optimizer,
+    placement: Iterable[tuple[torch.device, torch.dtype]],
+    shape: torch.Size | None = None,
+    others: Iterable[LRBuffer] = (),
+) -> list[LRBuffer]:
+    """The same for all entries that are scheduled.
+
+    Args:
+        optimizer: as above.
+        placement: device and dtype of each, in order.
         shape: of the tensors; the one that each has by default, or had where a new one takes its place.
         others: buffers of another optimizer, without a layout, that have some of these tensors.
     """
     before = _buffers.get(id(optimizer), [])
     for buffer in before:  # first, so that no step goes by between reading the learning rates and moving them
         buffer.layout = None
-    groups = list(optimizer.param_groups)
+    groups = _entries(optimizer)
     buffers = _planned(groups, placement, [*others, *before])
     _remember(optimizer, [*before, *buffers])
     for buffer in buffers:
@@ -498,10 +645,18 @@ def stack_scalars(tensors: list[Tensor]) -> Tensor:
 
 
 def _remember(optimizer: Optimizer, buffers: list[LRBuffer]) -> None:
-    if not is_bound(optimizer):
-        weakref.finalize(optimizer, _buffers.pop, id(optimizer), None)
+    if id(optimizer) not in _buffers:
+        weakref.finalize(optimizer, _forget, id(optimizer))
         _follow_loading(optimizer)
     _buffers[id(optimizer)] = buffers
+    if has_tensors(optimizer):
+        _released.discard(id(optimizer))
+
+
+def _forget(optimizer: int) -> None:
+    _buffers.pop(optimizer, None)
+    _scheduled.pop(optimizer, None)
+    _released.discard(optimizer)
 
 
 @torch.inference_mode(False)
@@ -516,6 +671,8 @@ def duplicate(optimizer: Optimizer, twin: Optimizer, memo: dict[int, Any]) -> No
     On the host; waits for the device where the learning rates are.
     """
     known = _buffers.get(id(optimizer), [])
+    if id(optimizer) in _scheduled:
+        _scheduled[id(twin)] = copy.copy(_scheduled[id(optimizer)])
     lrs = [group.get("lr") for group in optimizer.param_groups]
     owners = [owner for lr in lrs if is_supported(lr) and (owner := _owner(lr)) is not None]
     for buffer in (*known, *owners):
@@ -536,10 +693,16 @@ def _follow_loading(optimizer: Optimizer) -> None:
 
     def follow(_: Optimizer) -> None:
         bound = reference()
-        if bound is not None and has_tensors(bound):
-            bind(bound)
+        if bound is not None and _buffers.get(id(bound)):
+            _bind_loaded(bound)
 
     loading.register_load_state_dict_post_hook(follow)
+
+
+@torch.inference_mode(False)
+@_exclusively
+def _bind_loaded(optimizer: Optimizer) -> None:
+    _bind(optimizer)
 
 
 def _is_number(lr: object) -> TypeGuard[float]:

@@ -132,23 +132,24 @@ def has_values_for_groups(scheduler: Any) -> bool:
 
 
 def pack(
-    scheduler: Any, owns: list[list[Any]], indices: list[int], table: Table | None, below: Below = NOTHING_BELOW
+    scheduler: Any, owns: list[list[Any]], positions: list[int], table: Table | None, below: Below = NOTHING_BELOW
 ) -> bytes | None:
-    """The scheduler's own node over the groups at ``indices``; None if something is no plain number.
+    """The scheduler's own node over slots; None if something is not a plain number.
 
+    ``positions``: for each slot, which of the scheduler's groups it is; -1 for one that the scheduler leaves alone.
     Own parameters that are tensors are left as 0 there.
     """
     numbers = [[0.0 if isinstance(value, Tensor) else value for value in values] for values in owns]
     factors, columns, of_step = (table.factors, table.columns, table.of_step) if table is not None else ([], 0, False)
     return _C.pack_node(
-        scheduler._schedule, own_dict(scheduler), numbers, indices, factors, columns, *below, of_step=of_step
+        scheduler._schedule, own_dict(scheduler), numbers, positions, factors, columns, *below, of_step=of_step
     )
 
 
 def upload(
     packed: bytes,
     owns: list[list[Any]],
-    indices: list[int],
+    positions: list[int],
     device: torch.device,
     known: Sequence[Setting] = (),
 ) -> Node:
@@ -159,9 +160,10 @@ def upload(
     program = torch.frombuffer(bytearray(packed), dtype=torch.float64).to(device, non_blocking=True)
     settings: list[Setting] = []
     for k, values in enumerate(owns):
-        start, of_groups = _C.NODE_SIZE + k * len(indices), [values[index] for index in indices]
-        before = next((setting for setting in known if setting.is_of(start, of_groups)), None)
-        settings += [before] if before is not None else _settings(of_groups, start)
+        start = _C.NODE_SIZE + k * len(positions)
+        of_slots = [values[position] if position >= 0 else None for position in positions]
+        before = next((setting for setting in known if setting.is_of(start, of_slots)), None)
+        settings += [before] if before is not None else _settings(of_slots, start)
     copy_settings(program, settings)
     return Node(program, settings)
 

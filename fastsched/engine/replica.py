@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,19 +15,23 @@ from .lr_buffer import LRBuffer
 from .metric import operand, refuse_frozen
 from .program import Setting, copy_settings
 
+V = TypeVar("V")
+
 
 class Replica:
     """One schedule over the groups of one :class:`LRBuffer`, laid out as ``csrc/schedule/plan/layout.h`` says.
 
     Attributes:
+        positions: for each slot of the buffer, the place of its group among those that the scheduler drives, or -1.
         settings: the tensors that the program was made from, those of the schedules below too.
         copied: those of them that a step may need; each step copies them.
     """
 
-    __slots__ = ("buffer", "copied", "history", "mirror", "program", "reflection", "settings", "state")
+    __slots__ = ("buffer", "copied", "history", "mirror", "positions", "program", "reflection", "settings", "state")
 
-    def __init__(self, buffer: LRBuffer, program: Tensor, state: Tensor):
+    def __init__(self, buffer: LRBuffer, positions: list[int], program: Tensor, state: Tensor):
         self.buffer = buffer
+        self.positions = positions
         self.mirror: Tensor | None = None
         self.history: Tensor | None = None
         self.reflection: list[float] = []
@@ -49,6 +54,15 @@ class Replica:
             # What torch._dynamo.mark_static_address does, without importing dynamo: CUDA-graph trees may then have
             # these changed in place.
             tensor._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]
+
+    def driven(self, values: Iterable[V]) -> Iterator[tuple[int, V]]:
+        """Of one value for each slot, those that the scheduler drives, with their positions."""
+        return ((position, value) for position, value in zip(self.positions, values, strict=True) if position >= 0)
+
+    def table(self, schedule: str) -> int:
+        """Where the table of this schedule's node begins in the program."""
+        columns = len(_C.own_params(schedule)) + (-1 in self.positions)
+        return _C.NODE_SIZE + columns * len(self.positions)
 
     @property
     def counters(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from math import nan
 from typing import Any
 
 import torch
@@ -96,8 +97,8 @@ class TensorEngine:
         if not counters:
             return None
         scheduler._fit_groups()
-        below = _engines_below(scheduler)
-        buffers = lr_buffer.bind(scheduler.optimizer) if below is not None else None
+        buffers = lr_buffer.bind(scheduler.optimizer)  # first: it may lay out those of the schedulers below anew
+        below = _engines_below(scheduler, buffers) if buffers is not None else None
         if below is None or buffers is None:
             return None
         engine = cls(scheduler._schedule)
@@ -248,7 +249,7 @@ class TensorEngine:
             return [lr * factor for lr, factor in zip(scaled, factors, strict=True)]
         numbers = [0.0 if isinstance(factor, Tensor) else float(factor) for factor in factors]
         for replica in self._replicas:
-            at = _C.NODE_SIZE + 2 * len(replica.buffer.indices)
+            at = replica.table(self._schedule)
             row = replica.program[at : at + len(numbers)]
             row.copy_(torch.tensor(numbers, dtype=torch.float64, device="cpu"), non_blocking=True)
             for column, factor in enumerate(factors):
@@ -262,9 +263,9 @@ class TensorEngine:
             self._has_moved()
             or len(groups) != self._group_count
             or any(
-                groups[index].get("lr") is not tensor
+                groups[position].get("lr") is not tensor
                 for replica in self._replicas
-                for index, tensor in zip(replica.buffer.indices, replica.buffer.tensors, strict=True)
+                for position, tensor in replica.driven(replica.buffer.tensors)
             )
         )
 
@@ -280,9 +281,10 @@ class TensorEngine:
             lrs: list[Tensor] = [torch.empty(0)] * self._group_count
             for place, replica in enumerate(self._replicas):
                 rounded = self._last_lr(place).to(replica.buffer.lrs.dtype, copy=True)
-                of_buffer = zip(replica.buffer.indices, rounded.unbind(), replica.buffer.tensors, strict=True)
-                for index, lr, tensor in of_buffer:
-                    lrs[index] = lr if tensor.dim() == 0 else lr.view(tensor.shape)
+                for position, (lr, tensor) in replica.driven(
+                    zip(rounded.unbind(), replica.buffer.tensors, strict=True)
+                ):
+                    lrs[position] = lr if tensor.dim() == 0 else lr.view(tensor.shape)
             return lrs
         if name not in self._counters:
             raise AttributeError(name)
@@ -299,8 +301,8 @@ class TensorEngine:
             if lrs is None:
                 return False
             for replica in self._replicas:
-                values = [lrs[index] for index in replica.buffer.indices]
-                replica.last_lr.copy_(torch.tensor(values, dtype=torch.float64, device="cpu"))
+                values = torch.tensor([*lrs, nan], dtype=torch.float64, device="cpu")[replica.positions]
+                replica.last_lr.copy_(values)  # NaN where the scheduler drives nothing
             return True
         packed = _C.pack_counter(self._schedule, name, value)
         if packed is None:
@@ -328,8 +330,8 @@ class TensorEngine:
             numbers = replica.peek()
             counters = counters or numbers[: _C.NODE_COUNTERS]
             masters = torch.tensor(numbers[_C.NODE_COUNTERS :], dtype=torch.float64, device="cpu")
-            for index, lr in zip(replica.buffer.indices, masters.to(replica.buffer.lrs.dtype).tolist(), strict=True):
-                lrs[index] = lr
+            for position, lr in replica.driven(masters.to(replica.buffer.lrs.dtype).tolist()):
+                lrs[position] = lr
         return {"lrs": lrs, **_C.unpack_counters(self._schedule, counters)}
 
     def state(self) -> dict[str, Any]:
@@ -337,8 +339,8 @@ class TensorEngine:
             return self._read_counters()
         lrs = [0.0] * self._group_count
         for place, replica in enumerate(self._replicas):
-            for index, lr in zip(replica.buffer.indices, self._last_lr(place).tolist(), strict=True):
-                lrs[index] = lr
+            for position, lr in replica.driven(self._last_lr(place).tolist()):
+                lrs[position] = lr
         return {**self._read_counters(), LAST_LR: lrs}
 
     def lend(self, attributes: dict[str, Any]) -> None:
@@ -390,7 +392,8 @@ class TensorEngine:
         # Where it does not go in place, the next step finds that and makes new buffers, or leaves the scheduler to
         # torch's code.
         buffers = [replica.buffer for replica in self._replicas]
-        if self._write_in_place(_nodes(scheduler, buffers, self._below, self._settings)):
+        positions = [replica.positions for replica in self._replicas]
+        if self._write_in_place(_nodes(scheduler, buffers, positions, self._below, self._settings)):
             self._collect_settings()
             if not self._fit_momentum(scheduler):
                 return  # the next step leaves the scheduler to torch's code
@@ -402,22 +405,26 @@ class TensorEngine:
         """Each group's learning rate in float64, a copy on its device."""
         lrs = [torch.empty(0)] * self._group_count
         for replica in self._replicas:
-            for index, lr in zip(replica.buffer.indices, replica.buffer.masters.clone().unbind(), strict=True):
-                lrs[index] = lr
+            for position, lr in replica.driven(replica.buffer.masters.clone().unbind()):
+                lrs[position] = lr
         return lrs
 
     def resume(self) -> None:
         if self._has_moved() or not self._holds_below():
             return  # the next step chooses another engine
         for place, replica in enumerate(self._replicas):
-            replica.buffer.resume(self._last_lr(place))
+            lrs = self._last_lr(place)
+            if -1 in replica.positions:  # of what another scheduler drives nothing is known
+                lrs = lrs.masked_fill(torch.tensor(replica.positions, device="cpu").to(lrs.device) < 0, nan)
+            replica.buffer.resume(lrs)
 
     def _lay_out(self, scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine], counters: Tensor) -> bool:
         """Make a program and a state for each buffer, those of the children inside; False where that cannot be.
 
         A state that fits is kept; all else gets new storage.
         """
-        nodes = _nodes(scheduler, buffers, below)
+        positions = lr_buffer.positions(scheduler.optimizer, buffers)
+        nodes = _nodes(scheduler, buffers, positions, below)
         if nodes is None:
             return False
         last_lrs = {} if below or self._below else self._last_lr_by_group()
@@ -426,16 +433,16 @@ class TensorEngine:
             parts = [engine._replicas[place] for engine in below]
             before = self._replicas[place] if not below and place < len(self._replicas) else None
             if before is not None and before.buffer is buffer:
-                replicas.append(Replica(buffer, node.program, before.state))
+                replicas.append(Replica(buffer, positions[place], node.program, before.state))
                 replicas[-1].report_as(before)
                 continue
             state = _state(counters, buffer, leaf=not below)
-            for slot, index in enumerate(buffer.indices):
-                if index in last_lrs:
-                    state[_C.NODE_STATE_SIZE + slot].copy_(last_lrs[index], non_blocking=True)
+            for slot, position in enumerate(positions[place]):
+                if position in last_lrs:
+                    state[_C.NODE_STATE_SIZE + slot].copy_(last_lrs[position], non_blocking=True)
             program = torch.cat([node.program, *(part.program for part in parts)]) if parts else node.program
             state = joined([state, *(part.state for part in parts)]) if parts else state
-            replicas.append(Replica(buffer, program, state))
+            replicas.append(Replica(buffer, positions[place], program, state))
         for engine, child in zip(below, scheduler._children(), strict=True):
             engine.leave()
             engine._mark(child)
@@ -495,18 +502,14 @@ class TensorEngine:
         if self._schedule == "ChainedScheduler":
             return self._below[-1]._last_lr(place)
         # Whose turn it was is known on the device only.
-        groups = len(replica.buffer.indices)
-        milestones = replica.program[_C.NODE_SIZE + groups : _C.NODE_SIZE + groups + len(self._below) - 1]
+        at = replica.table(self._schedule)
+        milestones = replica.program[at : at + len(self._below) - 1]
         turn = torch.bucketize(replica.counters[:1], milestones, right=True)
         return torch.stack([engine._last_lr(place) for engine in self._below]).index_select(0, turn)[0]
 
     def _last_lr_by_group(self) -> dict[int, Tensor]:
         """A leaf's own last learning rates, by the positions that the groups had then."""
-        return {
-            index: lr
-            for replica in self._replicas
-            for index, lr in zip(replica.buffer.indices, replica.last_lr.unbind(), strict=True)
-        }
+        return {position: lr for replica in self._replicas for position, lr in replica.driven(replica.last_lr.unbind())}
 
     def _fit_momentum(self, scheduler: Any) -> bool:
         """Cycle momentum or not, as the scheduler says now; False if it cannot be done."""
@@ -528,9 +531,9 @@ class TensorEngine:
         for replica in self._replicas:
             buffer = replica.buffer
             dtype = buffer.lrs.dtype
-            for slot, index in enumerate(buffer.indices):
-                if index >= len(lrs):
-                    continue  # the group came later
+            for slot, index in enumerate(replica.positions):
+                if not 0 <= index < len(lrs):
+                    continue  # another scheduler's, or the group came later
                 lr, last, master = lrs[index], replica.last_lr[slot], buffer.masters[slot]
                 if isinstance(lr, Tensor):
                     lr = lr.detach().reshape(()).to(last.device, torch.float64, non_blocking=True)
@@ -556,10 +559,11 @@ class TensorEngine:
             return False  # another thread has given it to another engine
         scheduler._fit_groups()
         buffers = lr_buffer.bind(scheduler.optimizer)
-        below = _engines_below(scheduler) if buffers is not None else None
+        below = _engines_below(scheduler, buffers) if buffers is not None else None
         if buffers is None or below is None:
             return False
-        nodes = _nodes(scheduler, buffers, below)
+        positions = lr_buffer.positions(scheduler.optimizer, buffers)
+        nodes = _nodes(scheduler, buffers, positions, below)
         if nodes is None:
             return False
         attributes = own_dict(scheduler)
@@ -573,6 +577,7 @@ class TensorEngine:
                 attributes.pop(name, None)
         kept = (
             [replica.buffer for replica in self._replicas] == buffers
+            and [replica.positions for replica in self._replicas] == positions
             and below == self._below
             and self._holds_below()
             and self._write_in_place(nodes)
@@ -629,12 +634,12 @@ class TensorEngine:
         if scheduler._history is not None:
             scheduler._history.install(self._replicas)
         self._watch.mark_attributes(scheduler)
-        self._watch.mark_groups(scheduler.optimizer.param_groups)
+        self._watch.mark_groups(scheduler.optimizer)
         self._watch.mark_children(list(scheduler._children()), [engine._watch for engine in self._below])
 
 
-def _engines_below(scheduler: Any) -> list[TensorEngine] | None:
-    """The engines of the scheduler's children, up to date; None where one cannot be part of one program."""
+def _engines_below(scheduler: Any, buffers: list[LRBuffer]) -> list[TensorEngine] | None:
+    """The engines of the scheduler's children, up to date; None where one cannot be part of one program over these."""
     children = scheduler._children()
     everything = _all_below(scheduler)
     if len({id(child) for child in everything}) != len(everything):
@@ -653,6 +658,8 @@ def _engines_below(scheduler: Any) -> list[TensorEngine] | None:
             return None
         if engine._is_stale(child) and not engine._follow(child):
             return None
+        if [replica.buffer for replica in engine._replicas] != buffers:
+            return None  # it drives those of one of several optimizers
         engines.append(engine)
     return engines
 
@@ -667,7 +674,11 @@ def _all_below(scheduler: Any) -> list[Any]:
 
 
 def _nodes(
-    scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine], known: list[list[Setting]] | None = None
+    scheduler: Any,
+    buffers: list[LRBuffer],
+    positions: list[list[int]],
+    below: list[TensorEngine],
+    known: list[list[Setting]] | None = None,
 ) -> list[Node] | None:
     """The scheduler's own node for each buffer, on its device; None if a hyperparameter is no plain number.
 
@@ -681,11 +692,11 @@ def _nodes(
     for place, buffer in enumerate(buffers):
         parts = [engine._replicas[place] for engine in below]
         sizes = Below(len(below), sum(len(part.program) for part in parts), sum(len(part.state) for part in parts))
-        packed = pack(scheduler, owns, buffer.indices, table, sizes)
+        packed = pack(scheduler, owns, positions[place], table, sizes)
         if packed is None:
             return None
         before = known[place] if known is not None else ()
-        nodes.append(upload(packed, owns, buffer.indices, buffer.device, before))
+        nodes.append(upload(packed, owns, positions[place], buffer.device, before))
     return nodes
 
 

@@ -20,6 +20,7 @@ from ..engine.capture import refuse_capture
 from ..engine.checkpoint import checked
 from ..engine.host import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
 from ..engine.program import LAST_LR, Table, in_a_row, own_dict, refuse_endless, whole
+from ..engine.selection import LR, Selection, name_of, optimizers_of
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
 
@@ -88,7 +89,9 @@ class EngineScheduler(LRScheduler):
         elif name == "base_lrs" and self._engine is DETACHED:
             attributes = own_dict(self)
             if "optimizer" in attributes and "last_epoch" not in attributes:
-                _notice_steps(self.optimizer)  # torch's constructor, which is at work, wraps methods only
+                for optimizer in optimizers_of(self.optimizer):
+                    # torch's constructor, which is at work, wraps methods only, and those of one optimizer.
+                    _notice_steps(optimizer, methods=isinstance(self.optimizer, Selection))
         super().__setattr__(name, value)
         if name in self._hyperparameters:
             self._engine.refresh(self)
@@ -152,13 +155,20 @@ class EngineScheduler(LRScheduler):
         """The scheduler's state under torch's keys.
 
         Plain Python values: it loads into torch's scheduler of the same name, and from a file with
-        ``torch.load(..., weights_only=True)``. Settings that are NumPy numbers stay that, because Python computes with
+        ``torch.load(..., weights_only=True)``. Of a scheduler of another entry than ``"lr"`` it says which, under
+        ``"param_name"``. Settings that are NumPy numbers stay that, because Python computes with
         them in another way; torch has to be told that they are safe. ``_last_lr`` holds the float64 learning rates, so
         that resuming loses nothing to the rounding of a float32 LR tensor.
 
         With learning rates on a CUDA device this waits for the device.
         """
-        return {name: _plain(value) for name, value in self._state().items() if name not in self._unsaved}
+        state = {name: _plain(value) for name, value in self._state().items() if name not in self._unsaved}
+        return state if self.param_name == LR else {**state, "param_name": self.param_name}
+
+    @property
+    def param_name(self) -> str:
+        """The entry of the param groups that this scheduler drives, ``"lr"`` if nothing else was asked for."""
+        return name_of(own_dict(self).get("optimizer"))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state from :meth:`state_dict`, of this class or of torch's.
@@ -416,24 +426,28 @@ class EngineScheduler(LRScheduler):
         self._engine.resume()
 
 
-def _notice_steps(optimizer: Any) -> None:
+def _notice_steps(optimizer: Any, *, methods: bool) -> None:
     """Have the optimizer note its steps, as torch has it, where ``step`` is a callable that torch cannot wrap.
+
+    ``methods``: those as well that it can.
 
     Compiled code, ``functools.partial`` and the like have no ``__func__``; that of another object's method would be
     called with the optimizer for its ``self``.
     """
     step = optimizer.step
     own_method = hasattr(step, "__func__") and step.__self__ is optimizer
-    if own_method or hasattr(step, "_wrapped_by_lr_sched"):
+    if (own_method and not methods) or hasattr(step, "_wrapped_by_lr_sched"):
         return
     reference = weakref.ref(optimizer)
+    if own_method:
+        step = step.__func__  # the method itself would keep the optimizer alive
 
     @functools.wraps(step, updated=())  # what torch.compile notes on its functions is true of them alone
     def noticed(*args: Any, **kwargs: Any) -> Any:
         stepping = reference()
         if stepping is not None:
             stepping._opt_called = True
-        return step(*args, **kwargs)
+        return step(stepping, *args, **kwargs) if own_method else step(*args, **kwargs)
 
     noticed._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
     optimizer.step = noticed

@@ -17,6 +17,7 @@ from ..engine import lr_buffer
 from ..engine.capture import in_capture, refuse_capture
 from ..engine.metric import as_number
 from ..engine.program import LAST_LR, own_dict
+from ..engine.selection import LR, Optimizers, Selection, optimizers_of, positions, union
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
@@ -25,12 +26,13 @@ from .epoch import warn_about_order
 
 def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) -> None:
     name = type(owner).__name__
+    owned = optimizer if isinstance(optimizer, (list, tuple)) else optimizers_of(optimizer)
     if len(schedulers) < 1:
         raise ValueError(f"{name} expects at least one scheduler, but got none")
     for index, scheduler in enumerate(schedulers):
         if not hasattr(scheduler, "optimizer"):
             raise TypeError(f"{name}: schedulers[{index}] has no attribute `optimizer`; it is no scheduler")
-        if optimizer is not scheduler.optimizer:
+        if not all(any(one is own for own in owned) for one in optimizers_of(scheduler.optimizer)):
             raise ValueError(
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, belongs to another optimizer; "
                 "make all of them with the same one"
@@ -251,13 +253,28 @@ class Composite(EngineScheduler):
                 f"{type(self).__name__}.step() steps a ReduceLROnPlateau now and needs its metric: call step(metrics)"
             )
 
+    @property
+    def param_name(self) -> str:
+        """``"lr"``; what its schedulers drive, each of them says for itself."""
+        return LR
+
     def _children(self) -> Sequence[Any]:
         schedulers: Sequence[Any] = self._schedulers
         return schedulers
 
     def _state_without_engine(self, name: str) -> Any:
         # Kept by the child, because copying hundreds of learning rates at every step would cost more than the step.
-        return self._last_child().get_last_lr() if name == LAST_LR else super()._state_without_engine(name)
+        return self._children_left() if name == LAST_LR else super()._state_without_engine(name)
+
+    def _children_left(self) -> list[Any]:
+        """The learning rates as the last child left them; of entries that it does not drive, as they are."""
+        last = self._last_child()
+        if not isinstance(self.optimizer, Selection):
+            return last.get_last_lr()  # type: ignore[no-any-return]
+        lrs = _lrs(self.optimizer)
+        for position, lr in zip(positions(last.optimizer, self.optimizer), last.get_last_lr(), strict=True):
+            lrs[position] = lr
+        return lrs
 
     def _begun(self) -> None:
         """The children's LRs were set from outside of their steps."""
@@ -267,7 +284,7 @@ class Composite(EngineScheduler):
     def state_dict(self) -> dict[str, Any]:
         """The state under torch's keys, as plain Python values; with LRs on a CUDA device this waits for it."""
         state = {**super().state_dict(), "_schedulers": [child.state_dict() for child in self._schedulers]}
-        last_lr = state[LAST_LR] if LAST_LR in state else self._last_child().get_last_lr()
+        last_lr = state[LAST_LR] if LAST_LR in state else self._children_left()
         return {**state, LAST_LR: [lr.item() if isinstance(lr, Tensor) else lr for lr in last_lr]}
 
     def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -304,11 +321,14 @@ class Composite(EngineScheduler):
         super()._load(state)
         if not isinstance(self._engine, TensorEngine) and last_lr is not None:
             own_dict(self)[LAST_LR] = last_lr
+        began: dict[int, Any] = {}
         for child in self._schedulers:
-            bases = getattr(child, "base_lrs", None)
-            if bases is not None and len(bases) == len(self.optimizer.param_groups):
-                self._began_with = list(bases)
-                break
+            bases = getattr(child, "base_lrs", [])
+            if len(bases) == len(child.optimizer.param_groups):
+                for position, base in zip(positions(child.optimizer, self.optimizer), bases, strict=True):
+                    began.setdefault(position, base)
+        if len(began) == len(self.optimizer.param_groups):
+            self._began_with = [base for _, base in sorted(began.items())]
 
 
 def _loads_itself(scheduler: Any) -> bool:
@@ -357,12 +377,13 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         schedulers: Sequence[LRScheduler],
         milestones: list[int],
         last_epoch: int = -1,
     ) -> None:
         _check_children(self, optimizer, schedulers)
+        driven = union(optimizer, (scheduler.optimizer for scheduler in schedulers))
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(
                 f"{type(self).__name__} expects one milestone fewer than schedulers, but got {len(milestones)} "
@@ -371,10 +392,10 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         self._schedulers = schedulers
         self._milestones = milestones
         self.last_epoch = last_epoch + 1
-        self.optimizer = optimizer
-        for group, lr in zip(optimizer.param_groups, lr_buffer.exact(optimizer), strict=True):
+        self.optimizer = driven
+        for group, lr in zip(driven.param_groups, lr_buffer.exact(driven), strict=True):
             group.setdefault("initial_lr", lr)
-        _set_lrs(optimizer, self._initial_lrs())
+        _set_lrs(driven, self._initial_lrs())
         self.recursive_undo()
         self._initial_step()
         self._attach()
@@ -447,10 +468,11 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
 
     _schedule: ClassVar[str] = "ChainedScheduler"
 
-    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
-        _check_children(self, optimizer or getattr(next(iter(schedulers), None), "optimizer", None), schedulers)
+    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizers | None = None) -> None:
+        own = optimizer or getattr(next(iter(schedulers), None), "optimizer", None)
+        _check_children(self, own, schedulers)
         self._schedulers = schedulers
-        self.optimizer = optimizer or schedulers[0].optimizer
+        self.optimizer = union(own, (scheduler.optimizer for scheduler in schedulers))
         self._begun()
         self._attach()
         self._note_first_lrs()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -17,19 +17,11 @@ from ..engine.checkpoint import checked, function_state
 from ..engine.host import DETACHED
 from ..engine.momentum import has_tensor_momentum, kept_in_place
 from ..engine.program import own_dict
+from ..engine.selection import Groups, Optimizers, select
 from .epoch import EpochScheduler
 
 if TYPE_CHECKING:
     from typing_extensions import Never
-
-_Parameters = ParamSpec("_Parameters")
-
-
-def _with_parameters_of(
-    torchs: Callable[_Parameters, None],
-) -> Callable[[Callable[..., None]], Callable[_Parameters, None]]:
-    """What ``help()`` and type checkers show is the signature that the installed torch has."""
-    return wraps(torchs)
 
 
 class _MomentumCycler(EpochScheduler):
@@ -88,11 +80,43 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
     )
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "_scale_fn_ref", "_scale_fn_custom")
 
-    @_with_parameters_of(torch_lr_scheduler.CyclicLR.__init__)
-    def __init__(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
-        with kept_in_place(self, optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
-            begins = not any("initial_lr" in group for group in getattr(optimizer, "param_groups", ()))
-            super().__init__(optimizer, *args, **kwargs)
+    def __init__(
+        self,
+        optimizer: Optimizers,
+        base_lr: float | list[float],
+        max_lr: float | list[float],
+        step_size_up: int = 2000,
+        step_size_down: int | None = None,
+        mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
+        gamma: float = 1.0,
+        scale_fn: Callable[[float], float] | None = None,
+        scale_mode: Literal["cycle", "iterations"] = "cycle",
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.8,
+        max_momentum: float = 0.9,
+        last_epoch: int = -1,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
+    ) -> None:
+        driven = select(optimizer, param_name, groups)
+        with kept_in_place(self, driven) if isinstance(driven, Optimizer) else nullcontext():
+            begins = not any("initial_lr" in group for group in getattr(driven, "param_groups", ()))
+            super().__init__(
+                driven,
+                base_lr,
+                max_lr,
+                step_size_up,
+                step_size_down,
+                mode,
+                gamma,
+                scale_fn,
+                scale_mode,
+                cycle_momentum and param_name == "lr",
+                base_momentum,
+                max_momentum,
+                last_epoch,
+            )
         self._part_from_bounds()
         self._attach_again()
         if begins:
@@ -198,10 +222,44 @@ class OneCycleLR(_MomentumCycler, torch_lr_scheduler.OneCycleLR):
         "_annealing_linear",
     )
 
-    @_with_parameters_of(torch_lr_scheduler.OneCycleLR.__init__)
-    def __init__(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
-        with kept_in_place(self, optimizer) if isinstance(optimizer, Optimizer) else nullcontext():
-            super().__init__(optimizer, *args, **kwargs)
+    def __init__(
+        self,
+        optimizer: Optimizers,
+        max_lr: float | list[float],
+        total_steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        pct_start: float = 0.3,
+        anneal_strategy: Literal["cos", "linear"] = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: float | list[float] = 0.85,
+        max_momentum: float | list[float] = 0.95,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+        last_epoch: int = -1,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
+    ) -> None:
+        driven = select(optimizer, param_name, groups)
+        with kept_in_place(self, driven) if isinstance(driven, Optimizer) else nullcontext():
+            super().__init__(
+                driven,
+                max_lr,
+                total_steps,
+                epochs,
+                steps_per_epoch,
+                pct_start,
+                anneal_strategy,
+                cycle_momentum and param_name == "lr",
+                base_momentum,
+                max_momentum,
+                div_factor,
+                final_div_factor,
+                three_phase,
+                last_epoch,
+            )
         self._attach_again()
 
     def _epoch_limit(self) -> int | None:

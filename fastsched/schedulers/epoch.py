@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeGuard, cast
 
 from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
@@ -14,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts as TorchWarmRes
 from ..engine.capture import refuse_capture
 from ..engine.host import DETACHED
 from ..engine.program import Event, own_dict
+from ..engine.selection import Groups, Optimizers, select
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
@@ -170,6 +172,18 @@ class StepLR(EpochScheduler, torch_lr_scheduler.StepLR):
 
     _schedule: ClassVar[str] = "StepLR"
 
+    def __init__(
+        self,
+        optimizer: Optimizers,
+        step_size: int,
+        gamma: float = 0.1,
+        last_epoch: int = -1,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
+    ) -> None:
+        super().__init__(select(optimizer, param_name, groups), step_size, gamma, last_epoch)
+
 
 class MultiStepLR(EpochScheduler, torch_lr_scheduler.MultiStepLR):
     r"""Multiply the learning rates by ``gamma`` at every milestone, as often as it is listed.
@@ -179,6 +193,18 @@ class MultiStepLR(EpochScheduler, torch_lr_scheduler.MultiStepLR):
     """
 
     _schedule: ClassVar[str] = "MultiStepLR"
+
+    def __init__(
+        self,
+        optimizer: Optimizers,
+        milestones: Iterable[int],
+        gamma: float = 0.1,
+        last_epoch: int = -1,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
+    ) -> None:
+        super().__init__(select(optimizer, param_name, groups), milestones, gamma, last_epoch)
 
 
 class ConstantLR(EpochScheduler, torch_lr_scheduler.ConstantLR):
@@ -190,6 +216,18 @@ class ConstantLR(EpochScheduler, torch_lr_scheduler.ConstantLR):
 
     _schedule: ClassVar[str] = "ConstantLR"
 
+    def __init__(
+        self,
+        optimizer: Optimizers,
+        factor: float = 1.0 / 3,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
+    ) -> None:
+        super().__init__(select(optimizer, param_name, groups), factor, total_iters, last_epoch)
+
 
 class LinearLR(EpochScheduler, torch_lr_scheduler.LinearLR):
     r"""Change the learning rates linearly from ``start_factor`` to ``end_factor`` of their base.
@@ -200,6 +238,19 @@ class LinearLR(EpochScheduler, torch_lr_scheduler.LinearLR):
 
     _schedule: ClassVar[str] = "LinearLR"
 
+    def __init__(
+        self,
+        optimizer: Optimizers,
+        start_factor: float = 1.0 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
+    ) -> None:
+        super().__init__(select(optimizer, param_name, groups), start_factor, end_factor, total_iters, last_epoch)
+
 
 class ExponentialLR(EpochScheduler, torch_lr_scheduler.ExponentialLR):
     r"""Multiply the learning rates by ``gamma`` every epoch.
@@ -208,6 +259,17 @@ class ExponentialLR(EpochScheduler, torch_lr_scheduler.ExponentialLR):
     """
 
     _schedule: ClassVar[str] = "ExponentialLR"
+
+    def __init__(
+        self,
+        optimizer: Optimizers,
+        gamma: float,
+        last_epoch: int = -1,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
+    ) -> None:
+        super().__init__(select(optimizer, param_name, groups), gamma, last_epoch)
 
 
 class PolynomialLR(EpochScheduler, torch_lr_scheduler.PolynomialLR):
@@ -218,6 +280,18 @@ class PolynomialLR(EpochScheduler, torch_lr_scheduler.PolynomialLR):
     """
 
     _schedule: ClassVar[str] = "PolynomialLR"
+
+    def __init__(
+        self,
+        optimizer: Optimizers,
+        total_iters: int = 5,
+        power: float = 1.0,
+        last_epoch: int = -1,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
+    ) -> None:
+        super().__init__(select(optimizer, param_name, groups), total_iters, power, last_epoch)
 
 
 class CosineAnnealingLR(EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
@@ -230,6 +304,18 @@ class CosineAnnealingLR(EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
 
     _schedule: ClassVar[str] = "CosineAnnealingLR"
 
+    def __init__(
+        self,
+        optimizer: Optimizers,
+        T_max: int,
+        eta_min: float = 0.0,
+        last_epoch: int = -1,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
+    ) -> None:
+        super().__init__(select(optimizer, param_name, groups), T_max, eta_min, last_epoch)
+
 
 class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
     r"""Anneal the learning rates along a cosine to ``eta_min``, starting anew after ``T_0``, then ``T_0 T_mult``, ...
@@ -240,6 +326,19 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
 
     _schedule: ClassVar[str] = "CosineAnnealingWarmRestarts"
     _replaces: ClassVar[tuple[str, ...]] = ("get_lr",)  # torch's step calls nothing else
+
+    def __init__(
+        self,
+        optimizer: Optimizers,
+        T_0: int,
+        T_mult: int = 1,
+        eta_min: float = 0.0,
+        last_epoch: int = -1,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
+    ) -> None:
+        super().__init__(select(optimizer, param_name, groups), T_0, T_mult, eta_min, last_epoch)
 
     def step(self, epoch: float | None = None, *, found_inf: Tensor | float | None = None) -> None:
         """Go on to the next epoch, or to ``epoch``, which may be a fraction: between batches, for instance.
@@ -305,6 +404,19 @@ class SWALR(EpochScheduler, swa_utils.SWALR):
         "_cosine_anneal",
     )
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "anneal_func")
+
+    def __init__(
+        self,
+        optimizer: Optimizers,
+        swa_lr: float,
+        anneal_epochs: int = 10,
+        anneal_strategy: Literal["cos", "linear"] = "cos",
+        last_epoch: int = -1,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
+    ) -> None:
+        super().__init__(select(optimizer, param_name, groups), swa_lr, anneal_epochs, anneal_strategy, last_epoch)
 
     def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
         if name in ("anneal_func", "_anneal_strategy"):

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 
 from ..engine.checkpoint import function_state
 from ..engine.program import Table
+from ..engine.selection import Groups, Optimizers, select
 from ..engine.tensor import TensorEngine
 from .epoch import EpochScheduler
 
@@ -34,13 +34,20 @@ class FunctionScheduler(EpochScheduler):
     _total_epochs: int | None
 
     def __init__(
-        self, optimizer: Optimizer, lr_lambda: Functions, last_epoch: int = -1, *, total_steps: int | None = None
+        self,
+        optimizer: Optimizers,
+        lr_lambda: Functions,
+        last_epoch: int = -1,
+        *,
+        total_steps: int | None = None,
+        param_name: str = "lr",
+        groups: Groups = None,
     ) -> None:
         if total_steps is not None and (type(total_steps) is not int or total_steps < 1):
             raise ValueError(f"total_steps must be a positive int, the steps to tabulate; got {total_steps!r}")
         object.__setattr__(self, "_total_epochs", total_steps)
         object.__setattr__(self, "_tabulated", None)
-        super().__init__(optimizer, lr_lambda, last_epoch)  # type: ignore[call-arg,arg-type]
+        super().__init__(select(optimizer, param_name, groups), lr_lambda, last_epoch)  # type: ignore[call-arg,arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """The scheduler's state under torch's keys.

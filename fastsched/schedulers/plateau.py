@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, SupportsFloat
 
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from ..engine.capture import refuse_capture
 from ..engine.checkpoint import number
+from ..engine.selection import Groups, Optimizers, select
 from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
 
@@ -73,7 +73,7 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         mode: Literal["min", "max"] = "min",
         factor: float = 0.1,
         patience: int = 10,
@@ -82,7 +82,11 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         cooldown: int = 0,
         min_lr: list[float] | float = 0,
         eps: float = 1e-8,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
     ) -> None:
+        optimizer = select(optimizer, param_name, groups)
         super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
         self._attach()
 

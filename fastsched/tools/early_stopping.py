@@ -303,7 +303,7 @@ class EarlyStopping:
         no_lrs = torch.empty(0, dtype=torch.float64, device=device)
         buffer = LRBuffer([], no_lrs, no_lrs.clone(), [])
         self._replica = Replica(
-            buffer, self._program().to(device, non_blocking=True), state.to(device, non_blocking=True)
+            buffer, [], self._program().to(device, non_blocking=True), state.to(device, non_blocking=True)
         )
         if not buffer.on_host:
             self._mirror(counters)

@@ -91,6 +91,7 @@ Written grow(int depth, std::int64_t groups) {
   }
   Written written;
   node.table_size = static_cast<double>(table.size());
+  node.selective = chance(20) ? 1.0 : 0.0;
   node.size = own_program_size(node, static_cast<double>(groups));
   node.state_size = own_state_size(node, static_cast<double>(groups));
   written.state.assign(static_cast<std::size_t>(node.state_size), 0.0);
@@ -111,6 +112,8 @@ Written grow(int depth, std::int64_t groups) {
                                           : fraction());
     }
   }
+  for (std::int64_t i = 0; node.selective != 0.0 && i < groups; ++i)
+    written.program.push_back(chance(10) ? fraction() : static_cast<double>(below(2)));
   written.program.insert(written.program.end(), table.begin(), table.end());
   for (const Written& child : children) {
     written.program.insert(written.program.end(), child.program.begin(), child.program.end());

@@ -9,15 +9,22 @@
 
 namespace fastsched {
 
-struct Composite {
+struct Sequence {
   FASTSCHED_HD bool valid() const { return true; }
 };
+struct Chain : Sequence {};
 
 struct SequenceState {
   double last_epoch;
 
   FASTSCHED_HD bool valid() const { return true; }
   FASTSCHED_HD void reset() { last_epoch = 0.0; }
+  FASTSCHED_HD void undo() {}
+};
+
+struct NoState {
+  FASTSCHED_HD bool valid() const { return true; }
+  FASTSCHED_HD void reset() {}
   FASTSCHED_HD void undo() {}
 };
 

@@ -1,5 +1,5 @@
-// The one list of what each kind of node is: its parameters, its counters and the rule that decides. A new
-// schedule is a struct and a decide() in a header like decay.h, a Kind in layout.h and a line here.
+// From a kind to the structs of its parameters and counters and to the rule that decides, as the list in
+// schedules.h has them. The compiler finds decide() by the struct of the parameters.
 #pragma once
 
 #include "composite.h"
@@ -22,32 +22,18 @@ struct Schedule {
 // Calls visit(Schedule<...>{}) with the types of `kind`.
 template <typename Visit>
 FASTSCHED_HD auto dispatch(Kind kind, Visit visit) {
-  switch (kind) {
-    case Kind::plateau: break;
-    case Kind::step: return visit(Schedule<StepDecay, EpochState>{});
-    case Kind::multi_step: return visit(Schedule<MultiStepDecay, EpochState>{});
-    case Kind::constant: return visit(Schedule<ConstantFactor, EpochState>{});
-    case Kind::linear: return visit(Schedule<LinearFactor, EpochState>{});
-    case Kind::exponential: return visit(Schedule<ExponentialDecay, EpochState>{});
-    case Kind::polynomial: return visit(Schedule<PolynomialDecay, EpochState>{});
-    case Kind::cosine: return visit(Schedule<CosineAnnealing, EpochState>{});
-    case Kind::warm_restarts: return visit(Schedule<WarmRestarts, WarmRestartsState>{});
-    case Kind::lambda: return visit(Schedule<LambdaFactor, EpochState>{});
-    case Kind::multiplicative: return visit(Schedule<MultiplicativeFactor, EpochState>{});
-    case Kind::cyclic: return visit(Schedule<Cyclic, EpochState>{});
-    case Kind::one_cycle: return visit(Schedule<OneCycle, EpochState>{});
-    case Kind::swa: return visit(Schedule<Averaging, EpochState>{});
-    case Kind::early_stopping: return visit(Schedule<EarlyStopping, EarlyStoppingState>{});
-    case Kind::sequential:
-    case Kind::chained: return visit(Schedule<Composite, SequenceState>{});
-  }
-  return visit(Schedule<Plateau, PlateauState>{});
+#define FASTSCHED_VISIT(kind, params, counters, ...) \
+  case Kind::kind: return visit(Schedule<params, counters>{});
+  switch (kind) { FASTSCHED_SCHEDULES(FASTSCHED_VISIT) }
+#undef FASTSCHED_VISIT
+  return visit(Schedule<Chain, NoState>{});  // a number that is no kind: it does nothing
 }
 
 // A composite alone decides nothing: conduct() does, which sees its children.
-FASTSCHED_HD Update decide(const Composite&, SequenceState&, const Moment&, const Table&) {
+FASTSCHED_HD Update decide(const Sequence&, SequenceState&, const Moment&, const Table&) {
   return Update::idle();
 }
+FASTSCHED_HD Update decide(const Chain&, NoState&, const Moment&, const Table&) { return Update::idle(); }
 
 struct Decide {
   const double* params;

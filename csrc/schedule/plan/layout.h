@@ -1,6 +1,7 @@
 // How a schedule lies in float64 buffers, so that a composition of any depth is one argument of one operator.
 //
-//   program  Node | own parameters x groups | table | the children's programs    read only
+//   program  Node | own parameters x groups | who takes part x groups, if not all | table | the children's
+//            programs                                                              read only
 //   state    NodeState | last_lr x groups, of a leaf | the children's states              counters, LRs
 //                                                                                         last written
 //
@@ -13,41 +14,10 @@
 
 #include "host_device.h"
 #include "scalar.h"
+#include "schedules.h"
 #include "update.h"
 
 namespace fastsched {
-
-enum class Kind : int {
-  plateau,
-  step,
-  multi_step,
-  constant,
-  linear,
-  exponential,
-  polynomial,
-  cosine,
-  warm_restarts,
-  lambda,
-  multiplicative,
-  cyclic,
-  one_cycle,
-  swa,
-  sequential,
-  chained,
-  early_stopping,  // has no learning rates: it is a program over no groups
-};
-inline constexpr int kKinds = 17;
-
-FASTSCHED_HD constexpr bool is_composite(Kind kind) {
-  return kind == Kind::sequential || kind == Kind::chained;
-}
-
-// How many parameters each group has of its own.
-FASTSCHED_HD constexpr int own_params(Kind kind) {
-  if (kind == Kind::lambda || kind == Kind::multiplicative || kind == Kind::cyclic) return 2;
-  if (kind == Kind::early_stopping) return 0;
-  return kind == Kind::one_cycle ? 3 : 1;
-}
 
 inline constexpr int kNodeParams = 11;
 inline constexpr int kNodeCounters = 6;
@@ -58,9 +28,13 @@ struct Node {
   double state_size;   // of the subtree in state
   double children;
   double table_size;
+  // 1: one more column after the groups' own parameters says which groups take part. 0: all do.
+  double selective;
   double params[kNodeParams];
 
   FASTSCHED_HD Kind kind() const { return static_cast<Kind>(static_cast<int>(kind_number)); }
+  // How many numbers each group has.
+  FASTSCHED_HD int columns() const { return own_params(kind()) + (selective != 0.0 ? 1 : 0); }
 };
 
 struct NodeState {
@@ -83,7 +57,7 @@ inline constexpr int kHistoryOffset = offsetof(NodeState, history) / sizeof(doub
 
 // Sizes as doubles, as they are stored and checked: a wild value must not be cast to an integer first.
 FASTSCHED_HD double own_program_size(const Node& node, double groups) {
-  return kNodeSize + own_params(node.kind()) * groups + node.table_size;
+  return kNodeSize + node.columns() * groups + node.table_size;
 }
 FASTSCHED_HD double own_state_size(const Node& node, double groups) {
   return kNodeStateSize + (is_composite(node.kind()) ? 0.0 : groups);
@@ -104,7 +78,7 @@ struct Place {
   FASTSCHED_HD double* last_lrs() const { return state + kNodeStateSize; }
   FASTSCHED_HD const double* own() const { return program + kNodeSize; }
   FASTSCHED_HD Table table(const Node& node, std::int64_t groups) const {
-    return {own() + own_params(node.kind()) * groups, static_cast<std::int64_t>(node.table_size)};
+    return {own() + node.columns() * groups, static_cast<std::int64_t>(node.table_size)};
   }
   // The next node in pre-order: of a composite its first child.
   FASTSCHED_HD Place next(const Node& node, std::int64_t groups) const {

@@ -52,6 +52,7 @@ FASTSCHED_HD bool well_formed(const Buffers& buffers) {
     if (left < kNodeSize) return false;
     const Node node = read_words<Node>(program);
     if (!(node.kind_number >= 0.0 && node.kind_number < kKinds && is_whole(node.kind_number))) return false;
+    if (!(node.selective == 0.0 || node.selective == 1.0)) return false;
     const double own = own_program_size(node, groups);
     const double own_state = own_state_size(node, groups);
     if (!(node.table_size >= 0.0 && own <= left && is_whole(node.table_size))) return false;
@@ -79,6 +80,11 @@ FASTSCHED_HD bool well_formed(const Buffers& buffers) {
   return state_left == 0.0;
 }
 
+// Whether the node leaves a group alone; `own` are that one's parameters.
+FASTSCHED_HD bool leaves_alone(const Node& node, const Own& own) {
+  return node.selective != 0.0 && own.at(own_params(node.kind())) == 0.0;
+}
+
 // Of a well formed program: whether every group's column lies in its table of factors. Not asked on a device,
 // where one thread would have to go through all groups: there a column outside gives NaN.
 inline bool columns_fit(const Buffers& buffers) {
@@ -87,6 +93,7 @@ inline bool columns_fit(const Buffers& buffers) {
     if (node.kind() != Kind::lambda && node.kind() != Kind::multiplicative) continue;
     Own own = walk.own(node);
     for (; own.index < buffers.groups; ++own.index) {
+      if (leaves_alone(node, own)) continue;
       const double column = own.at(kColumn);
       if (!(is_count(column) && column < node.params[0])) return false;
     }

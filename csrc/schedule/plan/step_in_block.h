@@ -67,7 +67,7 @@ FASTSCHED_HD bool step_in_block(const Buffers& buffers, LR* lrs, const Call& cal
       const Node node = place.node();
       Own own = walk.own(node);
       own.index = group;
-      lr = apply(update, lr, own).lr;
+      if (!leaves_alone(node, own)) lr = apply(update, lr, own).lr;
       if (!is_composite(node.kind())) place.last_lrs()[group] = lr;
     }
     near.masters[group] = lr;

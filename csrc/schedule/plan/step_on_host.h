@@ -24,6 +24,7 @@ void update_groups(const Buffers& buffers, LR* lrs) {
       Own own = walk.own(node);
       for (own.index = 0; own.index < groups; ++own.index) {
         const std::int64_t i = own.index;
+        if (leaves_alone(node, own)) continue;
         masters[i] = apply(update, masters[i], own).lr;
         lrs[i] = static_cast<LR>(masters[i]);
       }
