@@ -171,8 +171,13 @@ def upload(
 def copy_settings(program: Tensor, settings: list[Setting]) -> None:
     """Bring a program up to date with tensors that may have been written to; reads no device, traces."""
     if settings:
-        places = [program[setting.start : setting.start + len(setting.values)] for setting in settings]
-        torch._foreach_copy_(places, [setting.values for setting in settings])
+        torch._foreach_copy_(*copies_of(program, settings))
+
+
+def copies_of(program: Tensor, settings: list[Setting]) -> tuple[list[Tensor], list[Tensor]]:
+    """Where the settings belong in a program, and what belongs there."""
+    places = [program[setting.start : setting.start + len(setting.values)] for setting in settings]
+    return places, [setting.values for setting in settings]
 
 
 def same_settings(some: list[Setting], others: list[Setting]) -> bool:
