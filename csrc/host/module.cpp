@@ -12,6 +12,7 @@
 #include "engine.h"
 #include "engine_slot.h"
 #include "momentum.h"
+#include "operator_step.h"
 #include "program.h"
 #include "watch.h"
 
@@ -83,10 +84,11 @@ PyObject* composition_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
   });
 }
 
-PyObject* direct_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+template <typename Step>
+PyObject* step_if_it_fits(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     check_count(count);
-    const bool stepped = unwrap<DirectStep>(self).step(args[0], args[1]);
+    const bool stepped = unwrap<Step>(self).step(args[0], args[1]);
     return !stepped && raised() ? nullptr : PyBool_FromLong(stepped);
   });
 }
@@ -99,8 +101,9 @@ PyMethodDef step_method = {
 PyMethodDef composition_step_method = {
     "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(composition_step)), METH_FASTCALL,
     "step(scheduler, metric): None; 0.0 if the engine declines"};
-PyMethodDef direct_step_method = {
-    "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(direct_step)), METH_FASTCALL,
+template <typename Step>
+PyMethodDef step_if_it_fits_method = {
+    "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(step_if_it_fits<Step>)), METH_FASTCALL,
     "step(scheduler, metric): False, with nothing changed, if there is more to do"};
 PyMethodDef changed_method = {"changed", watch_changed, METH_O,
                               "changed(scheduler): whether the buffers no longer fit the scheduler"};
@@ -380,7 +383,18 @@ PYBIND11_MODULE(_C, module) {
       .def("run", &DirectStep::run)
       .def_static("use", &DirectStep::use, py::arg("modes"), py::arg("profiling"), py::arg("item"),
                   py::arg("tensor_types"));
-  add_method(direct, direct_step_method);
+  add_method(direct, step_if_it_fits_method<DirectStep>);
+
+  py::class_<OperatorStep> by_operator(module, "OperatorStep", py::is_final());
+  by_operator
+      .def(py::init<py::object, const py::list&, const py::list&, bool, bool, double>(), py::arg("watch"),
+           py::arg("replicas"), py::arg("copies"), py::arg("reads_metric"), py::arg("composite"),
+           py::arg("steps"))
+      .def("ready", [](OperatorStep& self, py::object scheduler) { return self.ready(scheduler.ptr()); })
+      .def("run", &OperatorStep::run)
+      .def_static("use", &OperatorStep::use, py::arg("step"), py::arg("copy"), py::arg("share_memory"),
+                  py::arg("dtypes"), py::arg("strided"), py::arg("tensor_types"));
+  add_method(by_operator, step_if_it_fits_method<OperatorStep>);
 
   py::class_<HostMomentum>(module, "HostMomentum", py::is_final())
       .def(py::init<const std::string&>(), py::arg("scheduler"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any
 
@@ -133,6 +134,10 @@ def whole(where: str, value: Any) -> int:
 
 def numbers(where: str, values: Any) -> list[Any]:
     """A list of numbers; one of torch's or NumPy's arrays is taken apart."""
+    if type(values) is list and set(map(type, values)) <= {float, int}:
+        with suppress(OverflowError):
+            list(map(float, values))
+            return list(values)  # without a name for each
     array = getattr(values, "ndim", 0) == 1
     if not array and (not isinstance(values, Sequence) or isinstance(values, (str, bytes))):
         raise TypeError(f"{where} must be a list, got {type(values).__name__}")

@@ -22,7 +22,7 @@ from ..engine.capture import refuse_capture
 from ..engine.checkpoint import checked
 from ..engine.host import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
 from ..engine.metric import completed
-from ..engine.program import LAST_LR, Table, own_dict, refuse_endless, whole
+from ..engine.program import LAST_LR, Table, in_a_row, own_dict, refuse_endless, whole
 from ..engine.reduction import Reduction
 from ..engine.selection import LR, Selection, name_of, optimizers_of
 from ..engine.tensor import TensorEngine
@@ -530,7 +530,7 @@ class EngineScheduler(LRScheduler):
             if len(values) != groups:
                 self._detach()  # for the next step, which chooses an engine anew or raises as torch's
             elif name in state and len(attributes.get(name, ())) == groups:
-                state[name] = [_as_before(*pair) for pair in zip(attributes[name], values, strict=True)]
+                state[name] = _all_as_before(attributes[name], values)
         if any(name in self._replaces for name in state):
             self._detach()
         held = {name for name in state if isinstance(self._native.get(name), StateAttribute)}
@@ -575,6 +575,16 @@ def _plain(value: Any) -> Any:
     if type(value) is list and any(isinstance(item, Tensor) for item in value):
         return [item.item() if isinstance(item, Tensor) and item.numel() == 1 else item for item in value]
     return value
+
+
+def _all_as_before(before: list[Any], values: list[Any]) -> list[Any]:
+    """:func:`_as_before` for each; tensors that lie in a row are read together."""
+    if set(map(type, before)) <= {float, int}:
+        return values
+    row = in_a_row(before) if before and isinstance(before[0], Tensor) else None
+    if row is not None and set(map(type, values)) == {float} and row.tolist() == values:
+        return list(before)
+    return [_as_before(*pair) for pair in zip(before, values, strict=True)]
 
 
 def _as_before(before: Any, value: Any) -> Any:

@@ -14,7 +14,8 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 
 from .. import _C
 from ..engine.checkpoint import checked, function_state
-from ..engine.momentum import kept_in_place
+from ..engine.host import DETACHED
+from ..engine.momentum import has_tensor_momentum, kept_in_place
 from ..engine.program import own_dict
 from ..engine.selection import Groups, Optimizers, select
 from .epoch import EpochScheduler
@@ -48,8 +49,9 @@ class _MomentumCycler(EpochScheduler):
 
     def _attach_again(self) -> None:
         """The groups have their momentum tensors back, which were numbers while torch's code constructed."""
-        self._detach()
-        self._attach()
+        if has_tensor_momentum(self.optimizer) or self._engine is DETACHED:
+            self._detach()
+            self._attach()
 
 
 class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
