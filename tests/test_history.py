@@ -500,3 +500,15 @@ def test_a_closed_history_lets_its_buffer_go():
     gc.collect()
     assert rows() is None
     scheduler.step()
+
+
+@kinds
+def test_its_repr(kind):
+    scheduler = fastsched.ExponentialLR(stepped_sgd([kind(1.0)]), 0.5)
+    history = fastsched.History(scheduler, capacity=3)
+    assert repr(history) == "History(ExponentialLR, steps=0, capacity=3)"
+    for _ in range(5):
+        scheduler.step()
+    assert repr(history) == "History(ExponentialLR, steps=3, capacity=3)"
+    history.close()
+    assert repr(history) == "History(closed, steps=3, capacity=3)"

@@ -6,6 +6,7 @@ import copyreg
 import functools
 import inspect
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,6 +27,22 @@ from ..engine.untraced import OFF_PATH, untraced
 
 if TYPE_CHECKING:
     from typing_extensions import Never
+
+MOST_SHOWN = 4  # of the items of a list, in a repr
+
+
+def _shown(value: Any) -> str:
+    """A setting in short, and without waiting for a device."""
+    if isinstance(value, Tensor):
+        return (
+            f"{value.item()!r}" if value.device.type == "cpu" and value.numel() == 1 else f"<tensor on {value.device}>"
+        )
+    if isinstance(value, Counter):
+        value = sorted(value.elements())
+    if isinstance(value, (list, tuple)):
+        few = [_shown(item) for item in value[:MOST_SHOWN]]
+        return f"[{', '.join([*few, '...'] if len(value) > MOST_SHOWN else few)}]"
+    return str(getattr(value, "__qualname__", repr(value)))
 
 
 class EngineScheduler(LRScheduler):
@@ -129,6 +146,34 @@ class EngineScheduler(LRScheduler):
             state = {**engine.state(), **attributes}
             if self._engine is engine:  # and not another, which another thread has meanwhile put in charge
                 return state
+
+    def __repr__(self) -> str:
+        """Settings and where it is; what only a device knows is left there."""
+        shown = {name: _shown(value) for name, value in self._settings().items()}
+        engine = self._engine
+        devices: set[torch.device] = set()
+        if isinstance(engine, TensorEngine):
+            devices = {replica.buffer.device for replica in engine._replicas}
+        away = sorted(str(device) for device in devices if device.type != "cpu")
+        if away or hasattr(self, "last_epoch"):
+            shown["last_epoch"] = f"<on {away[0]}>" if away else _shown(self.last_epoch)
+        shown["engine"] = "tensor" if devices else "torch" if engine is DETACHED else "host"
+        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in shown.items())})"
+
+    def _settings(self) -> dict[str, Any]:
+        """What the constructor was given, as far as attributes say it; torch calls what groups have by the plural."""
+        attributes = own_dict(self)
+        settings = {}
+        for name in inspect.signature(type(self).__init__).parameters:
+            of_groups: Any = attributes.get(f"{name}s")
+            value: Any = attributes.get(name, attributes.get(f"_{name}", of_groups))
+            if isinstance(value, list) and value is of_groups and len(set(map(_shown, value))) == 1:
+                value = value[0]
+            if value is not None and name != "optimizer" and name not in self._held:
+                settings[name] = value
+        if name_of(getattr(self, "optimizer", None)) != LR:
+            settings["param_name"] = name_of(self.optimizer)
+        return settings
 
     def __getstate__(self) -> Any:
         slots = {

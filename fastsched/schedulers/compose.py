@@ -370,7 +370,14 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
 
     Raises:
         ValueError: no children, children of several optimizers, or a wrong number of milestones.
-        TypeError: a child is no scheduler.
+        TypeError: a child is not a scheduler.
+
+    Example::
+
+        warm_up = fastsched.LinearLR(optimizer, start_factor=0.1, total_iters=5)
+        plateau = fastsched.ReduceLROnPlateau(optimizer, patience=3)
+        scheduler = fastsched.SequentialLR(optimizer, [warm_up, plateau], milestones=[5])
+        scheduler.step(validation_loss)
     """
 
     _schedule: ClassVar[str] = "SequentialLR"
@@ -463,7 +470,13 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
 
     Raises:
         ValueError: no children, or children of several optimizers.
-        TypeError: a child is no scheduler.
+        TypeError: a child is not a scheduler.
+
+    Example::
+
+        steps = fastsched.StepLR(optimizer, 30)
+        decay = fastsched.ExponentialLR(optimizer, gamma=0.99)
+        scheduler = fastsched.ChainedScheduler([steps, decay])
     """
 
     _schedule: ClassVar[str] = "ChainedScheduler"

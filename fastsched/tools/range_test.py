@@ -92,6 +92,11 @@ def lr_range_test(
     train together (torch.distributed), none stops early, since the others would wait for it; each has the curve of its
     own losses. Holds a second copy of parameters, buffers, gradients and optimizer state. Must not be called inside
     CUDA graph capture.
+
+    Example::
+
+        result = fastsched.lr_range_test(model, optimizer, torch.nn.CrossEntropyLoss(), loader)
+        scheduler = fastsched.OneCycleLR(optimizer, max_lr=result.suggestion(), total_steps=1000)
     """
     device = _check_model(model)
     _check_optimizer(optimizer, model)
