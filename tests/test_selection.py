@@ -240,7 +240,6 @@ def test_an_item_of_a_tuple_that_is_a_tensor():
         ({"groups": [True]}, TypeError, "groups"),
         ({"groups": [0.0]}, TypeError, "groups"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_driven_is_refused(arguments, error, names):
     optimizer = optimizer_of()

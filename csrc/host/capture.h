@@ -15,8 +15,8 @@ class CaptureProbe {
     capturing_ = capturing.release().ptr();
   }
 
-  // True, with a Python error set, inside capture.
-  static bool refuses() {
+  // True, with a Python error set, inside capture. `name`: of the entry that is to be written.
+  static bool refuses(const std::string& name) {
     if (cuda_ == nullptr) return false;
     static PyObject* const initialized = intern("_initialized");
     if (PyDict_GetItemWithError(cuda_, initialized) != Py_True)
@@ -24,10 +24,20 @@ class CaptureProbe {
     const Ref answer(PyObject_CallNoArgs(capturing_));
     if (!answer) return true;
     if (answer.get() != Py_True) return false;
-    PyErr_SetString(
-        PyExc_RuntimeError,
-        "this scheduler step cannot be captured in a CUDA graph: the learning rates are Python numbers, "
-        "which a replay would not change; call fastsched.use_tensor_lr(optimizer) before the capture");
+    if (name == "lr") {
+      PyErr_SetString(
+          PyExc_RuntimeError,
+          "this scheduler step cannot be captured in a CUDA graph: the learning rates are Python numbers, "
+          "which a replay would not change; call fastsched.use_tensor_lr(optimizer) before the capture");
+    } else {
+      PyErr_Format(PyExc_RuntimeError,
+                   "this scheduler step cannot be captured in a CUDA graph: '%s' is a Python number in the "
+                   "param groups, "
+                   "which a replay would not change; make it a tensor before the capture, if the optimizer "
+                   "can take one "
+                   "there (torch's fused optimizers cannot), or step this scheduler outside of the graph",
+                   name.c_str());
+    }
     return true;
   }
 

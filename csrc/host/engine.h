@@ -29,7 +29,7 @@ bool is_engine_of(PyObject* scheduler, const Engine* engine) {
 
 class HostEngine : public Bound {
  public:
-  // `read_tensor` turns a metric of type `tensor` into a float where reading it would wait for a GPU.
+  // `read_tensor` turns a metric of type `tensor` into a float where that takes more than `float()`.
   // `name`: of the entry that is scheduled.
   HostEngine(const std::string& scheduler, pybind11::type tensor, pybind11::object read_tensor,
              const std::string& name)
@@ -54,7 +54,8 @@ class HostEngine : public Bound {
         PyDict_GetItemWithError(dict.get(), last_lr_name()) == nullptr) {
       return false;
     }
-    if (entry_.is_item() || !momentum_.read(about_, dict.get())) return false;
+    if (entry_.is_item() && about_.calls_functions()) return false;
+    if (!momentum_.read(about_, dict.get())) return false;
     Ref groups = param_groups(optimizer_of(dict.get()));
     if (!groups || busy_) return false;
     use_entries();
@@ -74,7 +75,7 @@ class HostEngine : public Bound {
   // Declines, with nothing changed, whatever it cannot do exactly as torch does. `value` is the metric as a
   // number, read just once: a stateful __float__ or a metric on a GPU must not be asked again.
   Outcome step(PyObject* scheduler, PyObject* metric, double& value) {
-    if (CaptureProbe::refuses()) return Outcome::failed;
+    if (CaptureProbe::refuses(entry_.name())) return Outcome::failed;
     if (about_.reads_metric && !read_metric(metric, value)) return Outcome::failed;
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) return Outcome::failed;
@@ -86,6 +87,7 @@ class HostEngine : public Bound {
     if (!groups) return Outcome::declined;
     std::vector<Ref> tuples;
     if (momentum_.writes_betas()) tuples = momentum_.allocate(groups.get());
+    if (entry_.is_item()) tuples = groups_.allocate(groups.get());
     // What has run Python code so far may have changed anything. From here to the last write nothing does.
     if (is_known(dict_version_) && !unchanged(dict.get(), dict_version_)) return Outcome::declined;
     if (!look_at(groups.get())) return Outcome::declined;
@@ -158,14 +160,20 @@ class HostEngine : public Bound {
       value = PyFloat_AS_DOUBLE(metric);
       return true;
     }
-    Ref number(is_on_gpu(metric) ? PyObject_CallOneArg(read_tensor_.ptr(), metric) : PyNumber_Float(metric));
+    Ref number(is_read_by_python(metric) ? PyObject_CallOneArg(read_tensor_.ptr(), metric) : PyNumber_Float(metric));
     if (!number) return false;
     value = PyFloat_AsDouble(number.get());
     return !(value == -1.0 && PyErr_Occurred());
   }
 
-  bool is_on_gpu(PyObject* metric) const {
-    if (!PyObject_TypeCheck(metric, reinterpret_cast<PyTypeObject*>(tensor_.ptr()))) return false;
+  // A tensor on a GPU, where reading waits, or of another class, which may be one rank's part of the metric.
+  bool is_read_by_python(PyObject* metric) const {
+    PyTypeObject* const tensor = reinterpret_cast<PyTypeObject*>(tensor_.ptr());
+    if (Py_IS_TYPE(metric, tensor)) return is_on_gpu(metric);
+    return PyObject_TypeCheck(metric, tensor);
+  }
+
+  static bool is_on_gpu(PyObject* metric) {
     const Ref is_cuda(PyObject_GetAttr(metric, is_cuda_name()));
     if (!is_cuda) PyErr_Clear();
     return is_cuda.get() == Py_True;
@@ -206,12 +214,12 @@ class HostEngine : public Bound {
   }
 
   void use_entries() {
-    std::vector<PyObject*> keys = {entry_.key()};
+    std::vector<PyObject*> keys;
     for (const OwnParam& own : owns_) {
       if (own.where == OwnParam::in_group) keys.push_back(own.name);
     }
     momentum_.add_keys(keys);
-    groups_.use(keys);
+    groups_.use(entry_, keys);
   }
 
   // Whatever could make it decline is looked at before the first write, so that then nothing is changed.
@@ -244,10 +252,11 @@ class HostEngine : public Bound {
       const bool take_own =
           reduces && own.at(0) > lrs[i].value * update.a && PyLong_CheckExact(own_.object(i));
       Ref lr = take_own ? Ref::borrow(own_.object(i)) : Ref(PyFloat_FromDouble(applied.lr));
-      if (!lr || !groups_.write(group.get(), i, lr.get(), {applied.lr, take_own})) return Outcome::failed;
+      if (!lr || !groups_.write(group.get(), i, std::move(lr), {applied.lr, take_own}, tuples))
+        return Outcome::failed;
       if (cycles) momentum_.note(group.get(), i);
     }
-    momentum_.recycle(tuples);
+    if (!entry_.is_item()) momentum_.recycle(tuples);
     return Outcome::stepped;
   }
 
@@ -309,8 +318,8 @@ class HostEngine : public Bound {
       for (std::size_t i = 0; i < count; ++i) {
         const double value = product(operands[i], factors[i]);
         const Ref group = GroupEntries::next(now.get(), i);
-        const Ref lr(group ? PyFloat_FromDouble(value) : nullptr);
-        if (!lr || !groups_.write(group.get(), i, lr.get(), {value, false})) return Outcome::failed;
+        Ref lr(group ? PyFloat_FromDouble(value) : nullptr);
+        if (!lr || !groups_.write(group.get(), i, std::move(lr), {value, false}, {})) return Outcome::failed;
       }
       groups_.copy_changed(last_lr_);
       remove(dict, last_lr_name());  // somebody looked at __dict__ meanwhile

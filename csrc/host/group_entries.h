@@ -28,13 +28,67 @@ struct Number {
   PyObject* to_python() const { return integer ? PyLong_FromDouble(value) : PyFloat_FromDouble(value); }
 };
 
+// How many numbers there are in a tuple or list; 0 for anything else.
+inline Py_ssize_t size_of(PyObject* numbers) {
+  const bool known = numbers != nullptr && (PyTuple_CheckExact(numbers) || PyList_CheckExact(numbers));
+  return known ? PySequence_Fast_GET_SIZE(numbers) : 0;
+}
+
+// To be filled by replace_item(). Made before anybody looks at the groups: allocating may start the garbage
+// collector, and with it Python code.
+inline Ref empty_tuple(Py_ssize_t size) {
+  Ref tuple(size == 2 ? PyTuple_Pack(2, Py_None, Py_None) : PyTuple_New(size));
+  if (!tuple) throw pybind11::error_already_set();
+  for (Py_ssize_t k = 0; k < size && size != 2; ++k) {
+    PyTuple_SET_ITEM(tuple.get(), k, Ref::borrow(Py_None).release());
+  }
+  return tuple;
+}
+
+// Puts `tuple` into the group, filled with what is there under `key`, but for the item `at`. False on a
+// Python error. Runs no Python code: what else is in the old tuple is in the new one, and the old item is a
+// number.
+inline bool replace_item(PyObject* group, PyObject* key, Py_ssize_t at, Ref value, const Ref& tuple,
+                         DictVersion& version) {
+  PyObject* const before = PyDict_GetItemWithError(group, key);
+  const Py_ssize_t size = PyTuple_GET_SIZE(tuple.get());
+  if (before == nullptr || size_of(before) != size || at >= size) {
+    if (!PyErr_Occurred())
+      PyErr_SetString(PyExc_RuntimeError, "a tuple changed while a scheduler wrote to it");
+    return false;
+  }
+  for (Py_ssize_t k = 0; k < size; ++k) {
+    Ref entry = k == at ? std::move(value) : Ref::borrow(PySequence_Fast_GET_ITEM(before, k));
+    const Ref none(std::exchange(PySequence_Fast_ITEMS(tuple.get())[k], entry.release()));
+  }
+  return set_item(group, key, tuple.get(), version) == 0;
+}
+
 class GroupEntries {
  public:
-  // Which entries of each group to read; `keys` are immortal.
+  // Which entries of each group to read: what is scheduled, and others by keys, which are immortal.
+  void use(const Entry& first, std::vector<PyObject*> keys) {
+    keys.insert(keys.begin(), first.key());
+    use(keys);
+    first_ = first;
+  }
   void use(const std::vector<PyObject*>& keys) {
     if (keys == keys_) return;
     keys_ = keys;
     versions_.clear();
+  }
+
+  // A tuple for each group where an item of one is scheduled; to be handed to write().
+  std::vector<Ref> allocate(PyObject* groups) const {
+    std::vector<Ref> tuples;
+    for (std::size_t i = 0; first_.is_item() && i < length(groups); ++i) {
+      const Ref group = Ref::borrow(item(groups, i));
+      PyObject* const now =
+          PyDict_CheckExact(group.get()) ? PyDict_GetItemWithError(group.get(), first_.key()) : nullptr;
+      const Py_ssize_t size = now != nullptr && PyTuple_CheckExact(now) ? PyTuple_GET_SIZE(now) : 0;
+      tuples.push_back(empty_tuple(size));
+    }
+    return tuples;
   }
 
   // Not to be entered again before it is done: see Busy. False if some group lacks an entry or has no plain
@@ -65,8 +119,15 @@ class GroupEntries {
   }
 
   // Writes the first entry of group i, which refresh() has read; `number` is what `value` holds.
-  bool write(PyObject* group, std::size_t i, PyObject* value, const Number& number) {
-    if (set_item(group, keys_[0], value, versions_[i]) != 0) return false;
+  bool write(PyObject* group, std::size_t i, Ref value, const Number& number,
+             const std::vector<Ref>& tuples) {
+    if (first_.is_item()) {
+      if (i >= tuples.size()) return static_cast<bool>(changed_meanwhile());
+      if (!replace_item(group, keys_[0], first_.item_index(), std::move(value), tuples[i], versions_[i]))
+        return false;
+    } else if (set_item(group, keys_[0], value.get(), versions_[i]) != 0) {
+      return false;
+    }
     changed_ = true;
     values_[i] = number;
     return true;
@@ -121,12 +182,18 @@ class GroupEntries {
   [[gnu::noinline]] bool read(const Ref& group, std::size_t i) {
     forget(versions_[i]);
     for (std::size_t k = 0; k < keys_.size(); ++k) {
-      PyObject* entry = PyDict_GetItemWithError(group.get(), keys_[k]);
+      PyObject* entry =
+          k == 0 && first_.is_item() ? item_in(group.get()) : PyDict_GetItemWithError(group.get(), keys_[k]);
       if (entry == nullptr || !Number::read(entry, values_[k * versions_.size() + i])) return false;
     }
     remember(group.get(), versions_[i]);
     changed_ = true;
     return true;
+  }
+  // Of a tuple: a list might be somebody else's as well, who looks for changes in it.
+  PyObject* item_in(PyObject* group) const {
+    PyObject* const numbers = PyDict_GetItemWithError(group, first_.key());
+    return numbers != nullptr && PyTuple_CheckExact(numbers) ? first_.in(group) : nullptr;
   }
   [[gnu::cold, gnu::noinline]] static Ref changed_meanwhile() {
     PyErr_SetString(PyExc_RuntimeError, "param_groups changed while a scheduler wrote to them");
@@ -135,6 +202,7 @@ class GroupEntries {
 
   static constexpr std::size_t kAhead = 8;
 
+  Entry first_;
   std::vector<PyObject*> keys_;
   std::vector<DictVersion> versions_;
   std::vector<Number> values_;

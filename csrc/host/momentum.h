@@ -39,8 +39,7 @@ class Momentum {
     }
   }
 
-  // A tuple for each group's new betas, made before anybody looks at the groups: allocating one may start the
-  // garbage collector, and with it Python code. Handed to write(), one by one.
+  // A tuple for each group's new betas, handed to write() one by one.
   std::vector<Ref> allocate(PyObject* groups) {
     std::vector<Ref> tuples = std::exchange(tuples_, {});
     tuples.clear();
@@ -53,12 +52,7 @@ class Momentum {
         const Ref held = Ref::borrow(group);
         size = size_of(PyDict_GetItemWithError(group, betas_name()));
       }
-      Ref tuple(size == 2 ? PyTuple_Pack(2, Py_None, Py_None) : PyTuple_New(size));
-      if (!tuple) throw pybind11::error_already_set();
-      for (Py_ssize_t k = 0; k < size && size != 2; ++k) {
-        PyTuple_SET_ITEM(tuple.get(), k, Ref::borrow(Py_None).release());
-      }
-      tuples.push_back(std::move(tuple));
+      tuples.push_back(empty_tuple(size));
     }
     return tuples;
   }
@@ -91,26 +85,14 @@ class Momentum {
     return true;
   }
 
-  // Writes group i's. False on a Python error. Runs no Python code: the old momentum is a number, and what
-  // else is in the old betas is in the new ones.
+  // Writes group i's. False on a Python error. Runs no Python code: the old momentum is a number.
   [[gnu::noinline]] bool write(PyObject* group, std::size_t i, std::vector<Ref>& tuples,
                                DictVersion& version) const {
     Ref value(PyFloat_FromDouble(new_[i]));
     if (!value) return false;
     if (!use_beta1_) return set_item(group, momentum_name(), value.get(), version) == 0;
-    PyObject* betas = PyDict_GetItemWithError(group, betas_name());
     const Ref tuple = std::move(tuples[i]);
-    const Py_ssize_t size = PyTuple_GET_SIZE(tuple.get());
-    if (betas == nullptr || size_of(betas) != size) {
-      if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_RuntimeError, "betas changed while a scheduler wrote to them");
-      return false;
-    }
-    for (Py_ssize_t k = 0; k < size; ++k) {
-      Ref entry = k == 0 ? std::move(value) : Ref::borrow(PySequence_Fast_GET_ITEM(betas, k));
-      const Ref none(std::exchange(PySequence_Fast_ITEMS(tuple.get())[k], entry.release()));
-    }
-    return set_item(group, betas_name(), tuple.get(), version) == 0;
+    return replace_item(group, betas_name(), 0, std::move(value), tuple, version);
   }
 
   // Groups were written: the tuples are used up.
@@ -132,11 +114,6 @@ class Momentum {
   }
   static bool is_number(PyObject* object) { return PyFloat_CheckExact(object) || PyLong_CheckExact(object); }
 
-  // How many betas there are; 0 where they are neither a tuple nor a list.
-  static Py_ssize_t size_of(PyObject* betas) {
-    const bool known = betas != nullptr && (PyTuple_CheckExact(betas) || PyList_CheckExact(betas));
-    return known ? PySequence_Fast_GET_SIZE(betas) : 0;
-  }
   // Borrowed; null where there is none.
   static PyObject* first_of(PyObject* betas) {
     return size_of(betas) > 0 ? PySequence_Fast_GET_ITEM(betas, 0) : nullptr;

@@ -54,6 +54,7 @@ class Entry {
   }
 
   PyObject* key() const { return key_; }
+  const std::string& name() const { return name_; }
   bool is_item() const { return item_ >= 0; }
   Py_ssize_t item_index() const { return item_; }
 

@@ -1,4 +1,4 @@
-"""The command line: ``fastsched info``, ``plot``, ``demo``, ``bench``."""
+"""The command line: ``fastsched info``, ``plot``, ``demo``, ``bench``, ``run``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .. import _C, __version__
 from ..engine import ops
 from ..tools import expression, plotting
 from ..tools.simulation import Ahead, look_ahead
-from . import bench, demo
+from . import bench, demo, run
 
 
 def _wrapped(names: Iterable[str]) -> str:
@@ -91,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         _exit(options.command or "", f"unrecognized arguments: {' '.join(map(_shortened, unknown))}")
+    if options.command == "run":  # whose errors are those of the script
+        return run.run(options.script, options.arguments, is_module=options.is_module)
     try:
         print(options.run(options), flush=True)
     except BrokenPipeError:  # who reads it has seen enough
@@ -124,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=lambda _: parser.format_help().rstrip())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    def command(name: str, run: Callable[[Any], str], summary: str, text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[Any], str] | None, summary: str, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
             help=summary,
@@ -185,6 +187,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help=f"by commas (default: {','.join(bench.DEFAULT)})",
     )
+
+    running = command("run", None, "run a script whose torch schedulers are fastsched's", run.ABOUT)
+    run.add_arguments(running)
     return parser
 
 

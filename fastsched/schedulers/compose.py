@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, SupportsFloat
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -17,11 +17,16 @@ from ..engine import lr_buffer
 from ..engine.capture import in_capture, refuse_capture
 from ..engine.metric import as_number
 from ..engine.program import LAST_LR, own_dict
+from ..engine.reduction import ReduceOp, Reduction, reduction
 from ..engine.selection import LR, Optimizers, Selection, optimizers_of, positions, union
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
 from .epoch import warn_about_order
+from .ranks import MetricScheduler
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) -> None:
@@ -37,6 +42,31 @@ def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) ->
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, belongs to another optimizer; "
                 "make all of them with the same one"
             )
+
+
+def _reduction_for(
+    owner: object, schedulers: Sequence[Any], process_group: Any, reduce_op: ReduceOp
+) -> Reduction | None:
+    """What the composition does to metrics: it is asked to, or its children are, and it steps them."""
+    name = type(owner).__name__
+    of_children = [
+        child._reduction
+        for child in schedulers
+        if isinstance(child, EngineScheduler) and child._reduction is not None and child._reduction.group is not None
+    ]
+    if process_group is None and of_children:
+        process_group, reduce_op = of_children[0].group, of_children[0].op
+    if any(other.group is not process_group or other.op != reduce_op for other in of_children):
+        raise ValueError(
+            f"{name}: a child has another process_group or reduce_op; one metric is reduced, once, for all of them: "
+            f"give them to the {name} only"
+        )
+    decides = any(map(_may_need_metric, schedulers))
+    return reduction(name, process_group, reduce_op, decides=decides)
+
+
+def _may_need_metric(scheduler: Any) -> bool:
+    return scheduler._reads_metric() if isinstance(scheduler, Composite) else _is_plateau(scheduler)
 
 
 def _set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
@@ -83,7 +113,7 @@ def step_turn(scheduler: Any, metrics: Any) -> None:
 
 def step_child(scheduler: Any, metrics: Any) -> None:
     """Step any scheduler, with the metric if it takes one."""
-    if _is_plateau(scheduler) or (isinstance(scheduler, Composite) and scheduler._reads_metric()):
+    if _may_need_metric(scheduler):
         scheduler.step(metrics)
     else:
         scheduler.step()
@@ -104,7 +134,7 @@ def _begin_plateau(scheduler: Any, metrics: Any) -> None:
         scheduler.step(metrics)
 
 
-class Composite(EngineScheduler):
+class Composite(MetricScheduler):
     """A scheduler made of schedulers.
 
     With tensor learning rates the children's schedules are parts of one program, which one operator call steps: the
@@ -122,20 +152,32 @@ class Composite(EngineScheduler):
     _schedulers: Any
     _began_with: list[Any]  # each group's LR where its schedule began
 
-    def step(self, metrics: SupportsFloat | None = None, *, found_inf: Tensor | float | None = None) -> None:
+    def step(
+        self,
+        metrics: SupportsFloat | None = None,
+        *,
+        found_inf: Tensor | float | None = None,
+        weight: Tensor | float | None = None,
+    ) -> None:
         """Step the children whose turn it is.
 
         Args:
             metrics: what a ``ReduceLROnPlateau`` among them takes note of; not needed without one.
             found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
-                tensor with one element, which is read on the device if the learning rates are there.
+                tensor with one element, which is read on the device if the learning rates are there. With a
+                ``process_group`` all ranks skip the step if one of them does.
+            weight: how much this rank's metric counts in the mean over the ``process_group``, the number of its samples
+                for instance; the same for all by default. 0 leaves the metric out, NaN included.
 
         Raises:
             ValueError: there is no metric and a ``ReduceLROnPlateau`` needs one; nothing is changed then. Whose turn it
                 is, is known on the device: with tensor learning rates a step without a metric waits for it if there is
                 a ``ReduceLROnPlateau``, and is refused inside graph capture and under torch.compile.
+            ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
             RuntimeError: inside CUDA graph capture, if Python has to step some child.
         """
+        if self._reduction is not None or weight is not None:
+            metrics, found_inf = self._reduced(metrics, found_inf, weight)
         engine = self._engine
         if not isinstance(engine, TensorEngine):
             if metrics is None:
@@ -147,7 +189,11 @@ class Composite(EngineScheduler):
             self._require_metric()
         if found_inf is not None:
             self._step_unless(found_inf, metrics)
-            return
+        else:
+            self._step_plainly(metrics)
+
+    def _step_plainly(self, metrics: Any) -> None:
+        engine = self._engine
         declined = engine.step(self, metrics)
         if declined is not None:
             self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)
@@ -231,9 +277,14 @@ class Composite(EngineScheduler):
 
     def _reads_metric(self) -> bool:
         """Whether there is a ReduceLROnPlateau in it."""
-        return any(
-            child._reads_metric() if isinstance(child, Composite) else _is_plateau(child) for child in self._schedulers
-        )
+        return any(map(_may_need_metric, self._schedulers))
+
+    def _reduce_for_all(self, reduced: Reduction | None) -> None:
+        """Reduce metrics, once; the children are given what comes of it."""
+        self._reduction = reduced
+        for child in self._schedulers:
+            if isinstance(child, EngineScheduler):
+                child._reduction = None
 
     def _last_child(self) -> Any:
         raise NotImplementedError
@@ -367,9 +418,13 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         schedulers: the children, in order.
         milestones: the epochs at which the second, third, ... child begins; one fewer than children.
         last_epoch: as in torch, the epoch before the one to begin at.
+        process_group: as for a :class:`ReduceLROnPlateau`, for the plateaus among the children, which need none of
+            their own; by default the one that a child was given.
+        reduce_op: likewise.
 
     Raises:
-        ValueError: no children, children of several optimizers, or a wrong number of milestones.
+        ValueError: no children, children of several optimizers, or a wrong number of milestones; or a child has another
+            ``process_group``.
         TypeError: a child is not a scheduler.
 
     Example::
@@ -388,9 +443,13 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         schedulers: Sequence[LRScheduler],
         milestones: list[int],
         last_epoch: int = -1,
+        *,
+        process_group: ProcessGroup | None = None,
+        reduce_op: ReduceOp = "mean",
     ) -> None:
         _check_children(self, optimizer, schedulers)
         driven = union(optimizer, (scheduler.optimizer for scheduler in schedulers))
+        reduced = _reduction_for(self, schedulers, process_group, reduce_op)
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(
                 f"{type(self).__name__} expects one milestone fewer than schedulers, but got {len(milestones)} "
@@ -406,6 +465,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         self.recursive_undo()
         self._initial_step()
         self._attach()
+        self._reduce_for_all(reduced)
         if last_epoch == -1:
             self._note_first_lrs()
 
@@ -467,9 +527,12 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
     Args:
         schedulers: the children, in order.
         optimizer: their optimizer; by default the first child's.
+        process_group: as for a :class:`ReduceLROnPlateau`, for the plateaus among the children, which need none of
+            their own; by default the one that a child was given.
+        reduce_op: likewise.
 
     Raises:
-        ValueError: no children, or children of several optimizers.
+        ValueError: no children, or children of several optimizers; or a child has another ``process_group``.
         TypeError: a child is not a scheduler.
 
     Example::
@@ -481,13 +544,22 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
 
     _schedule: ClassVar[str] = "ChainedScheduler"
 
-    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizers | None = None) -> None:
+    def __init__(
+        self,
+        schedulers: Sequence[LRScheduler],
+        optimizer: Optimizers | None = None,
+        *,
+        process_group: ProcessGroup | None = None,
+        reduce_op: ReduceOp = "mean",
+    ) -> None:
         own = optimizer or getattr(next(iter(schedulers), None), "optimizer", None)
         _check_children(self, own, schedulers)
+        reduced = _reduction_for(self, schedulers, process_group, reduce_op)
         self._schedulers = schedulers
         self.optimizer = union(own, (scheduler.optimizer for scheduler in schedulers))
         self._begun()
         self._attach()
+        self._reduce_for_all(reduced)
         self._note_first_lrs()
 
     def _last_child(self) -> Any:

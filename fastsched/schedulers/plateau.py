@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, SupportsFloat
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsFloat
 
 from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
@@ -13,12 +13,17 @@ from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from ..engine.capture import refuse_capture
 from ..engine.checkpoint import number
+from ..engine.metric import completed
+from ..engine.reduction import ReduceOp, reduction
 from ..engine.selection import Groups, Optimizers, select
 from ..engine.untraced import OFF_PATH, untraced
-from .base import EngineScheduler
+from .ranks import MetricScheduler
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
-class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
+class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
     """Multiply every learning rate by ``factor`` when a metric has stopped improving.
 
     A drop-in for :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (the formulas are those of torch 2.13).
@@ -50,9 +55,14 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         eps: a reduction smaller than this is not made.
         param_name: the entry of each group that it drives: ``"weight_decay"`` for instance.
         groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+        process_group: the ranks, for instance ``torch.distributed.group.WORLD``, whose metrics are reduced to one by a
+            collective before each decision, so that all decide alike. Every rank has to step. Without one, each rank
+            decides by its own metric; where there are several ranks a warning says so once.
+        reduce_op: what is made of the ranks' metrics: ``"mean"``, ``"sum"``, ``"min"`` or ``"max"``.
 
     Raises:
-        ValueError: ``factor`` is 1 or more, ``min_lr`` is not one per group, or a mode is unknown.
+        ValueError: ``factor`` is 1 or more, ``min_lr`` is not one per group, a mode is unknown, or this rank is not in
+            ``process_group``.
         TypeError: ``optimizer`` is not an Optimizer.
         RuntimeError: the learning rates are on a CUDA device and fastsched has no CUDA operators.
 
@@ -91,9 +101,13 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         *,
         param_name: str = "lr",
         groups: Groups = None,
+        process_group: ProcessGroup | None = None,
+        reduce_op: ReduceOp = "mean",
     ) -> None:
         optimizer = select(optimizer, param_name, groups)
+        reduced = reduction(type(self).__name__, process_group, reduce_op)
         super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
+        self._reduction = reduced
         self._attach()
 
     def _init_is_better(self, mode: Any, threshold: Any, threshold_mode: Any) -> None:
@@ -110,18 +124,28 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         return a > best * (threshold + 1.0) if self.mode == "max" else a < best * (1.0 - threshold)
 
     def step(  # type: ignore[override]
-        self, metrics: SupportsFloat, epoch: int | None = None, *, found_inf: Tensor | float | None = None
+        self,
+        metrics: SupportsFloat,
+        epoch: int | None = None,
+        *,
+        found_inf: Tensor | float | None = None,
+        weight: Tensor | float | None = None,
     ) -> None:
         """Take note of a metric and reduce the learning rates if it has stopped improving.
 
         Args:
-            metrics: a number, a numpy scalar, or a tensor with one element of any real dtype on any device.
+            metrics: a number, a numpy scalar, or a tensor with one element of any real dtype on any device. A DTensor
+                is gathered first, on all of its ranks; with a ``process_group`` the metric is reduced.
             epoch: deprecated, as in torch: the epoch to note down in ``last_epoch``.
             found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
-                tensor with one element, which is read on the device if the learning rates are there.
+                tensor with one element, which is read on the device if the learning rates are there. With a
+                ``process_group`` all ranks skip the step if one of them does.
+            weight: how much this rank's metric counts in the mean over the ``process_group``, the number of its samples
+                for instance; the same for all by default. 0 leaves the metric out, NaN included.
 
         Raises:
             TypeError, ValueError, RuntimeError: as ``float(metrics)`` does where that is no number.
+            ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
             RuntimeError: ``min_lr`` is a list and param groups have been added since; with Python-number learning
                 rates only when a reduction fires, as in torch.
 
@@ -136,6 +160,8 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         attributes and groups since the step before, as an eager one does; it is compiled again if groups were added.
         A Python-number metric recompiles once, at its second value.
         """
+        if self._reduction is not None or weight is not None:
+            metrics, found_inf = self._reduced(metrics, found_inf, weight)
         if epoch is not None:
             if not found_inf:
                 self._step_noting(metrics, epoch)
@@ -150,11 +176,18 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         elif self._history is not None:
             self._stepped(metrics)
 
+    def _step_plainly(self, metrics: SupportsFloat) -> None:
+        declined = self._engine.step(self, metrics)
+        if declined is not None:
+            self._step_off_path(declined if metrics is not None else float(metrics))
+        else:
+            self._stepped(metrics)
+
     @untraced(OFF_PATH)
     def _step_noting(self, metrics: SupportsFloat, epoch: int) -> None:
         metrics = metrics if isinstance(metrics, Tensor) else float(metrics)
         warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
-        ReduceLROnPlateau.step(self, metrics)
+        self._step_plainly(metrics)
         self.last_epoch = epoch
 
     @untraced(OFF_PATH)
@@ -170,7 +203,7 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
             metrics = declined
         self._detach()
         numbers = [group for group in self.optimizer.param_groups if not isinstance(group["lr"], Tensor)]
-        super().step(metrics)
+        super().step(completed(metrics) if isinstance(metrics, Tensor) else metrics)
         for group in numbers:
             if isinstance(group["lr"], Tensor):  # torch has made the bound itself the learning rate
                 group["lr"] = group["lr"].detach().clone()

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..engine import lr_buffer
 from ..engine.capture import in_capture
+from ..schedulers.base import EngineScheduler
 from ..schedulers.compose import Composite
 
 if TYPE_CHECKING:
@@ -235,6 +236,8 @@ def _twin(scheduler: Any, memo: dict[int, Any]) -> Any:
         ) from error
     for stand_in, param_groups in zip(stand_ins, groups, strict=True):
         stand_in.param_groups = param_groups
+    if isinstance(twin, EngineScheduler):
+        twin._reduction = None  # the copy has no process group, and what it is given are the metrics of all ranks
     return twin
 
 
