@@ -196,9 +196,9 @@ def test_help_says_what_there_is_to_know(name):
     assert ":math:" not in text
     if thing is fastsched.LRRangeTestResult:  # nobody constructs it
         return
-    assert "::\n\n    " in text  # an example
     parameters = inspect.signature(thing).parameters
     if parameters:
+        assert "::\n\n    " in text  # an example
         assert "\nArgs:\n" in text
         assert "\nRaises:\n" in text
     assert [name for name in parameters if not re.search(rf"^    (\w+, )*{name}(, \w+)*:", text, re.MULTILINE)] == []
