@@ -368,7 +368,7 @@ def test_bad_arguments_are_refused():
         with pytest.raises(ValueError, match="capacity must be a whole number of 1 or more, got"):
             fastsched.History(scheduler, capacity)
     history = fastsched.History(scheduler)
-    with pytest.raises(ValueError, match=r"has a history already; close\(\) that first"):
+    with pytest.raises(ValueError, match=r"already has a history; close\(\) that one first"):
         fastsched.History(scheduler)
     scheduler.step()
     assert len(history) == 1

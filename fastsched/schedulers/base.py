@@ -85,7 +85,7 @@ class EngineScheduler(LRScheduler):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # What Python would take from __new__, whose arguments are any.
+        # What Python would take from __new__, which takes any.
         arguments = inspect.signature(cls.__init__)
         cls.__signature__ = arguments.replace(parameters=list(arguments.parameters.values())[1:])  # type: ignore[attr-defined]
         if "_schedule" in vars(cls):
@@ -255,9 +255,9 @@ class EngineScheduler(LRScheduler):
             Python numbers, rounded to the learning rate's dtype where that is a tensor.
 
         Raises:
-            NotImplementedError: the learning rates are no function of the step alone: a metric decides, or code of
+            NotImplementedError: the learning rates do not depend on the step alone: a metric decides, or code of
                 yours.
-            TypeError, ValueError: ``step`` is no whole number, or negative, or beyond what the schedule has, or so
+            TypeError, ValueError: ``step`` is not a whole number, or negative, or beyond what the schedule has, or so
                 large that getting there would take more than about ten minutes, or gigabytes of memory.
 
         Changes nothing, and may be interrupted (Ctrl-C). Waits for the device if there are settings or initial learning
@@ -415,7 +415,7 @@ class EngineScheduler(LRScheduler):
         )
 
     def _require_function_of_step(self) -> None:
-        """Raise NotImplementedError if the learning rates are no function of the step alone."""
+        """Raise NotImplementedError if the learning rates do not depend on the step alone."""
         name = type(self).__name__
         if _C.reads_metric(self._schedule):
             raise NotImplementedError(f"{name}.lr_at: a metric decides the learning rates; step it with the metrics")
@@ -423,7 +423,7 @@ class EngineScheduler(LRScheduler):
             raise NotImplementedError(f"{name}.lr_at: its own code decides the learning rates; step it")
         for child in self._children():
             if not isinstance(child, EngineScheduler):
-                raise NotImplementedError(f"{name}.lr_at: {type(child).__name__} is no scheduler of fastsched's")
+                raise NotImplementedError(f"{name}.lr_at: {type(child).__name__} is not one of fastsched's schedulers")
 
     @untraced("it chooses an engine")
     def _attach(self, *, restore: bool = False) -> bool:
@@ -468,7 +468,7 @@ class EngineScheduler(LRScheduler):
             if must_be != "per group" or values is None:
                 continue
             if len(values) != groups:
-                self._detach()  # for the next step, which chooses an engine anew or raises as torch's
+                self._detach()  # for the next step, which chooses an engine again or raises as torch's
             elif name in state and len(attributes.get(name, ())) == groups:
                 state[name] = [_as_before(*pair) for pair in zip(attributes[name], values, strict=True)]
         if any(name in self._replaces for name in state):

@@ -36,7 +36,7 @@ def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) ->
         raise ValueError(f"{name} expects at least one scheduler, but got none")
     for index, scheduler in enumerate(schedulers):
         if not hasattr(scheduler, "optimizer"):
-            raise TypeError(f"{name}: schedulers[{index}] has no attribute `optimizer`; it is no scheduler")
+            raise TypeError(f"{name}: schedulers[{index}] has no attribute `optimizer`; it is not a scheduler")
         if not all(any(one is own for own in owned) for one in optimizers_of(scheduler.optimizer)):
             raise ValueError(
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, belongs to another optimizer; "
@@ -236,7 +236,7 @@ class Composite(MetricScheduler):
         self._begun()
 
     def _restart_child(self, child: Any, metrics: Any) -> None:
-        """Begin it anew, at its epoch 0, in the middle of a run."""
+        """Start it over, at its epoch 0, in the middle of a run."""
         if _is_plateau(child):
             _set_lrs(self.optimizer, self._initial_lrs())
             _begin_plateau(child, metrics)

@@ -82,12 +82,12 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
         cycle_momentum: whether momentum (``"momentum"``, or the first of ``"betas"``) goes the other way.
         base_momentum: its lower bound, or one for each group.
         max_momentum: its upper bound, or one for each group.
-        last_epoch: the epoch before the one to begin at; -1 begins anew.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning.
         param_name: the entry of each group that it drives; momentum is cycled only along with ``"lr"``.
         groups: of which groups, by position, or a function of a group that says whether; all of them by default.
 
     Raises:
-        TypeError, ValueError: an argument is of another kind, or the optimizer has no momentum to cycle.
+        TypeError, ValueError: an argument has the wrong type, or the optimizer has no momentum to cycle.
 
     Example::
 
@@ -205,7 +205,7 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
             self._init_scale_fn()
         scale_mode: Literal["cycle", "iterations"] = "iterations" if self.mode == "exp_range" else "cycle"
         if self.scale_mode != scale_mode:
-            self.scale_mode = scale_mode  # as torch does when it chooses the function anew
+            self.scale_mode = scale_mode  # as torch does when it chooses the function again
 
     def _expressible(self) -> bool:
         attributes = own_dict(self)
@@ -254,12 +254,12 @@ class OneCycleLR(_MomentumCycler, torch_lr_scheduler.OneCycleLR):
         div_factor: ``max_lr`` over the learning rate that it begins with.
         final_div_factor: the learning rate that it begins with over the last.
         three_phase: whether it first goes down as steeply as it went up, and then on to the last learning rate.
-        last_epoch: the step before the one to begin at; -1 begins anew.
+        last_epoch: the step before the one to begin at; -1 starts from the beginning.
         param_name: the entry of each group that it drives; momentum is cycled only along with ``"lr"``.
         groups: of which groups, by position, or a function of a group that says whether; all of them by default.
 
     Raises:
-        TypeError, ValueError: an argument is of another kind or missing, or the optimizer has no momentum to cycle.
+        TypeError, ValueError: an argument has the wrong type or is missing, or the optimizer has no momentum to cycle.
 
     Example::
 

@@ -129,7 +129,7 @@ class EpochScheduler(EngineScheduler):
         return False
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        # What SequentialLR calls to begin a child anew, and step(epoch) to go there.
+        # What SequentialLR calls to start a child over, and step(epoch) to go there.
         self._follow_to_tensors()
         engine = self._engine
         whole = _is_number(epoch) and epoch == epoch // 1
@@ -179,13 +179,13 @@ class StepLR(EpochScheduler, torch_lr_scheduler.StepLR):
         optimizer: the optimizer whose param groups it drives, or a list of several.
         step_size: epochs from one reduction to the next.
         gamma: the factor.
-        last_epoch: the epoch before the one to begin at; -1 begins anew, anything else needs ``"initial_lr"`` in the
-            groups, as in torch.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
         param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
         groups: of which groups, by position, or a function of a group that says whether; all of them by default.
 
     Raises:
-        TypeError, ValueError: an argument is of another kind, or a group lacks the entry; the message names it.
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
 
     Example::
 
@@ -222,13 +222,13 @@ class MultiStepLR(EpochScheduler, torch_lr_scheduler.MultiStepLR):
         optimizer: the optimizer whose param groups it drives, or a list of several.
         milestones: epochs; they need not be sorted.
         gamma: the factor.
-        last_epoch: the epoch before the one to begin at; -1 begins anew, anything else needs ``"initial_lr"`` in the
-            groups, as in torch.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
         param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
         groups: of which groups, by position, or a function of a group that says whether; all of them by default.
 
     Raises:
-        TypeError, ValueError: an argument is of another kind, or a group lacks the entry; the message names it.
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
 
     Example::
 
@@ -265,13 +265,13 @@ class ConstantLR(EpochScheduler, torch_lr_scheduler.ConstantLR):
         optimizer: the optimizer whose param groups it drives, or a list of several.
         factor: between 0 and 1.
         total_iters: for how many epochs.
-        last_epoch: the epoch before the one to begin at; -1 begins anew, anything else needs ``"initial_lr"`` in the
-            groups, as in torch.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
         param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
         groups: of which groups, by position, or a function of a group that says whether; all of them by default.
 
     Raises:
-        TypeError, ValueError: an argument is of another kind, or a group lacks the entry; the message names it.
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
 
     Example::
 
@@ -309,13 +309,13 @@ class LinearLR(EpochScheduler, torch_lr_scheduler.LinearLR):
         start_factor: of the base, in epoch 0; more than 0 and at most 1.
         end_factor: of the base, from epoch ``total_iters`` on; between 0 and 1.
         total_iters: how many epochs it takes.
-        last_epoch: the epoch before the one to begin at; -1 begins anew, anything else needs ``"initial_lr"`` in the
-            groups, as in torch.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
         param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
         groups: of which groups, by position, or a function of a group that says whether; all of them by default.
 
     Raises:
-        TypeError, ValueError: an argument is of another kind, or a group lacks the entry; the message names it.
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
 
     Example::
 
@@ -352,13 +352,13 @@ class ExponentialLR(EpochScheduler, torch_lr_scheduler.ExponentialLR):
     Args:
         optimizer: the optimizer whose param groups it drives, or a list of several.
         gamma: the factor.
-        last_epoch: the epoch before the one to begin at; -1 begins anew, anything else needs ``"initial_lr"`` in the
-            groups, as in torch.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
         param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
         groups: of which groups, by position, or a function of a group that says whether; all of them by default.
 
     Raises:
-        TypeError, ValueError: an argument is of another kind, or a group lacks the entry; the message names it.
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
 
     Example::
 
@@ -394,13 +394,13 @@ class PolynomialLR(EpochScheduler, torch_lr_scheduler.PolynomialLR):
         optimizer: the optimizer whose param groups it drives, or a list of several.
         total_iters: how many epochs it takes.
         power: of the polynomial; 1 is a straight line.
-        last_epoch: the epoch before the one to begin at; -1 begins anew, anything else needs ``"initial_lr"`` in the
-            groups, as in torch.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
         param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
         groups: of which groups, by position, or a function of a group that says whether; all of them by default.
 
     Raises:
-        TypeError, ValueError: an argument is of another kind, or a group lacks the entry; the message names it.
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
 
     Example::
 
@@ -438,13 +438,13 @@ class CosineAnnealingLR(EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
         optimizer: the optimizer whose param groups it drives, or a list of several.
         T_max: epochs from the base down to ``eta_min``.
         eta_min: the lowest learning rate.
-        last_epoch: the epoch before the one to begin at; -1 begins anew, anything else needs ``"initial_lr"`` in the
-            groups, as in torch.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
         param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
         groups: of which groups, by position, or a function of a group that says whether; all of them by default.
 
     Raises:
-        TypeError, ValueError: an argument is of another kind, or a group lacks the entry; the message names it.
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
 
     Example::
 
@@ -467,7 +467,7 @@ class CosineAnnealingLR(EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
 
 
 class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
-    """Anneal the learning rates along a cosine to ``eta_min``, and start anew after ``T_0``, then ``T_0 * T_mult``, ...
+    """Anneal the learning rates along a cosine to ``eta_min``, and start over after ``T_0``, then ``T_0 * T_mult``, ...
 
     ::
 
@@ -485,13 +485,13 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
         T_0: epochs until the first restart.
         T_mult: by which factor each period is longer than the one before; a whole number.
         eta_min: the lowest learning rate.
-        last_epoch: the epoch before the one to begin at; -1 begins anew, anything else needs ``"initial_lr"`` in the
-            groups, as in torch.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
         param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
         groups: of which groups, by position, or a function of a group that says whether; all of them by default.
 
     Raises:
-        TypeError, ValueError: an argument is of another kind, or a group lacks the entry; the message names it.
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
 
     Example::
 
@@ -581,13 +581,13 @@ class SWALR(EpochScheduler, swa_utils.SWALR):
         swa_lr: the learning rate to reach, or one for each group.
         anneal_epochs: how many epochs it takes.
         anneal_strategy: ``"cos"`` or ``"linear"``.
-        last_epoch: the epoch before the one to begin at; -1 begins anew, anything else needs ``"initial_lr"`` in the
-            groups, as in torch.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
         param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
         groups: of which groups, by position, or a function of a group that says whether; all of them by default.
 
     Raises:
-        TypeError, ValueError: an argument is of another kind, or a group lacks the entry; the message names it.
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
 
     Example::
 

@@ -114,7 +114,7 @@ class FunctionScheduler(EpochScheduler):
         return self._total_epochs is None
 
     def _factors(self) -> list[Any]:
-        # The epoch is asked for anew each time, as in torch: a function may have set it.
+        # The epoch is read again each time, as in torch: a function may have set it.
         return [function(self.last_epoch) for function in self.lr_lambdas]
 
     def _table(self) -> Table | None:
@@ -127,7 +127,7 @@ class FunctionScheduler(EpochScheduler):
         return self._tabulated[1]  # type: ignore[index]
 
     def _finish(self, declined: Any) -> bool:
-        # The learning rates, where they are no plain numbers any more.
+        # The learning rates, where they are no longer plain numbers.
         if not isinstance(declined, list):
             return False
         self._detach()

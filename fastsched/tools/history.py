@@ -43,7 +43,7 @@ class History:
             groups and three more.
 
     Raises:
-        TypeError: ``scheduler`` is none of fastsched's.
+        TypeError: ``scheduler`` is not one of fastsched's.
         ValueError: it has a history already, or ``capacity`` is less than 1.
         RuntimeError: inside CUDA graph capture. Construct it before the capture, or after: graphs that were captured
             before record as well.
@@ -69,7 +69,7 @@ class History:
         if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
             raise ValueError(f"capacity must be a whole number of 1 or more, got {capacity!r}")
         if scheduler._history is not None:
-            raise ValueError("the scheduler has a history already; close() that first")
+            raise ValueError("the scheduler already has a history; close() that one first")
         refuse_capture("a history begins; construct it before the capture, or after")
         self.capacity = capacity
         self._scheduler: weakref.ref[EngineScheduler] | None = weakref.ref(scheduler)  # which refers to this

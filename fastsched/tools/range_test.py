@@ -58,7 +58,7 @@ def lr_range_test(
             tensor learning rate is written in place. An optimizer that needs a closure, as LBFGS does, is refused.
         criterion: gives the loss from the model's outputs and the targets; None with a ``step_fn``.
         train_loader: gives batches ``(inputs, targets)``, tensors or dicts, lists and tuples of tensors, which are
-            moved to the model's device. It begins anew as often as needed. Running persistent workers of a DataLoader
+            moved to the model's device. It starts over as often as needed. Running persistent workers of a DataLoader
             are left alone, and others started meanwhile.
         start_lr: the first learning rate, positive.
         end_lr: the last, larger than ``start_lr``.
@@ -80,7 +80,7 @@ def lr_range_test(
         Learning rates and losses up to where the loss diverged, with suggestions and a plot.
 
     Raises:
-        TypeError: an argument is of a wrong kind, a batch is no pair, or a loss is no tensor.
+        TypeError: an argument has the wrong type, a batch is not a pair, or a loss is not a tensor.
         ValueError: an argument is not as described, a loader is empty or an iterator that ended too early, or a loss
             has several elements or requires no grad.
 
@@ -251,7 +251,7 @@ def _cycled(loader: Iterable[Any], needed: int) -> Generator[Any, None, None]:
             raise ValueError("train_loader is empty: it gave no batch")
         if given == before:
             raise ValueError(
-                f"train_loader ended after {given} of {needed} batches and cannot begin anew: pass a DataLoader or a "
+                f"train_loader ended after {given} of {needed} batches and cannot start over: pass a DataLoader or a "
                 "list instead of an iterator, or lower num_iter"
             )
 
