@@ -670,7 +670,7 @@ TINY = nn.Linear(2, 1)
         ({"optimizer": sgd([0.1])}, ValueError, "optimizer has none of the model's parameters"),
         ({"train_loader": []}, ValueError, "train_loader is empty: it gave no batch"),
         ({"train_loader": iter([(torch.ones(1, 2), torch.ones(1, 1))] * 3), "num_iter": 5, "accumulation_steps": 2},
-         ValueError, "train_loader ended after 3 of 10 batches and cannot begin anew"),
+         ValueError, "train_loader ended after 3 of 10 batches and cannot start over"),
         ({"validation_loader": []}, ValueError, "validation_loader gave no batch: it is empty, or an iterator"),
         ({"validation_loader": iter([(torch.ones(1, 2), torch.ones(1, 1))])}, ValueError, "or an iterator that"),
         ({"train_loader": [{"x": 1}]}, TypeError, r"must be a pair \(inputs, targets\), got dict; pass step_fn"),

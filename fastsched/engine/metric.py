@@ -77,8 +77,8 @@ def as_plain(metric: Any) -> Tensor | float:
     """A metric that an operator can read where it lies, as it is; anything else as ``float(metric)``.
 
     Only ``float()`` knows the value of a tensor whose class computes it, of a sparse one, or of a number
-    that is no tensor; it raises for what is no single number. A subclass of ``Tensor`` that computes nothing, but
-    carries something along, is one of these tensors.
+    that is not a tensor; it raises for anything but a single number. A subclass of ``Tensor`` that computes nothing,
+    but carries something along, is one of these tensors.
     """
     if type(metric) not in _PLAIN and isinstance(metric, Tensor):
         metric = completed(metric)

@@ -34,7 +34,7 @@ class Event(IntEnum):
 class Table(NamedTuple):
     """The factors that the functions of a LambdaLR gave: a row per epoch, a column per distinct function.
 
-    Or a single row, with a column per group, which is written anew before each step.
+    Or a single row, with a column per group, which is rewritten before each step.
     """
 
     factors: list[float]
@@ -297,6 +297,6 @@ def whole(scheduler: Any, steps: int) -> bytes:
         packed = pack(scheduler, owns, list(range(len(scheduler.optimizer.param_groups))), table, sizes)
     if packed is None:
         raise ValueError(
-            f"{type(scheduler).__name__} has a setting that is no plain number, or not one for each param group"
+            f"{type(scheduler).__name__} has a setting that is not a plain number, or not one per param group"
         )
     return b"".join([packed, *below])

@@ -136,7 +136,7 @@ class Selection(Optimizer):
             )
             raise RuntimeError(
                 f"param_groups[{group}] of {type(self.optimizers[at]).__name__}, whose {name!r} is scheduled, is not "
-                "there any more: make the scheduler anew"
+                "there any more: make a new scheduler"
             )
         return [
             group if slot.name == LR else GroupEntry(group, slot.name)
@@ -278,7 +278,8 @@ def select(optimizer: Optimizers, param_name: str = LR, groups: Groups = None) -
         groups: of which groups, by position, counted through all optimizers; all of them by default.
 
     Returns:
-        The optimizer itself where that is all its learning rates, or where it is none, which torch's constructor says.
+        The optimizer itself where that is all its learning rates, or where it is not an optimizer: torch's constructor
+        says so.
 
     Raises:
         TypeError, ValueError: names the argument.

@@ -217,7 +217,7 @@ class TensorEngine:
             replica.call(metric if self.reads_metric else None, event, found_inf)
 
     def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
-        """Do what is no ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""
+        """Do what is not an ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""
         if self._is_stale(scheduler) and not self._follow(scheduler):
             return False
         attributes = own_dict(scheduler)
@@ -373,7 +373,7 @@ class TensorEngine:
         attributes.update(self._lent)
 
     def settle(self, attributes: dict[str, Any]) -> None:
-        # Graph replays may have moved the state on since it was lent: an unchanged value is no news, but old.
+        # Graph replays may have moved the state on since it was lent: an unchanged value is out of date, not new.
         lent, self._lent = self._lent, {}
         for name, value in lent.items():
             if attributes.get(name) is value:
@@ -715,7 +715,7 @@ def _nodes(
     below: list[TensorEngine],
     known: list[list[Setting]] | None = None,
 ) -> list[Node] | None:
-    """The scheduler's own node for each buffer, on its device; None if a hyperparameter is no plain number.
+    """The scheduler's own node for each buffer, on its device; None if a hyperparameter is not a plain number.
 
     ``known`` are the settings of those before, for the same buffers.
     """

@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -32,6 +33,21 @@ if TYPE_CHECKING:
     from typing_extensions import Never
 
 _log = logging.getLogger("fastsched")
+MOST_SHOWN = 4  # of the items of a list, in a repr
+
+
+def _shown(value: Any) -> str:
+    """A setting in short, and without waiting for a device."""
+    if isinstance(value, Tensor):
+        return (
+            f"{value.item()!r}" if value.device.type == "cpu" and value.numel() == 1 else f"<tensor on {value.device}>"
+        )
+    if isinstance(value, Counter):
+        value = sorted(value.elements())
+    if isinstance(value, (list, tuple)):
+        few = [_shown(item) for item in value[:MOST_SHOWN]]
+        return f"[{', '.join([*few, '...'] if len(value) > MOST_SHOWN else few)}]"
+    return str(getattr(value, "__qualname__", repr(value)))
 
 
 class EngineScheduler(LRScheduler):
@@ -87,7 +103,7 @@ class EngineScheduler(LRScheduler):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # What Python would take from __new__, whose arguments are any.
+        # What Python would take from __new__, which takes any.
         arguments = inspect.signature(cls.__init__)
         cls.__signature__ = arguments.replace(parameters=list(arguments.parameters.values())[1:])  # type: ignore[attr-defined]
         if "_schedule" in vars(cls):
@@ -157,6 +173,34 @@ class EngineScheduler(LRScheduler):
                     if name in state and state[name] == value:
                         del state[name]
                 return state
+
+    def __repr__(self) -> str:
+        """Settings and where it is; what only a device knows is left there."""
+        shown = {name: _shown(value) for name, value in self._settings().items()}
+        engine = self._engine
+        devices: set[torch.device] = set()
+        if isinstance(engine, TensorEngine):
+            devices = {replica.buffer.device for replica in engine._replicas}
+        away = sorted(str(device) for device in devices if device.type != "cpu")
+        if away or hasattr(self, "last_epoch"):
+            shown["last_epoch"] = f"<on {away[0]}>" if away else _shown(self.last_epoch)
+        shown["engine"] = "tensor" if devices else "torch" if engine is DETACHED else "host"
+        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in shown.items())})"
+
+    def _settings(self) -> dict[str, Any]:
+        """What the constructor was given, as far as attributes say it; torch calls what groups have by the plural."""
+        attributes = own_dict(self)
+        settings = {}
+        for name in inspect.signature(type(self).__init__).parameters:
+            of_groups: Any = attributes.get(f"{name}s")
+            value: Any = attributes.get(name, attributes.get(f"_{name}", of_groups))
+            if isinstance(value, list) and value is of_groups and len(set(map(_shown, value))) == 1:
+                value = value[0]
+            if value is not None and name != "optimizer" and name not in self._held:
+                settings[name] = value
+        if name_of(getattr(self, "optimizer", None)) != LR:
+            settings["param_name"] = name_of(self.optimizer)
+        return settings
 
     def __getstate__(self) -> Any:
         slots = {
@@ -266,9 +310,9 @@ class EngineScheduler(LRScheduler):
             Python numbers, rounded to the learning rate's dtype where that is a tensor.
 
         Raises:
-            NotImplementedError: the learning rates are no function of the step alone: a metric decides, or code of
+            NotImplementedError: the learning rates do not depend on the step alone: a metric decides, or code of
                 yours.
-            TypeError, ValueError: ``step`` is no whole number, or negative, or beyond what the schedule has, or so
+            TypeError, ValueError: ``step`` is not a whole number, or negative, or beyond what the schedule has, or so
                 large that getting there would take more than about ten minutes, or gigabytes of memory.
 
         Changes nothing, and may be interrupted (Ctrl-C). Waits for the device if there are settings or initial learning
@@ -457,7 +501,7 @@ class EngineScheduler(LRScheduler):
         _C.note_reason(f"{whose} is Python code")
 
     def _require_function_of_step(self) -> None:
-        """Raise NotImplementedError if the learning rates are no function of the step alone."""
+        """Raise NotImplementedError if the learning rates do not depend on the step alone."""
         name = type(self).__name__
         if _C.reads_metric(self._schedule):
             raise NotImplementedError(f"{name}.lr_at: a metric decides the learning rates; step it with the metrics")
@@ -465,7 +509,7 @@ class EngineScheduler(LRScheduler):
             raise NotImplementedError(f"{name}.lr_at: its own code decides the learning rates; step it")
         for child in self._children():
             if not isinstance(child, EngineScheduler):
-                raise NotImplementedError(f"{name}.lr_at: {type(child).__name__} is no scheduler of fastsched's")
+                raise NotImplementedError(f"{name}.lr_at: {type(child).__name__} is not one of fastsched's schedulers")
 
     @untraced("it chooses an engine")
     def _attach(self, *, restore: bool = False) -> bool:
@@ -528,7 +572,7 @@ class EngineScheduler(LRScheduler):
             if must_be != "per group" or values is None:
                 continue
             if len(values) != groups:
-                self._detach()  # for the next step, which chooses an engine anew or raises as torch's
+                self._detach()  # for the next step, which chooses an engine again or raises as torch's
             elif name in state and len(attributes.get(name, ())) == groups:
                 state[name] = _all_as_before(attributes[name], values)
         if any(name in self._replaces for name in state):

@@ -37,7 +37,7 @@ def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) ->
         raise ValueError(f"{name} expects at least one scheduler, but got none")
     for index, scheduler in enumerate(schedulers):
         if not hasattr(scheduler, "optimizer"):
-            raise TypeError(f"{name}: schedulers[{index}] has no attribute `optimizer`; it is no scheduler")
+            raise TypeError(f"{name}: schedulers[{index}] has no attribute `optimizer`; it is not a scheduler")
         if not all(any(one is own for own in owned) for one in optimizers_of(scheduler.optimizer)):
             raise ValueError(
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, belongs to another optimizer; "
@@ -240,7 +240,7 @@ class Composite(MetricScheduler):
         self._begun()
 
     def _restart_child(self, child: Any, metrics: Any) -> None:
-        """Begin it anew, at its epoch 0, in the middle of a run."""
+        """Start it over, at its epoch 0, in the middle of a run."""
         if _is_plateau(child):
             lr_buffer.set_lrs(self.optimizer, self._initial_lrs())
             _begin_plateau(child, metrics)
@@ -506,9 +506,16 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
 
     Raises:
         ValueError: no children, children of several optimizers, or a wrong number of milestones; by ``last_epoch`` a
-            plateau has its turn, and what it did then depends on metrics; or a child
-            has another ``process_group``.
-        TypeError: a child is no scheduler.
+            plateau has its turn, and what it did then depends on metrics; or a child has
+            another ``process_group``.
+        TypeError: a child is not a scheduler.
+
+    Example::
+
+        warm_up = fastsched.LinearLR(optimizer, start_factor=0.1, total_iters=5)
+        plateau = fastsched.ReduceLROnPlateau(optimizer, patience=3)
+        scheduler = fastsched.SequentialLR(optimizer, [warm_up, plateau], milestones=[5])
+        scheduler.step(validation_loss)
     """
 
     _schedule: ClassVar[str] = "SequentialLR"
@@ -622,7 +629,13 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
     Raises:
         ValueError: no children, or children of several optimizers; ``last_epoch`` with a plateau in it; or a child
             has another ``process_group``.
-        TypeError: a child is no scheduler.
+        TypeError: a child is not a scheduler.
+
+    Example::
+
+        steps = fastsched.StepLR(optimizer, 30)
+        decay = fastsched.ExponentialLR(optimizer, gamma=0.99)
+        scheduler = fastsched.ChainedScheduler([steps, decay])
     """
 
     _schedule: ClassVar[str] = "ChainedScheduler"

@@ -30,22 +30,19 @@ if TYPE_CHECKING:
 
 
 class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
-    r"""Multiply every learning rate by ``factor`` when a metric has stopped improving.
+    """Multiply every learning rate by ``factor`` when a metric has stopped improving.
 
     A drop-in for :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (the formulas are those of torch 2.13).
-    Per step, with metric :math:`m`, best so far :math:`b` and threshold :math:`\theta`, an epoch is good if
+    Per step an epoch is good if its metric ``m`` is better than the best so far, ``b``, by ``threshold``::
 
-    ========  =======================  ====================  ========================
-    mode      ``rel``                  ``abs``               ``rel_abs``
-    ========  =======================  ====================  ========================
-    ``min``   :math:`m < b(1-\theta)`  :math:`m < b-\theta`  :math:`m < b-\theta|b|`
-    ``max``   :math:`m > b(1+\theta)`  :math:`m > b+\theta`  :math:`m > b+\theta|b|`
-    ========  =======================  ====================  ========================
+        mode   rel                      abs                  rel_abs
+        min    m < b * (1 - threshold)  m < b - threshold    m < b - threshold * abs(b)
+        max    m > b * (1 + threshold)  m > b + threshold    m > b + threshold * abs(b)
 
     and bad otherwise, NaN included. Below zero ``rel`` counts a metric that got slightly worse, by less than
-    :math:`\theta|b|`, as better: then use ``rel_abs``, which torch does not have. Above zero the two are the same.
-    More than ``patience`` bad epochs in a row, not counting those in a cooldown, set
-    every group's LR to :math:`\max(lr \cdot factor, min\_lr)` where that is lower by more than ``eps``.
+    ``threshold * abs(b)``, as better: then use ``rel_abs``, which torch does not have. Above zero the two are the same.
+    More than ``patience`` bad epochs in a row, not counting those in a cooldown, set every group's learning rate to
+    ``max(lr * factor, min_lr)`` where that is lower by more than ``eps``.
 
     With Python-number learning rates every step is bit-identical to torch's. With tensor learning rates
     (:func:`fastsched.use_tensor_lr`) the decision is made on their device, in float64: each LR is torch's float
@@ -70,6 +67,8 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
             is not finite is judged as it is, and not averaged.
         patience_counts: ``"torch"`` if the epoch *after* ``patience`` bad ones reduces, ``"keras"`` if the last of
             ``patience`` bad ones does. (A ``cooldown`` of n is one of n + 1 in Keras.)
+        param_name: the entry of each group that it drives: ``"weight_decay"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
         process_group: the ranks, for instance ``torch.distributed.group.WORLD``, whose metrics are reduced to one by a
             collective before each decision, so that all decide alike. Every rank has to step. Without one, each rank
             decides by its own metric; where there are several ranks a warning says so once.
@@ -84,6 +83,13 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
     ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``last_epoch`` and ``get_last_lr()`` may be read and
     written as in torch. With learning rates on a CUDA device, reading one of the first four waits for the
     device; ``get_last_lr()`` returns tensors on the device without waiting.
+
+    Example::
+
+        scheduler = fastsched.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
+        for epoch in range(epochs):
+            train(model, optimizer)
+            scheduler.step(validation_loss(model))
     """
 
     _schedule: ClassVar[str] = "ReduceLROnPlateau"

@@ -35,12 +35,7 @@ class History:
 
     With tensor learning rates the step itself writes a row into a buffer on their device, in compiled steps and in
     replays of CUDA graphs as well; nothing waits for the device until the rows are asked for. With Python numbers, and
-    where torch's code steps, the row is kept on the host. Reading waits for the device, once::
-
-        history = fastsched.History(scheduler)
-        ...
-        history.to_csv("run.csv")
-        history.plot("run.png")
+    where torch's code steps, the row is kept on the host. Reading waits for the device, once.
 
     Args:
         scheduler: one of fastsched's. Of a composition it records the whole; a child may have a history of its own, of
@@ -49,12 +44,21 @@ class History:
             groups and three more.
 
     Raises:
-        TypeError: ``scheduler`` is none of fastsched's.
+        TypeError: ``scheduler`` is not one of fastsched's.
         ValueError: it has a history already, or ``capacity`` is less than 1.
         RuntimeError: inside CUDA graph capture. Construct it before the capture, or after: graphs that were captured
             before record as well.
 
     Steps are numbered on from the scheduler's ``last_epoch`` at construction. Copies of the scheduler have no history.
+
+    Example::
+
+        history = fastsched.History(scheduler)
+        for epoch in range(epochs):
+            train(model, optimizer)
+            scheduler.step(validation_loss(model))
+        history.to_csv("run.csv")
+        history.plot("run.png")
     """
 
     def __init__(self, scheduler: EngineScheduler, capacity: int = 10_000) -> None:
@@ -66,7 +70,7 @@ class History:
         if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
             raise ValueError(f"capacity must be a whole number of 1 or more, got {capacity!r}")
         if scheduler._history is not None:
-            raise ValueError("the scheduler has a history already; close() that first")
+            raise ValueError("the scheduler already has a history; close() that one first")
         refuse_capture("a history begins; construct it before the capture, or after")
         self.capacity = capacity
         self._scheduler: weakref.ref[EngineScheduler] | None = weakref.ref(scheduler)  # which refers to this
@@ -105,6 +109,14 @@ class History:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_scheduler": None}  # a copy is closed: the scheduler has its history
+
+    def __repr__(self) -> str:
+        # Without waiting: how many steps a CUDA device has recorded, only that knows.
+        scheduler = None if self._scheduler is None else self._scheduler()
+        of = "closed" if scheduler is None else type(scheduler).__name__
+        away = [period.parts[0].rows.device for period in self._periods if isinstance(period, _OnDevice)]
+        steps = next((f"<on {device}>" for device in away if device.type != "cpu"), None)
+        return f"{type(self).__name__}({of}, steps={steps or len(self)}, capacity={self.capacity})"
 
     def __len__(self) -> int:
         """How many steps there are to read. With tensor learning rates on a CUDA device this waits for the device."""

@@ -69,8 +69,8 @@ def plot(
             ``plt.show()``.
         metrics: as for :func:`fastsched.simulate`; a series is drawn too, on an axis of its own at the right.
         scale: of the learning rates, ``"linear"`` or ``"log"``. None takes the logarithmic one where learning rates
-            change by factors and span two decades or more, as a ``StepLR`` with ``gamma=0.1`` does, or where one line
-            is two decades below another. A warm-up or a cosine is no reason, however close to zero it comes.
+            change by factors and span two decades or more, as those of a ``StepLR`` with ``gamma=0.1`` do, or where one
+            line is two decades below another; but not where it would bend a warm-up or a cosine on its way to zero.
         title: written above the picture.
 
     Returns:
@@ -142,13 +142,17 @@ def trajectories(schedulers: Any, steps: int | None, metrics: Metrics | None) ->
 
 
 def logarithmic(lines: Sequence[Line]) -> bool:
-    """Whether a logarithmic scale shows more: where the learning rates differ by decades, and by factors.
+    """Whether a log scale shows more: where learning rates change by factors, over decades, or are decades apart.
 
-    Zeros do not count, nor do the decades that a straight line or a cosine goes through on its way to zero.
+    Not where it would bend a line or a cosine that goes down through decades, or to zero.
     """
-    highest = [float(lrs.max()) for line in lines if len(lrs := _positive(line.lrs))]
+    drawn = [(line.lrs, positive) for line in lines if len(positive := _positive(line.lrs))]
+    highest = [float(positive.max()) for _, positive in drawn]
+    by_factors = [_factor(positive) >= DECADES for _, positive in drawn]
+    low = [bool((lrs <= high / DECADES).any()) for (lrs, _), high in zip(drawn, highest, strict=True)]
     apart = len(highest) > 1 and min(highest) <= max(highest) / DECADES
-    return apart or any(_factor(_positive(line.lrs)) >= DECADES for line in lines)
+    bent = any(is_low and not factors for is_low, factors in zip(low, by_factors, strict=True))
+    return (apart or any(by_factors)) and not bent
 
 
 def _positive(lrs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -65,7 +65,7 @@ def lr_range_test(
             tensor learning rate is written in place. An optimizer that needs a closure, as LBFGS does, is refused.
         criterion: gives the loss from the model's outputs and the targets; None with a ``step_fn``.
         train_loader: gives batches ``(inputs, targets)``, tensors or dicts, lists and tuples of tensors, which are
-            moved to the model's device. It begins anew as often as needed. Running persistent workers of a DataLoader
+            moved to the model's device. It starts over as often as needed. Running persistent workers of a DataLoader
             are left alone, and others started meanwhile.
         start_lr: the first learning rate, positive.
         end_lr: the last, larger than ``start_lr``.
@@ -90,7 +90,7 @@ def lr_range_test(
         Learning rates and losses up to where the loss diverged, with suggestions and a plot.
 
     Raises:
-        TypeError: an argument is of a wrong kind, a batch is no pair, or a loss is no tensor.
+        TypeError: an argument has the wrong type, a batch is not a pair, or a loss is not a tensor.
         ValueError: an argument is not as described, this rank is not in ``process_group``, a loader is empty or an
             iterator that ended too early, or a loss has several elements or requires no grad.
 
@@ -102,6 +102,11 @@ def lr_range_test(
     on CUDA the host waits for the step before the last, so that all ranks stop at the same. Where several processes
     train together without one, none stops early, since the others would wait for it. Holds a second copy of parameters,
     buffers, gradients and optimizer state. Must not be called inside CUDA graph capture.
+
+    Example::
+
+        result = fastsched.lr_range_test(model, optimizer, torch.nn.CrossEntropyLoss(), loader)
+        scheduler = fastsched.OneCycleLR(optimizer, max_lr=result.suggestion(), total_steps=1000)
     """
     device = _check_model(model)
     _check_optimizer(optimizer, model)
@@ -280,7 +285,7 @@ def _cycled(loader: Iterable[Any], needed: int) -> Generator[Any, None, None]:
             raise ValueError("train_loader is empty: it gave no batch")
         if given == before:
             raise ValueError(
-                f"train_loader ended after {given} of {needed} batches and cannot begin anew: pass a DataLoader or a "
+                f"train_loader ended after {given} of {needed} batches and cannot start over: pass a DataLoader or a "
                 "list instead of an iterator, or lower num_iter"
             )
 

@@ -70,7 +70,7 @@ class LRRangeTestResult:
             skip_end: how many at the end.
 
         Raises:
-            TypeError, ValueError: another method, or skips that are no whole numbers from 0; or the curve has no
+            TypeError, ValueError: another method, or skips that are not whole numbers of 0 or more; or the curve has no
                 suggestion, because it is too short or the loss does not fall by more than its noise. The message says
                 what to change.
         """

@@ -49,8 +49,9 @@ def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDAr
         float64, of shape ``(steps + 1, groups)``: in row 0 the learning rates now, in row ``i`` those ``i`` steps on.
 
     Raises:
-        TypeError, ValueError: ``steps`` is no whole number, or negative, or makes more than 500 million learning rates;
-            ``metrics`` has fewer numbers than steps, or none where a step needs one; the scheduler cannot be copied.
+        TypeError, ValueError: ``steps`` is not a whole number, or negative, or makes more than 500 million learning
+            rates; ``metrics`` has fewer numbers than steps, or none where a step needs one; the scheduler cannot be
+            copied.
         ImportError: NumPy is not installed.
         RuntimeError: inside CUDA graph capture.
 
