@@ -41,6 +41,7 @@ from .lr_scheduler import (
     _LRScheduler,
 )
 from .schedulers.by_name import available_schedulers, get_scheduler
+from .schedulers.greedy import GreedyLR
 from .schedulers.phases import Phase, PhasesLR
 from .schedulers.warmup import (
     REXLR,
@@ -80,6 +81,7 @@ __all__ = [
     "EarlyStopping",
     "Explanation",
     "ExponentialLR",
+    "GreedyLR",
     "History",
     "InverseSqrtLR",
     "LRRangeTestResult",

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .. import _C
+from .greedy import GreedyLR
 from .phases import CURVES, PhasesLR, Row, choice, number
 from .plateau import ReduceLROnPlateau
 from .warmup import (
@@ -186,13 +187,7 @@ def _warmup_stable_decay(
     return WarmupStableDecayLR._of(optimizer, rows, last_epoch)
 
 
-def _greedy(optimizer: Optimizer, **kwargs: Any) -> Any:
-    import fastsched
-
-    return fastsched.GreedyLR(optimizer, **kwargs)  # type: ignore[attr-defined]
-
-
-_WITHOUT_STEPS: dict[str, Callable[..., Any]] = {"reduce_lr_on_plateau": ReduceLROnPlateau, "greedy": _greedy}
+_WITHOUT_STEPS: dict[str, Callable[..., Any]] = {"reduce_lr_on_plateau": ReduceLROnPlateau, "greedy": GreedyLR}
 _AFTER_WARMUP: dict[str, Callable[..., Any]] = {
     "constant_with_warmup": _constant_with_warmup,
     "inverse_sqrt": _inverse_sqrt,
@@ -223,7 +218,7 @@ def get_scheduler(
 
     With Python-number learning rates every step is bit-identical to that of transformers 5; with tensor learning rates
     it is that trajectory rounded. The scheduler is one of the classes here, so it steps on the device, may be captured
-    and compiled, and has ``lr_at``.
+    and compiled, and has ``lr_at``; all but ``greedy``, which Python steps.
 
     Args:
         name: one of :func:`available_schedulers`, or a member of transformers' ``SchedulerType``.
@@ -233,7 +228,7 @@ def get_scheduler(
         scheduler_specific_kwargs: what a scheduler takes besides, under transformers' names: ``num_cycles``, ``power``,
             ``lr_end``, ``min_lr`` or ``min_lr_rate``, ``warmup_lr_rate``, ``timescale``, ``num_decay_steps``,
             ``num_stable_steps``, ``warmup_type``, ``decay_type``, ``min_lr_ratio``; those of
-            :class:`ReduceLROnPlateau`.
+            :class:`ReduceLROnPlateau` and :class:`GreedyLR`.
 
     Returns:
         the scheduler.
