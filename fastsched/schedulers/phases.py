@@ -80,7 +80,7 @@ class Cycles(NamedTuple):
     growth: float = 1.0
     peak: float = 1.0
     least: float = 0.0
-    count: float = 1.0
+    times: float = 1.0
 
 
 ONCE = Cycles()
@@ -217,7 +217,7 @@ def plan(
         growth=number("growth", growth, 1.0),
         peak=number("peak_decay", peak_decay, above=True),
         least=min(row.low for row in rows[first_repeated:]),
-        count=count,
+        times=count,
     )
     if cycle.length == 0:
         raise ValueError("the phases to be repeated have no steps")
@@ -341,7 +341,7 @@ class PhasesLR(FormulaScheduler):
         begun = rows[-2].end if len(rows) > 1 else 0.0
         end = last.start + last.last_step if last.curve != _C.CURVES["constant"] else begun + last.last_step
         if cycles.length > 0:
-            grown = cycles.count if cycles.growth == 1 else (cycles.growth**cycles.count - 1) / (cycles.growth - 1)
+            grown = cycles.times if cycles.growth == 1 else (cycles.growth**cycles.times - 1) / (cycles.growth - 1)
             end = cycles.start + cycles.length * grown
         return round(end) if end < math.inf else None
 

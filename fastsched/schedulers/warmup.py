@@ -547,7 +547,7 @@ class DecayingRestartsLR(PhasesLR):
             growth=number("growth", growth, 1.0),
             peak=number("peak_decay", peak_decay, above=True),
             least=low,
-            count=math.inf if cycles is None else float(whole("cycles", cycles)),
+            times=math.inf if cycles is None else float(whole("cycles", cycles)),
         )
         kind, parameter = _falling("curve", curve, low)
         rows = [_warmup(count, warmup, warmup_start), fall(count, length, kind, low, parameter)]
