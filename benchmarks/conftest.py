@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import gc
-import statistics
 import sys
 from collections.abc import Callable, Iterator
 from timeit import Timer
 from typing import Any
 
 import pytest
-import torch
 from tqdm import tqdm
+
+from fastsched.cli.bench import calls_per_round, one_thread, quartiles
 
 ROUNDS = 25
 FEWEST_ROUNDS = 5
@@ -38,25 +38,10 @@ def timer(call: Callable[..., Any], *arguments: Any) -> Timer:
     return Timer(f"call({', '.join(names)})", globals={"call": call, **names})
 
 
-def calls_per_round(timed: Timer, seconds: float) -> int:
-    count = 1
-    while timed.timeit(count) < seconds / 2:
-        count *= 2
-    return count
-
-
-def quartiles(values: list[float]) -> list[float]:
-    """First quartile, median, third quartile."""
-    return statistics.quantiles(values, n=4, method="inclusive")
-
-
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    # Schedulers use one; a barrier between threads on a shared machine would only add noise.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 @pytest.fixture

@@ -168,30 +168,29 @@ def markdown(head: list[str], body: list[list[str]]) -> list[str]:
 
 
 def step_table(result: Result) -> str:
-    """One row per schedule; each cell the ratio to torch and fastsched's own time."""
-    columns = [(mode, groups) for mode in MODES for groups in GROUPS]
-    by_column = {
-        (mode, groups): {row_of(case): case for case in suite(result, "step", mode=mode, groups=groups)}
-        for mode, groups in columns
-    }
-    body = []
-    for row in rows(suite(result, "step")):
-        cases = [by_column[column][row] for column in columns]
-        body.append([row, *(f"{ratio(case):.1f} ({case['microseconds']['fastsched'][1]:.2f} us)" for case in cases)])
-    means = [geometric_mean([ratio(case) for case in by_column[column].values()]) for column in columns]
-    body.append(["geometric mean", *(f"{mean:.1f}" for mean in means)])
-    changing = [[case for case in by_column[column].values() if case["work"] == "changing"] for column in columns]
-    multiples = [median(map(floor_multiple, cases)) for cases in changing]
-    body.append(["multiple of the floor, median of changing", *(f"{multiple:.2f}" for multiple in multiples)])
-    head = ["torch / fastsched", *(f"{mode}, {groups}" for mode, groups in columns)]
-    return "\n".join(
-        [
-            *markdown(head, body),
-            "",
-            f"{result['processor']}, Python {result['python']}, torch {result['torch']}, {result['date']}, "
-            f"commit {result['commit']}. Medians of up to 25 rounds; quartiles and other group counts in the file.",
+    """A table for each kind of learning rates, with a row per schedule; each cell the ratio to torch and our time."""
+    lines = []
+    for mode, title in {"host": "Python-number learning rates", "tensor": "tensor learning rates, CPU"}.items():
+        columns = [
+            {row_of(case): case for case in suite(result, "step", mode=mode, groups=groups)} for groups in GROUPS
         ]
+        body = []
+        for row in rows(suite(result, "step")):
+            cases = [column[row] for column in columns]
+            body.append(
+                [row, *(f"{ratio(case):.1f} ({case['microseconds']['fastsched'][1]:.2f} us)" for case in cases)]
+            )
+        means = [geometric_mean([ratio(case) for case in column.values()]) for column in columns]
+        body.append(["geometric mean", *(f"{mean:.1f}" for mean in means)])
+        changing = [[case for case in column.values() if case["work"] == "changing"] for column in columns]
+        multiples = [median(map(floor_multiple, cases)) for cases in changing]
+        body.append(["multiple of the floor, median of changing", *(f"{multiple:.2f}" for multiple in multiples)])
+        lines += [*markdown([title, *(f"{groups} group{'s' * (groups > 1)}" for groups in GROUPS)], body), ""]
+    about = f"{result['processor']}, Python {result['python']}, torch {result['torch']}, {result['date']}"
+    lines.append(
+        f"{about}, commit {result['commit']}. Medians of up to 25 rounds; quartiles and other group counts in the file."
     )
+    return "\n".join(lines)
 
 
 def peer_table(result: Result) -> str:

@@ -1,12 +1,7 @@
 """Configuration of the guide. ``make docs`` builds it; nothing is fetched, and warnings are errors."""
 
-import sys
-from pathlib import Path
-
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
-
-sys.path.insert(0, str(Path(__file__).parent))  # pictures.py, for the plot directive
 
 import fastsched
 
@@ -14,7 +9,13 @@ project = "fastsched"
 author = "the fastsched authors"
 version = release = fastsched.__version__
 
-extensions = ["matplotlib.sphinxext.plot_directive", "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "matplotlib.sphinxext.plot_directive",
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
 nitpicky = True
 
 html_theme = "furo"
@@ -23,6 +24,9 @@ html_math_renderer = "mathml"  # see setup()
 html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["guide.css"]
+
+copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"
 
 myst_heading_anchors = 3
 

@@ -37,6 +37,7 @@ from .lr_scheduler import (
     ReduceLROnPlateau,
     SequentialLR,
     StepLR,
+    WarmupReduceLROnPlateau,
     _LRScheduler,
 )
 from .schedulers.by_name import available_schedulers, get_scheduler
@@ -54,12 +55,16 @@ from .schedulers.warmup import (
     with_warmup,
 )
 from .tools.early_stopping import EarlyStopping
+from .tools.explanation import Explanation, explain
+from .tools.explanation import log_to_stderr_if_asked as _log_to_stderr_if_asked
 from .tools.expression import build as parse
 from .tools.history import History
 from .tools.installation import install, installed, uninstall
 from .tools.plotting import plot
 from .tools.range_test import lr_range_test
 from .tools.range_test_result import LRRangeTestResult
+from .tools.rank_state import assert_ranks_agree, broadcast_state
+from .tools.scaler import found_inf
 from .tools.simulation import simulate
 
 __version__ = "0.2.0"
@@ -73,6 +78,7 @@ __all__ = [
     "CyclicLR",
     "DecayingRestartsLR",
     "EarlyStopping",
+    "Explanation",
     "ExponentialLR",
     "History",
     "InverseSqrtLR",
@@ -94,10 +100,15 @@ __all__ = [
     "WarmupLR",
     "WarmupLinearLR",
     "WarmupPolynomialLR",
+    "WarmupReduceLROnPlateau",
     "WarmupStableDecayLR",
     "_LRScheduler",
     "__version__",
+    "assert_ranks_agree",
     "available_schedulers",
+    "broadcast_state",
+    "explain",
+    "found_inf",
     "get_scheduler",
     "install",
     "installed",
@@ -111,3 +122,5 @@ __all__ = [
     "use_tensor_lr",
     "with_warmup",
 ]
+
+_log_to_stderr_if_asked()

@@ -24,6 +24,7 @@ from .schedulers.epoch import (
 )
 from .schedulers.functions import LambdaLR, MultiplicativeLR
 from .schedulers.plateau import ReduceLROnPlateau
+from .schedulers.warmup_plateau import WarmupReduceLROnPlateau
 
 __all__ = [
     "EPOCH_DEPRECATION_WARNING",
@@ -44,5 +45,6 @@ __all__ = [
     "ReduceLROnPlateau",
     "SequentialLR",
     "StepLR",
+    "WarmupReduceLROnPlateau",
     "_LRScheduler",
 ]

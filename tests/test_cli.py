@@ -134,8 +134,8 @@ def test_a_column_of_metrics(history, argument, expected):
 
 
 WRONG = [
-    (["plot", "StepLR(3)"], "argument --steps: say how many steps to draw; no EXPR says how long it lasts"),
-    (["plot", "CosineAnnealingLR(2000000)"], "argument --steps: say how many"),
+    (["plot", "StepLR(3)"], "argument --steps: give the number of steps to draw; no EXPR says how long it lasts"),
+    (["plot", "CosineAnnealingLR(2000000)"], "argument --steps: give the number of steps"),
     (["plot", "CosineAnnealingLR(20)", "--metrics", "numbers.csv"], "has 3 numbers for 20 steps; give --steps 3"),
     (["plot", "--steps", "3"], "the following arguments are required: EXPR"),
     (["plot", "StepLR(3)", "--steps", "0"], "argument --steps: must be a positive whole number, not '0'"),

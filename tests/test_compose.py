@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch._dynamo.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_lr_scheduler
 
@@ -18,7 +18,7 @@ from fastsched.engine.host import DETACHED, TensorEngine
 from .configurations import CONFIGURATIONS, TORCH, tabulated
 from .conftest import sgd
 from .optimizers import stepped_sgd
-from .trees import deep, grow, trees
+from .trees import deep, grow, tree_of, trees
 from .values import bits, double, everything, lrs
 from .watching import Operators
 
@@ -105,7 +105,8 @@ def test_a_plateau_begins_from_the_initial_lr_without_a_metric_too(kind):
     warm_up = fastsched.LinearLR(optimizer, start_factor=0.25, end_factor=0.5, total_iters=3)
     plateau = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
     scheduler = fastsched.SequentialLR(optimizer, [warm_up, plateau], milestones=[2])
-    scheduler.step()
+    with pytest.warns(UserWarning, match="without a metric"):
+        scheduler.step()
     scheduler.step()
     assert lrs(scheduler) == [1.0]
     assert [float(lr) for lr in scheduler.get_last_lr()] == [1.0]
@@ -117,12 +118,149 @@ def test_a_missing_metric_is_an_error_and_changes_nothing(kind):
     parts = [fastsched.ExponentialLR(optimizer, 0.5), fastsched.ReduceLROnPlateau(optimizer)]
     chain = fastsched.ChainedScheduler(parts)
     sequence = fastsched.SequentialLR(optimizer, [fastsched.ConstantLR(optimizer), chain], milestones=[1])
-    sequence.step()
+    with pytest.warns(UserWarning, match="without a metric"):
+        sequence.step()
     before = copy.deepcopy(sequence.state_dict()), lrs(sequence)
     for composite in (chain, sequence):
         with pytest.raises(ValueError, match=rf"{type(composite).__name__}.step\(\) steps a ReduceLROnPlateau now"):
             composite.step()
     assert (sequence.state_dict(), lrs(sequence)) == before
+
+
+def metric_warning():
+    return pytest.warns(UserWarning, match=r"SequentialLR.step\(\) was called without a metric, and has a ReduceLROnP")
+
+
+@either_kind
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_first_step_without_a_metric_warns_if_a_plateau_is_to_come(kind, nested):
+    optimizer = stepped_sgd([kind(1.0)])
+    parts = [fastsched.ExponentialLR(optimizer, 0.5), fastsched.ReduceLROnPlateau(optimizer)]
+    if nested:
+        parts[1] = fastsched.ChainedScheduler([fastsched.ConstantLR(optimizer), parts[1]])
+    scheduler = fastsched.SequentialLR(optimizer, parts, milestones=[4])
+    scheduler.step(metrics=1.0)
+    with metric_warning() as caught:
+        scheduler.step()
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    scheduler.step()
+    pickle.loads(pickle.dumps(scheduler)).step()  # has warned as well
+    scheduler.step(metrics=1.0)
+    with pytest.raises(ValueError, match="needs its metric"):
+        scheduler.step()
+
+
+@either_kind
+def test_composites_that_python_steps_warn_once(kind):
+    optimizer = stepped_sgd([kind(1.0)])
+    inner = fastsched.SequentialLR(
+        optimizer, [fastsched.ExponentialLR(optimizer, 0.5), fastsched.ReduceLROnPlateau(optimizer)], milestones=[5]
+    )
+    torchs = torch_lr_scheduler.ConstantLR(optimizer, 1.0)
+    scheduler = fastsched.SequentialLR(optimizer, [fastsched.ChainedScheduler([inner, torchs])], milestones=[])
+    with metric_warning() as caught:
+        scheduler.step()
+    assert len(caught) == 1
+    scheduler.step()
+
+
+@either_kind
+def test_no_metric_is_missed_after_the_plateaus_turn(kind):
+    optimizer = stepped_sgd([kind(1.0)])
+    parts = [fastsched.ReduceLROnPlateau(optimizer), fastsched.ExponentialLR(optimizer, 0.5)]
+    scheduler = fastsched.SequentialLR(optimizer, parts, milestones=[2])
+    scheduler.step(1.0)
+    scheduler.step()
+    scheduler.step()
+    assert lrs(scheduler) == [0.5]
+
+
+@either_kind
+def test_a_metric_is_passed_once(kind):
+    optimizer = stepped_sgd([kind(1.0)])
+    plateau = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+    chain = fastsched.ChainedScheduler([fastsched.ConstantLR(optimizer, 1.0), plateau])
+    for scheduler in (plateau, chain):
+        with pytest.raises(TypeError, match="metrics"):
+            scheduler.step(1.0, metrics=2.0)
+    assert plateau.last_epoch == 0
+    chain.step(metrics=1.0)
+    plateau.step(metrics=kind(2.0))
+    assert (plateau.best, lrs(chain)) == (1.0, [0.5])
+
+
+resumable = trees.filter(lambda tree: "Plateau" not in str(tree))
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor], ids=["float", "tensor"])
+@settings(max_examples=settings.default.max_examples // 5)
+@given(tree=resumable, steps=st.integers(1, 14), made_with_it=st.booleans())
+def test_a_composition_begins_where_a_run_was(kind, tree, steps, made_with_it):
+    """By the number of the step alone, from whatever learning rates the optimizer has by then."""
+    whole = grow(stepped_sgd([kind(0.5), kind(0.25)]), tree)
+    for _ in range(steps):
+        whole.step()
+    optimizer = stepped_sgd([kind(0.5), kind(0.25)])
+    parts = grow(optimizer, tree)
+    for _ in range(3 * made_with_it):  # children need not be new
+        parts.step()
+    for group in optimizer.param_groups:  # what an optimizer's checkpoint has
+        group["lr"].fill_(0.125) if kind is torch.tensor else group.update(lr=0.125)
+    if isinstance(parts, fastsched.ChainedScheduler):
+        resumed = fastsched.ChainedScheduler(parts._schedulers, last_epoch=steps - 1)
+    else:
+        resumed = fastsched.SequentialLR(optimizer, parts._schedulers, parts._milestones, last_epoch=steps - 1)
+    for _ in range(6):
+        ours, theirs = (
+            [lrs(scheduler), [float(lr) for lr in scheduler.get_last_lr()], epochs_of(scheduler)]
+            for scheduler in (resumed, whole)
+        )
+        assert bits(ours) == bits(theirs)
+        resumed.step()
+        whole.step()
+
+
+def epochs_of(scheduler):
+    epochs = [getattr(part, "last_epoch", None) for part in tree_of(scheduler)]
+    return [None if epoch is None or epoch < 0 else epoch for epoch in epochs]  # below 0: yet to begin
+
+
+@either_kind
+def test_beginning_in_the_middle_warns_of_nothing_and_raises_where_a_metric_is_missing(kind):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=kind(1.0))
+    warm_up = fastsched.LinearLR(optimizer, 0.5, total_iters=2)
+    plateau = fastsched.ReduceLROnPlateau(optimizer)
+    scheduler = fastsched.SequentialLR(optimizer, [warm_up, plateau], milestones=[3], last_epoch=1)
+    assert (scheduler.last_epoch, lrs(scheduler)) == (2, [1.0])
+    assert plateau.last_epoch == 0
+    optimizer.step()
+    with metric_warning():
+        scheduler.step()
+    before = lrs(scheduler)
+    for composite in (
+        lambda: fastsched.SequentialLR(optimizer, [warm_up, plateau], [3], last_epoch=2),
+        lambda: fastsched.SequentialLR(optimizer, [plateau, warm_up], [3], last_epoch=0),
+        lambda: fastsched.ChainedScheduler([warm_up, plateau], last_epoch=0),
+    ):
+        with pytest.raises(ValueError, match=r"last_epoch=\d: a ReduceLROnPlateau has its turn by then"):
+            composite()
+    assert (lrs(scheduler), warm_up.last_epoch) == (before, 2)
+
+
+def test_torch_begins_with_another_lr():
+    def build(module, **more):
+        optimizer = stepped_sgd([1.0])
+        parts = [module.ConstantLR(optimizer, 0.5, total_iters=9), module.ExponentialLR(optimizer, 0.5)]
+        return module.SequentialLR(optimizer, parts, milestones=[2], **more)
+
+    runs = [build(module) for module in (torch_lr_scheduler, fastsched)]
+    for run in runs:
+        for _ in range(4):
+            run.step()
+    assert lrs(runs[0]) == lrs(runs[1]) == [0.25]
+    assert lrs(build(fastsched, last_epoch=3)) == [0.25]
+    assert lrs(build(torch_lr_scheduler, last_epoch=3)) == [0.5]
 
 
 @either_kind
@@ -291,6 +429,7 @@ def message_of(scheduler, metric):
     return None
 
 
+@pytest.mark.filterwarnings("ignore:.*without a metric")
 @given(
     tree=trees,
     initial=st.lists(st.floats(1e-3, 10.0), min_size=1, max_size=3),
@@ -344,7 +483,7 @@ def test_a_compiled_composition_is_one_graph(depth):
 
 def test_a_compiled_composition_with_a_plateau_wants_a_metric():
     scheduler = deep(stepped_sgd([torch.tensor(0.5)]), 0)
-    scheduler.step()
+    scheduler.step(1.0)
     with pytest.raises(Exception, match=r"SequentialLR.step\(\) has a ReduceLROnPlateau in it: call step\(metrics\)"):
         torch.compile(lambda: scheduler.step(), fullgraph=True, backend="eager")()
     torch._dynamo.reset()

@@ -1,6 +1,7 @@
 """README and guide: every block runs as it stands, no link to a file is dead, no scheduler is left out."""
 
 import contextlib
+import inspect
 import io
 import re
 import shlex
@@ -14,6 +15,7 @@ from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer
 from sybil.parsers.myst import CodeBlockParser
 from sybil.parsers.rest.lexers import DirectiveLexer
 
+import fastsched
 from fastsched import lr_scheduler
 from fastsched.cli import main as cli
 
@@ -113,7 +115,6 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.syspath_prepend(DOCS)  # pictures.py
     yield
     torch._dynamo.reset()
 
@@ -166,3 +167,38 @@ def test_the_readme_reads_on_a_package_index():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150
     assert re.findall(r"\]\((?!https://)[^)]*\)", text) == []
+
+
+def test_every_picture_has_a_name_of_its_own():
+    """In Markdown each block is a document to Sphinx, in which pictures are counted from 1: they would share a file."""
+    names = []
+    for page in PAGES:
+        for block in re.findall(r"^\.\. plot::\n((?:   :.*\n)*)", page.read_text(), flags=re.MULTILINE):
+            name = re.search(r":filename-prefix: (\S+)", block)
+            assert name or page.suffix == ".rst", f"{page.name}: a picture needs a :filename-prefix:"
+            names += [name[1]] if name else []
+    assert len(set(names)) == len(names)
+    assert not set(names) & {page.stem for page in PAGES}  # what Sphinx numbers is called by the page
+
+
+PUBLIC = [
+    name
+    for name in fastsched.__all__
+    if callable(getattr(fastsched, name)) and getattr(fastsched, name).__module__.startswith("fastsched")
+]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_help_says_what_there_is_to_know(name):
+    """Arguments, errors and an example, in plain text."""
+    thing = getattr(fastsched, name)
+    text = inspect.getdoc(thing)
+    assert ":math:" not in text
+    if thing is fastsched.LRRangeTestResult:  # nobody constructs it
+        return
+    parameters = inspect.signature(thing).parameters
+    if parameters:
+        assert "::\n\n    " in text  # an example
+        assert "\nArgs:\n" in text
+        assert "\nRaises:\n" in text
+    assert [name for name in parameters if not re.search(rf"^    (\w+, )*{name}(, \w+)*:", text, re.MULTILINE)] == []

@@ -100,6 +100,16 @@ def test_it_follows_its_rule(kind, settings, values):
         assert stopper.poll() == stopper.should_stop
 
 
+def test_a_metric_by_the_name_that_schedulers_have_for_it():
+    stopper = fastsched.EarlyStopping()
+    stopper.step(metrics=torch.tensor(2.0))
+    with pytest.raises(TypeError, match="got the metric twice"):
+        stopper.step(1.0, metrics=1.0)
+    with pytest.raises(TypeError, match="got None"):
+        stopper.step()
+    assert (stopper.best, stopper.last_epoch) == (2.0, 1)
+
+
 def test_a_negative_metric_has_to_get_better():
     worse = fastsched.EarlyStopping(patience=3)
     for epoch in range(200):

@@ -159,3 +159,50 @@ def test_lr_tensors_that_require_grad_are_left_to_torch():
     optimizer = sgd([torch.tensor(0.5, requires_grad=True)])
     assert fastsched.ReduceLROnPlateau(optimizer)._engine is DETACHED
     assert optimizer.param_groups[0]["lr"].requires_grad
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+def test_a_repr_shows_settings_and_where_it_is(kind):
+    engine = "host" if kind is float else "tensor"
+    plateau = fastsched.ReduceLROnPlateau(sgd([kind(0.1), kind(0.2)]), patience=3, min_lr=[0.0, 0.1])
+    for metric in (1.0, 0.5, 0.4):
+        plateau.step(metric)
+    assert repr(plateau) == (
+        "ReduceLROnPlateau(mode='min', factor=0.1, patience=3, threshold=0.0001, threshold_mode='rel', cooldown=0, "
+        f"min_lr=[0.0, 0.1], eps=1e-08, last_epoch=3, engine={engine})"
+    )
+    plateau.factor = 0.5
+    assert "factor=0.5" in repr(plateau)
+    steps = fastsched.MultiStepLR(sgd([kind(0.1)]), [30, 60, 60])
+    assert repr(steps) == f"MultiStepLR(milestones=[30, 60, 60], gamma=0.1, last_epoch=0, engine={engine})"
+    cyclic = fastsched.CyclicLR(sgd([kind(0.1)] * 2), 0.1, 1.0, cycle_momentum=False)
+    assert "base_lr=0.1, max_lr=1.0, mode='triangular'" in repr(cyclic)
+    optimizer = sgd([kind(0.1)])
+    parts = [fastsched.ConstantLR(optimizer, total_iters=2), fastsched.ExponentialLR(optimizer, 0.9)]
+    both = fastsched.SequentialLR(optimizer, parts, [2])
+    assert (
+        repr(both)
+        == f"SequentialLR(schedulers=[{parts[0]!r}, {parts[1]!r}], milestones=[2], last_epoch=0, engine={engine})"
+    )
+    assert repr(fastsched.ChainedScheduler(parts)).startswith("ChainedScheduler(schedulers=[ConstantLR(")
+    decay = fastsched.StepLR(sgd([kind(0.1)]), 30, param_name="weight_decay")
+    assert repr(decay).startswith("StepLR(step_size=30, gamma=0.1, param_name='weight_decay', last_epoch=0")
+
+
+def test_a_repr_of_what_torchs_code_steps():
+    class Mine(fastsched.StepLR):
+        def get_lr(self):
+            return [0.5]
+
+    assert repr(Mine(sgd([0.1]), 3)) == "Mine(step_size=3, gamma=0.1, last_epoch=0, engine=torch)"
+    assert repr(fastsched.StepLR.__new__(fastsched.StepLR)) == "StepLR(engine=torch)"  # in the midst of construction
+
+
+def test_a_repr_changes_nothing_and_reads_no_long_list():
+    optimizer = sgd([torch.tensor(0.1)] * 9)
+    scheduler = fastsched.LambdaLR(optimizer, [lambda epoch: 1.0] * 9)
+    engine, state = scheduler._engine, scheduler.state_dict()
+    assert "<lambda>" in repr(scheduler)
+    assert len(repr(scheduler)) < 200
+    assert scheduler._engine is engine
+    assert scheduler.state_dict() == state

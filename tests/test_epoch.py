@@ -57,6 +57,23 @@ def test_every_step_is_bit_identical(name, data):
         assert snapshot(scheduler) == snapshot(reference)
 
 
+@names
+@pytest.mark.parametrize("kind", [float, torch.tensor], ids=["float", "tensor"])
+def test_a_metric_by_keyword_is_not_read(name, kind):
+    both = [make(fastsched, name, [kind(0.5)], LONG[name]) for _ in range(2)]
+    for scheduler in both:
+        scheduler.optimizer.step()
+    for _ in range(5):
+        both[0].step()
+        both[1].step(metrics="not a number")
+        both[0].step(found_inf=0.0)
+        both[1].step(metrics=None, found_inf=0.0)
+        assert bits([group["lr"] for group in both[1].optimizer.param_groups]) == bits(
+            [group["lr"] for group in both[0].optimizer.param_groups]
+        )
+    assert both[1].last_epoch == both[0].last_epoch
+
+
 def step(scheduler, value):
     scheduler.step()
 

@@ -368,7 +368,7 @@ def test_bad_arguments_are_refused():
         with pytest.raises(ValueError, match="capacity must be a whole number of 1 or more, got"):
             fastsched.History(scheduler, capacity)
     history = fastsched.History(scheduler)
-    with pytest.raises(ValueError, match=r"has a history already; close\(\) that first"):
+    with pytest.raises(ValueError, match=r"already has a history; close\(\) that one first"):
         fastsched.History(scheduler)
     scheduler.step()
     assert len(history) == 1
@@ -500,3 +500,15 @@ def test_a_closed_history_lets_its_buffer_go():
     gc.collect()
     assert rows() is None
     scheduler.step()
+
+
+@kinds
+def test_its_repr(kind):
+    scheduler = fastsched.ExponentialLR(stepped_sgd([kind(1.0)]), 0.5)
+    history = fastsched.History(scheduler, capacity=3)
+    assert repr(history) == "History(ExponentialLR, steps=0, capacity=3)"
+    for _ in range(5):
+        scheduler.step()
+    assert repr(history) == "History(ExponentialLR, steps=3, capacity=3)"
+    history.close()
+    assert repr(history) == "History(closed, steps=3, capacity=3)"

@@ -570,3 +570,33 @@ def test_a_child_that_refuses_leaves_the_others_as_they_were(kind, place):
         scheduler.load_state_dict(state)
     assert scheduler.state_dict() == twin.state_dict()
     assert steps_of(scheduler) == steps_of(twin)
+
+
+@pytest.mark.parametrize("of", [float32, float64])
+def test_settings_that_were_moved_elsewhere_are_found_when_a_state_is_loaded(of):
+    """What is known of tensors that lie in a row is not gone by where one of them has other memory."""
+    seen = []
+    for module in (TORCH, fastsched):
+        parts = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": of(0.5 / (1 + i))} for i in range(4)]
+        optimizer = torch.optim.SGD(parts)
+        scheduler = module.CosineAnnealingLR(optimizer, T_max=10)
+        optimizer.step()
+        scheduler.step()
+        state = scheduler.state_dict()
+        scheduler.base_lrs[2].data = of(3.0)
+        del state["base_lrs"]
+        scheduler.load_state_dict(state)
+        with pytest.warns(UserWarning, match="deprecated"):
+            scheduler.step(7)
+        seen.append([group["lr"].item() for group in optimizer.param_groups])
+    assert seen[1] == pytest.approx(seen[0], rel=1e-6)
+    assert seen[1][2] > seen[1][0]
+
+
+def test_a_number_beyond_floats_is_named_among_others():
+    optimizer = torch.optim.SGD([{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.1} for _ in range(5)])
+    scheduler = fastsched.ReduceLROnPlateau(optimizer, min_lr=0)
+    state = scheduler.state_dict()
+    state["min_lrs"][3] = 10**400
+    with pytest.raises(ValueError, match=r"state_dict\['min_lrs'\]\[3\] must be a number that a float can hold"):
+        scheduler.load_state_dict(state)

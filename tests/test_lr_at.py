@@ -70,7 +70,10 @@ def not_functions():
     yield Own(optimizer, 1), "its own code decides"
     yield fastsched.CyclicLR(optimizer, 0.1, 1.0, scale_fn=lambda x: x), "its own code decides"
     yield fastsched.ChainedScheduler([fastsched.ReduceLROnPlateau(optimizer)]), "ReduceLROnPlateau.lr_at: a metric"
-    yield fastsched.ChainedScheduler([torch.optim.lr_scheduler.StepLR(optimizer, 1)]), "no scheduler of fastsched's"
+    yield (
+        fastsched.ChainedScheduler([torch.optim.lr_scheduler.StepLR(optimizer, 1)]),
+        "is not one of fastsched's schedulers",
+    )
 
 
 def test_what_is_no_function_of_the_step_says_so():

@@ -115,6 +115,13 @@ def test_one_number_for_all_steps_is_nothing_to_draw():
         (lambda: fastsched.CyclicLR(stepped_sgd([0.1]), 1e-4, 0.1, 4, cycle_momentum=False), "linear"),
         (lambda: fastsched.LambdaLR(stepped_sgd([0.1]), lambda step: (step + 1) ** -0.5), "linear"),
         (lambda: {"high": step_lr(1.0), "low": step_lr(0.001)}, "log"),
+        (
+            lambda: {"cosine": fastsched.CosineAnnealingLR(stepped_sgd([0.1]), 12), "steps": step_lr(gamma=0.1)},
+            "linear",
+        ),
+        (lambda: {"line": fastsched.LinearLR(stepped_sgd([0.1]), total_iters=4), "steps": step_lr(gamma=0.1)}, "log"),
+        (lambda: {f"{lr}": fastsched.PolynomialLR(stepped_sgd([lr]), 12) for lr in (1.0, 0.001)}, "linear"),
+        (lambda: step_lr(0.1, 0.0, gamma=0.1), "log"),  # a group that rests
         # a touch of zero is no reason
         (lambda: fastsched.CosineAnnealingLR(stepped_sgd([0.1]), 12), "linear"),
         (lambda: step_lr(0.0), "linear"),

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 import fastsched
 from fastsched import lr_range_test
-from fastsched.engine import lr_buffer
+from fastsched.engine import lr_buffer, reduction
 
 from .conftest import capture, sgd
 
@@ -523,6 +523,7 @@ class TestCurve:
     def test_processes_that_train_together_all_go_on_to_the_end(self, monkeypatch):
         monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
         monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+        monkeypatch.setattr(reduction, "_warned", set())
         model = nn.Linear(1, 1)
         steps = []
 
@@ -532,7 +533,9 @@ class TestCurve:
 
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         losses = [1.0, 9.0, math.nan, 1.0]
-        found = lr_range_test(model, optimizer, None, losses, step_fn=step_fn, num_iter=4, smoothing=0, progress=False)
+        keywords = {"step_fn": step_fn, "num_iter": 4, "smoothing": 0, "progress": False}
+        with pytest.warns(UserWarning, match="lr_range_test was given no process_group=: each of the 2 ranks"):
+            found = lr_range_test(model, optimizer, None, losses, **keywords)
         assert (found.losses, found.diverged_at, len(steps)) == ([1.0], 1, 4)
 
     def test_the_host_reads_nothing_in_the_loop_but_whether_the_loss_has_diverged(self):
@@ -667,7 +670,7 @@ TINY = nn.Linear(2, 1)
         ({"optimizer": sgd([0.1])}, ValueError, "optimizer has none of the model's parameters"),
         ({"train_loader": []}, ValueError, "train_loader is empty: it gave no batch"),
         ({"train_loader": iter([(torch.ones(1, 2), torch.ones(1, 1))] * 3), "num_iter": 5, "accumulation_steps": 2},
-         ValueError, "train_loader ended after 3 of 10 batches and cannot begin anew"),
+         ValueError, "train_loader ended after 3 of 10 batches and cannot start over"),
         ({"validation_loader": []}, ValueError, "validation_loader gave no batch: it is empty, or an iterator"),
         ({"validation_loader": iter([(torch.ones(1, 2), torch.ones(1, 1))])}, ValueError, "or an iterator that"),
         ({"train_loader": [{"x": 1}]}, TypeError, r"must be a pair \(inputs, targets\), got dict; pass step_fn"),
@@ -876,3 +879,62 @@ def test_what_an_optimizer_shows_of_another_is_put_back():
     after = optimizer.state_dict()
     assert after["param_groups"] == before["param_groups"]
     torch.testing.assert_close(after["state"], before["state"], rtol=0, atol=0)
+
+
+class TestWhatIsNotMeant:
+    @pytest.mark.parametrize(
+        ("changed", "words"),
+        [
+            ({"criterion": nn.MSELoss}, r"criterion .* got the class MSELoss itself: pass an instance, MSELoss\(\)"),
+            ({"model": nn.Linear}, r"model must be a torch.nn.Module, got the class Linear itself"),
+            ({"optimizer": torch.optim.SGD}, r"optimizer must be .* got the class SGD itself"),
+            ({"step_fn": dict, "criterion": None}, r"step_fn must be a function .* got the class dict itself"),
+            ({"train_loader": DataLoader}, r"train_loader must be iterable, .* got the class DataLoader itself"),
+            ({"train_loader": dataset()}, r"train_loader must give batches, and TensorDataset is a Dataset"),
+            (
+                {"train_loader": Subset(dataset(), [1, 2])},
+                r"and Subset is a Dataset, which gives samples: pass",
+            ),
+            ({"validation_loader": dataset()}, r"validation_loader must give batches, and TensorDataset is a Dataset"),
+        ],
+    )
+    def test_is_refused_by_name(self, changed, words):
+        model = network()
+        optimizer = OPTIMIZERS["momentum"](model.parameters())
+        arguments = {"model": model, "optimizer": optimizer, "criterion": CROSS_ENTROPY, "train_loader": batches()}
+        with pytest.raises(TypeError, match=words):
+            lr_range_test(**{**arguments, **changed}, progress=False)
+
+    def test_a_dataset_that_is_iterated_may_give_batches(self):
+        class Batches(IterableDataset):
+            def __iter__(self):
+                return iter(batches())
+
+        model = network()
+        optimizer = OPTIMIZERS["momentum"](model.parameters())
+        found = lr_range_test(model, optimizer, CROSS_ENTROPY, Batches(), num_iter=3, progress=False)
+        assert len(found.losses) == 3
+
+
+@pytest.mark.parametrize("smoothing", [0.05, 0.2])
+def test_noise_has_no_suggestion(smoothing):
+    random = torch.Generator().manual_seed(0)
+
+    def losses(falls):
+        for step in range(100):
+            yield 2 - falls * max(step - 30, 0) / 50 + 0.2 * torch.randn((), generator=random).item()
+
+    def suggested(falls):
+        model = nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        step_fn = lambda model, loss: (model.weight * 0 + loss).sum()  # noqa: E731
+        found = lr_range_test(
+            model, optimizer, None, list(losses(falls)), step_fn=step_fn, smoothing=smoothing, progress=False
+        )
+        try:
+            return found.suggestion() > 0
+        except ValueError as error:
+            return "the loss never f" not in str(error)
+
+    assert sum(suggested(0.0) for _ in range(20)) <= 1
+    assert sum(suggested(1.0) for _ in range(20)) == 20

@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 from torch import distributed
+from torch.distributed import checkpoint
 
 import fastsched
 from tests.conftest import sgd
@@ -448,3 +449,298 @@ def bests(composition):
 
 def test_metrics_of_which_each_rank_has_a_part_are_made_whole():
     assert on_ranks(2, complete) == [True] * 2
+
+
+def find_rate(rank, together):
+    """A range test on data of its own on each rank; they train together, by averaging gradients."""
+    torch.manual_seed(rank)
+    inputs = torch.randn(64, 4)
+    batches = [(part, part.sum(1, keepdim=True) * (1 + rank)) for part in inputs.split(8)]
+    torch.manual_seed(0)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 1))
+    before = [parameter.clone() for parameter in model.parameters()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    keywords = {"process_group": distributed.group.WORLD} if together else {}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        result = fastsched.lr_range_test(
+            model, optimizer, torch.nn.MSELoss(), batches, start_lr=1e-3, progress=False, num_iter=60, **keywords
+        )
+    assert all(map(torch.equal, before, model.parameters()))
+    said = [str(entry.message) for entry in said if "process_group" in str(entry.message)]
+    assert said == [] if together else "has the curve of its own losses" in said[0]
+    return result.losses, result.diverged_at, result.suggestion()
+
+
+def test_a_range_test_has_one_curve_on_all_ranks():
+    first, second = on_ranks(2, find_rate, True)
+    assert first == second
+    assert first[1] is not None
+    alone, other = on_ranks(2, find_rate, False)
+    assert alone != other
+    means = [(a + b) / 2 for a, b in zip(alone[0], other[0], strict=False)]
+    assert first[0][: len(means)] == pytest.approx(means, rel=1e-6)
+
+
+SCHEDULES = [
+    lambda optimizer: plateau(optimizer, process_group=distributed.group.WORLD),
+    lambda optimizer: sequence(optimizer, process_group=distributed.group.WORLD),
+    lambda optimizer: fastsched.LambdaLR(optimizer, lambda epoch: 0.9**epoch),
+    lambda optimizer: fastsched.OneCycleLR(optimizer, 0.5, total_steps=20),
+    lambda optimizer: fastsched.SWALR(optimizer, 0.05),
+    lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 2),
+]
+
+
+def come_apart(rank, index, kind):
+    scheduler = SCHEDULES[index](optimizer_of(kind))
+    optimizer = scheduler.optimizer
+    fastsched.assert_ranks_agree(scheduler)
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step(*([1.0] if index < 2 else []))
+    fastsched.assert_ranks_agree(scheduler)
+    if rank == 1:
+        scheduler.last_epoch += 1
+        with torch.no_grad():
+            for group in optimizer.param_groups:
+                group["lr"] = 0.0625 if kind == "float" else group["lr"].fill_(0.0625)
+    with pytest.raises(AssertionError, match=r"'last_epoch'\] is 2 on ranks 0, 2; 3 on rank 1") as caught:
+        fastsched.assert_ranks_agree(scheduler)
+    tensors = [group["lr"] for group in optimizer.param_groups]
+    fastsched.broadcast_state(scheduler, src=1)
+    fastsched.assert_ranks_agree(scheduler)
+    assert lrs_of(optimizer) == [0.0625] * 2
+    assert kind == "float" or all(group["lr"] is lr for group, lr in zip(optimizer.param_groups, tensors, strict=True))
+    optimizer.step()
+    scheduler.step(*([1.0] if index < 2 else []))
+    fastsched.assert_ranks_agree(scheduler)
+    return scheduler.last_epoch, lrs_of(optimizer), str(caught.value)
+
+
+def come_apart_all(rank):
+    return [come_apart(rank, index, kind) for kind in ("float", torch.float32) for index in range(6)]
+
+
+def test_ranks_that_came_apart_are_told_and_made_equal():
+    first, *others = on_ranks(3, come_apart_all)
+    assert all(other == first for other in others)
+    assert all(last == 4 for last, *_ in first)
+
+
+def stop_apart(rank):
+    model = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        model.weight.fill_(rank)
+    stopper = fastsched.EarlyStopping(patience=0, model=model, process_group=distributed.group.WORLD)
+    stopper.process_group = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stopper.step(float(rank))
+    with pytest.raises(AssertionError, match=r"EarlyStopping differ: state_dict\(\)\['best'\] is 0.0 on rank 0; 1.0"):
+        fastsched.assert_ranks_agree(stopper)
+    fastsched.broadcast_state(stopper, src=1)
+    fastsched.assert_ranks_agree(stopper)
+    return stopper.best, stopper.state_dict()["best_weights"]["weight"].item()
+
+
+def test_stoppers_that_came_apart_too():
+    assert on_ranks(2, stop_apart) == [(1.0, 1.0)] * 2
+
+
+def test_without_ranks_nothing_is_compared():
+    with pytest.raises(ValueError, match="init_process_group"):
+        fastsched.assert_ranks_agree(plateau(optimizer_of("float")))
+    with pytest.raises(ValueError, match="init_process_group"):
+        fastsched.broadcast_state(plateau(optimizer_of("float")))
+
+
+def other_groups(rank):
+    scheduler = fastsched.StepLR(sgd([0.1] * (1 + rank)), 2)
+    before = scheduler.state_dict()
+    if rank == 0:
+        fastsched.broadcast_state(scheduler)
+    else:
+        with pytest.raises(ValueError, match="rank 0 has 1 param groups, and this one 2; construct them alike"):
+            fastsched.broadcast_state(scheduler)
+    with pytest.raises(TypeError, match=r"state_dict\(\) and load_state_dict\(\), got float"):
+        fastsched.assert_ranks_agree(1.0)
+    assert scheduler.state_dict() == before
+    return True
+
+
+def test_a_state_that_does_not_fit_changes_nothing():
+    assert on_ranks(2, other_groups) == [True] * 2
+
+
+def sharded_model(rank):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (2,))
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    fully_shard(model[0], mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.manual_seed(rank)
+    inputs = torch.randn(8, 4)
+    return mesh, model, optimizer, inputs, inputs.sum(1, keepdim=True)
+
+
+def whole(model):
+    return [parameter.full_tensor().clone() for parameter in model.parameters()]
+
+
+def stop_sharded(rank, by_device):
+    _, model, optimizer, inputs, targets = sharded_model(rank)
+    model(inputs)  # leaves the root's parameters gathered
+    stopper = fastsched.EarlyStopping(model=model, process_group=distributed.group.WORLD)
+    if by_device:  # as metrics on a GPU do, where the host does not know
+        stopper._weights.keep = lambda: stopper._weights.keep_if(torch.tensor(1.0))
+    for metric in (3.0, 1.0, 2.0):
+        torch.nn.functional.mse_loss(model(inputs), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model(inputs)
+        stopper.step(metric)
+        if metric == 1.0:
+            best = whole(model)
+    model(inputs)
+    stopper.restore_best()
+    assert all(map(torch.equal, whole(model), best))
+    resumed = fastsched.EarlyStopping(model=model, process_group=distributed.group.WORLD)
+    resumed.load_state_dict(stopper.state_dict())
+    return [tensor.tolist() for tensor in best]
+
+
+@pytest.mark.parametrize("by_device", [False, True])
+def test_the_best_weights_of_a_sharded_model(by_device):
+    first, second = on_ranks(2, stop_sharded, by_device)
+    assert first == second
+
+
+def find_rate_sharded(rank):
+    _, model, optimizer, inputs, targets = sharded_model(rank)
+    keywords = {"num_iter": 5, "progress": False, "process_group": distributed.group.WORLD}
+    batches = [(inputs, targets)]
+    found = []
+    for validation in (None, batches):
+        model(inputs)
+        before = list(model.parameters())
+        model(inputs)
+        found.append(
+            fastsched.lr_range_test(
+                model, optimizer, torch.nn.MSELoss(), batches, validation_loader=validation, **keywords
+            ).losses
+        )
+        now = list(model.parameters())
+        assert [type(parameter) for parameter in now] == [type(parameter) for parameter in optimizer_params(optimizer)]
+        assert len(before) == len(now)
+        torch.nn.functional.mse_loss(model(inputs), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return found
+
+
+def optimizer_params(optimizer):
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def test_a_range_test_of_a_sharded_model():
+    first, second = on_ranks(2, find_rate_sharded)
+    assert first == second
+
+
+def lrs_sharded(rank):
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh, model, optimizer, _, _ = sharded_model(rank)
+    fastsched.use_tensor_lr(optimizer)
+    assert type(optimizer.param_groups[0]["lr"]) is torch.Tensor
+    assert optimizer.param_groups[0]["lr"].device == torch.device("cpu")
+    scheduler = plateau(optimizer, process_group=distributed.group.WORLD)
+    scheduler.step(1.0)
+    scheduler.step(2.0)
+    of_ranks = DTensor.from_local(torch.tensor(0.5), mesh, [Replicate()])
+    other = torch.optim.SGD([{"params": [part], "lr": 0.5} for part in model.parameters()], lr=0.1)
+    other.param_groups[1]["lr"] = of_ranks
+    for convert in (fastsched.use_tensor_lr, fastsched.use_float_lr):
+        with pytest.raises(TypeError, match=r"param_groups\[1\]\['lr'\] is a DTensor.*set it to lr.full_tensor\(\)"):
+            convert(other)
+        assert [group["lr"] for group in other.param_groups if group["lr"] is not of_ranks] == [0.5] * 3
+    return lrs_of(optimizer)
+
+
+def test_learning_rates_of_sharded_parameters_are_plain():
+    lr = torch.tensor(0.1 * 0.3).item()
+    assert on_ranks(2, lrs_sharded) == [[lr]] * 2
+
+
+def save_distributed(rank, folder, way):
+    scheduler, stopper = begin_distributed()
+    for metric in METRICS[rank][:4]:
+        scheduler.optimizer.step()
+        scheduler.step(metric)
+        stopper.step(metric)
+    state = distributed_state(scheduler, stopper, way)
+    if way == "async":
+        checkpoint.async_save(state, checkpoint_id=folder).result()
+    else:
+        checkpoint.save(state, checkpoint_id=folder)
+    return after_loading(scheduler, stopper)
+
+
+def load_distributed(rank, folder, way):
+    scheduler, stopper = begin_distributed()
+    state = distributed_state(scheduler, stopper, way)
+    checkpoint.load(state, checkpoint_id=folder)
+    if way == "flat":
+        state = {
+            name: {key: state[f"{name}.{key}"] for key in part} for name, part in parts(scheduler, stopper).items()
+        }
+    scheduler.load_state_dict(state["scheduler"])
+    scheduler.optimizer.load_state_dict(state["optimizer"])
+    stopper.load_state_dict(state["stopper"])
+    fastsched.assert_ranks_agree(scheduler)
+    fastsched.assert_ranks_agree(stopper)
+    return after_loading(scheduler, stopper)
+
+
+def begin_distributed():
+    world = distributed.group.WORLD
+    return sequence(optimizer_of(torch.float32), process_group=world), fastsched.EarlyStopping(process_group=world)
+
+
+def parts(scheduler, stopper):
+    return {name: part.state_dict() for name, part in named(scheduler, stopper).items()}
+
+
+def named(scheduler, stopper):
+    return {"scheduler": scheduler, "optimizer": scheduler.optimizer, "stopper": stopper}
+
+
+def distributed_state(scheduler, stopper, way):
+    state = parts(scheduler, stopper)
+    if way != "flat":
+        return state
+    return {f"{name}.{key}": value for name, part in state.items() for key, value in part.items()}
+
+
+def after_loading(scheduler, stopper):
+    """What becomes of metrics that all ranks have alike, however many there are."""
+    lrs = []
+    for metric in (0.5, 0.75, 0.75, 0.25, 0.5):
+        scheduler.optimizer.step()
+        scheduler.step(metric)
+        stopper.step(metric)
+        lrs.append(lrs_of(scheduler.optimizer))
+    return lrs, scheduler.state_dict(), stopper.state_dict()
+
+
+@pytest.mark.parametrize("way", ["nested", "flat", "async"])
+def test_distributed_checkpoints_go_on_exactly_on_fewer_ranks(way, tmp_path):
+    saved = on_ranks(2, save_distributed, str(tmp_path), way)
+    assert saved[0] == saved[1]
+    for ranks in (2, 1):
+        assert on_ranks(ranks, load_distributed, str(tmp_path), way) == [saved[0]] * ranks

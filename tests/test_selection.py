@@ -441,3 +441,34 @@ def test_learning_rates_that_become_numbers_leave_other_entries_tensors(kind):
     assert [float(group["own"]) for group in optimizer.param_groups] == [
         float(first["own"]) / 8 for first in expected.param_groups
     ]
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_histories_and_pictures_know_the_entry(kind, tmp_path):
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    optimizer = optimizer_of(KINDS[kind])
+    optimizer.param_groups[2]["name"] = "head"
+    scheduler = fastsched.ExponentialLR(optimizer, 0.5, param_name="own", groups=[2, 0])
+    fastsched.ExponentialLR(optimizer, 0.5, groups=[1]).step()  # tensors of both lie in one buffer
+    history = fastsched.History(scheduler)
+    expected = []
+    for _ in range(3):
+        scheduler.step()
+        expected.append([float(optimizer.param_groups[group]["own"]) for group in (2, 0)])
+    assert history.to_numpy()["lr"].tolist() == expected
+    history.to_csv(tmp_path / "history.csv")
+    assert (tmp_path / "history.csv").read_text().splitlines()[0].endswith("own_head,own_0")
+    assert list(history.to_pandas().columns)[-2:] == ["own_head", "own_0"]
+    for drawn in (history.plot(tmp_path / "history.png"), fastsched.plot(scheduler, 5, tmp_path / "ahead.png")):
+        assert drawn.get_ylabel().startswith("own")
+        assert any("head" in line.get_label() for line in drawn.get_lines())
+
+
+def test_a_picture_of_several_entries_tells_them_apart(tmp_path):
+    optimizer = optimizer_of(groups=1)
+    parts = [fastsched.ExponentialLR(optimizer, 0.5), fastsched.ExponentialLR(optimizer, 0.9, param_name="own")]
+    drawn = fastsched.plot(fastsched.ChainedScheduler(parts), 5, tmp_path / "picture.png")
+    assert drawn.get_ylabel().startswith("value")
+    assert {line.get_label().split(", ")[1] for line in drawn.get_lines()} == {"lr", "own"}

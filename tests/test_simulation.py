@@ -205,6 +205,24 @@ def test_a_users_scheduler_that_takes_metrics():
         fastsched.simulate(scheduler, 3)
 
 
+class Forwarding(fastsched.ExponentialLR):
+    """A user's that takes what every scheduler takes, and counts what comes."""
+
+    seen = 0.0
+
+    def step(self, epoch=None, *, metrics=None):
+        super().step(epoch, metrics=metrics)
+        if metrics is not None:
+            Forwarding.seen += metrics
+
+
+def test_a_metric_that_is_taken_by_keyword_alone():
+    scheduler = Forwarding(stepped_sgd([1.0]), 0.5)
+    assert fastsched.simulate(scheduler, 2, [1, 2]).ravel().tolist() == [1.0, 0.5, 0.25]
+    assert Forwarding.seen == 3.0
+    assert fastsched.simulate(fastsched.ExponentialLR(stepped_sgd([1.0]), 0.5), 2, [1, 2]).ravel().tolist()[-1] == 0.25
+
+
 class Delegate(torch.optim.Optimizer):
     """Has nothing of its own and asks another, as accelerate's does."""
 

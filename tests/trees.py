@@ -12,7 +12,9 @@ plateaus = st.fixed_dictionaries(
     {"patience": st.integers(0, 2), "factor": st.floats(0.3, 0.9), "cooldown": st.integers(0, 2)}
 )
 
-LEAVES = {**CONFIGURATIONS, **OWN, "ReduceLROnPlateau": plateaus}
+warmed_up = st.tuples(plateaus, st.integers(0, 3)).map(lambda drawn: {**drawn[0], "warmup_steps": drawn[1]})
+READ_METRICS = {"ReduceLROnPlateau": plateaus, "WarmupReduceLROnPlateau": warmed_up}
+LEAVES = {**CONFIGURATIONS, **OWN, **READ_METRICS}
 
 leaves = st.sampled_from(sorted(LEAVES)).flatmap(lambda name: st.tuples(st.just(name), LEAVES[name]))
 

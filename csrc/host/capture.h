@@ -15,15 +15,20 @@ class CaptureProbe {
     capturing_ = capturing.release().ptr();
   }
 
-  // True, with a Python error set, inside capture. `name`: of the entry that is to be written.
-  static bool refuses(const std::string& name) {
+  // True inside capture, and, with a Python error set, where that cannot be found out.
+  static bool capturing() {
     if (cuda_ == nullptr) return false;
     static PyObject* const initialized = intern("_initialized");
     if (PyDict_GetItemWithError(cuda_, initialized) != Py_True)
       return false;  // asking would create a context
     const Ref answer(PyObject_CallNoArgs(capturing_));
-    if (!answer) return true;
-    if (answer.get() != Py_True) return false;
+    return !answer || answer.get() == Py_True;
+  }
+
+  // True, with a Python error set, inside capture. `name`: of the entry that is to be written.
+  static bool refuses(const std::string& name) {
+    if (!capturing()) return false;
+    if (PyErr_Occurred()) return true;
     if (name == "lr") {
       PyErr_SetString(
           PyExc_RuntimeError,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "python.h"
+#include "reason.h"
 #include "schedule/plan/kinds.h"
 
 namespace fastsched::host {
@@ -28,6 +29,12 @@ struct Attribute {
   PyObject* name;
   Type type;
   std::vector<PyObject*> choices = {};
+  // What torch does not have: an attribute that is not there says this much, and while it says no more it
+  // need not be there.
+  bool optional = false;
+  double fallback = 0.0;
+
+  bool left_out(double value) const { return optional && value == fallback; }
 };
 
 // A number that each group has of its own: an item of a list of the scheduler's, or an entry of the group.
@@ -86,6 +93,12 @@ inline Attribute choice(const char* name, std::initializer_list<const char*> val
   return attribute;
 }
 
+inline Attribute optional(Attribute attribute, double fallback = 0.0) {
+  attribute.optional = true;
+  attribute.fallback = fallback;
+  return attribute;
+}
+
 template <typename... A>
 Attributes<sizeof...(A)> params(A... list) {
   return {{list...}};
@@ -93,6 +106,34 @@ Attributes<sizeof...(A)> params(A... list) {
 template <typename... A>
 Attributes<sizeof...(A)> counters(A... list) {
   return {{list...}};
+}
+template <std::size_t N, std::size_t M>
+Attributes<N + M> operator+(Attributes<N> first, const Attributes<M>& then) {
+  first.list.insert(first.list.end(), then.list.begin(), then.list.end());
+  return {std::move(first.list)};
+}
+// Of the structs that plateau.h and judged_metric.h share.
+inline Attributes<3> improvement() {
+  return params(choice("mode", {"min", "max"}), choice("threshold_mode", {"rel", "abs", "rel_abs"}),
+                number("threshold"));
+}
+inline Attribute patience_counts() { return optional(choice("patience_counts", {"torch", "keras"})); }
+inline Attributes<2> judged_metric() {
+  return params(optional(integer("accumulate"), 1.0), optional(number("smoothing")));
+}
+inline Attributes<4> running_means() {
+  return counters(optional(number("accumulated_metric")), optional(integer("accumulated_count")),
+                  optional(number("smoothed_metric")), optional(number("smoothed_weight")));
+}
+inline Attributes<10> plateau() {
+  return improvement() +
+         params(number("factor"), number("patience"), patience_counts(), integer("cooldown"), number("eps")) +
+         judged_metric();
+}
+inline Attributes<8> plateau_counters() {
+  return counters(integer("last_epoch"), number("best"), integer("num_bad_epochs"),
+                  integer("cooldown_counter")) +
+         running_means();
 }
 // Of most schedules of the epoch.
 inline Attributes<2> epochs() { return counters(integer("last_epoch"), integer("_step_count")); }
@@ -228,11 +269,27 @@ inline Ref to_python(const Attribute& attribute, double value) {
   return Ref(whole ? PyLong_FromDouble(value) : PyFloat_FromDouble(value));
 }
 
+inline const char* expected(const Attribute& attribute) {
+  switch (attribute.type) {
+    case Type::real: return "a Python float";
+    case Type::integer: return "a Python int";
+    case Type::choice: return "one of the values that torch documents";
+    case Type::number:
+    case Type::count:
+    case Type::limit: break;
+  }
+  return "a Python float or int";
+}
+
 // Reads every attribute in `list` from a scheduler's __dict__. False where one is missing or not expressible.
 inline bool read_all(const std::vector<Attribute>& list, PyObject* dict, double* out) {
   for (std::size_t i = 0; i < list.size(); ++i) {
     PyObject* value = PyDict_GetItemWithError(dict, list[i].name);
-    if (value == nullptr || !read(list[i], value, out[i])) return false;
+    if (value == nullptr && list[i].optional) {
+      out[i] = list[i].fallback;
+    } else if (value == nullptr || !read(list[i], value, out[i])) {
+      return decline(list[i].name, value, expected(list[i]));
+    }
   }
   return true;
 }

@@ -6,7 +6,7 @@
 
 #include "python.h"
 #include "schedule/plan/step_on_host.h"
-#include "watch.h"
+#include "step_guard.h"
 
 namespace fastsched::host {
 
@@ -16,11 +16,7 @@ class DirectStep : public Bound {
   // whether a step may go without a metric. From the epoch `limit` on there are no steps.
   DirectStep(pybind11::object watch, const pybind11::list& replicas, bool reads_metric, bool composite,
              double limit)
-      : watch_(unwrap<Watch>(watch.ptr())),
-        watch_alive_(std::move(watch)),
-        reads_metric_(reads_metric),
-        composite_(composite),
-        limit_(limit) {
+      : guard_(std::move(watch)), reads_metric_(reads_metric), composite_(composite), limit_(limit) {
     if (modes_ == nullptr) throw pybind11::type_error("DirectStep.use() comes first");
     if (replicas.empty()) throw pybind11::value_error("no replica to step");
     for (const pybind11::handle replica : replicas) {
@@ -38,9 +34,6 @@ class DirectStep : public Bound {
                     static_cast<double*>(address(masters)), size(program), size(state), size(lrs)},
                    address(lrs),
                    float32,
-                   lrs.attr("data_ptr"),
-                   buffer,
-                   buffer.attr("layout"),
                    {},
                    {program, state, lrs, masters}};
       if (!fit_to_run(part.buffers)) {
@@ -49,12 +42,9 @@ class DirectStep : public Bound {
       for (const pybind11::handle copied : replica.attr("copied")) {
         const pybind11::object values = copied.attr("values");
         const auto start = copied.attr("start").cast<std::int64_t>();
-        Setting setting = {static_cast<double*>(address(program)) + start,
-                           address(values),
-                           size(values),
+        Setting setting = {static_cast<double*>(address(program)) + start, address(values), size(values),
                            values.attr("stride")(0).cast<std::int64_t>(),
-                           item_size(values, false) == sizeof(float),
-                           copied.attr("first").attr("data_ptr")};
+                           item_size(values, false) == sizeof(float)};
         if (start < kNodeSize || setting.count > part.buffers.program_size - start) {
           throw pybind11::value_error("a setting is not within the program");
         }
@@ -62,6 +52,7 @@ class DirectStep : public Bound {
         part.kept_alive.push_back(values);
       }
       parts_.push_back(std::move(part));
+      guard_.add(replica);
     }
   }
 
@@ -98,7 +89,6 @@ class DirectStep : public Bound {
     std::int64_t count;
     std::int64_t stride;
     bool float32;
-    pybind11::object address;  // the bound method data_ptr
 
     template <typename T>
     void copy() const {
@@ -110,16 +100,13 @@ class DirectStep : public Bound {
     Buffers buffers;
     void* lrs;
     bool float32;
-    pybind11::object lrs_address;  // the bound method data_ptr
-    pybind11::object lr_buffer;
-    pybind11::object layout;
     std::vector<Setting> settings;
     std::vector<pybind11::object> kept_alive;
   };
 
   // Whether everything is as it was, and there are steps left.
   bool fits(PyObject* scheduler) const {
-    return !moved() && !watch_.changed(scheduler) && parts_[0].buffers.state[0] < limit_ && in_place();
+    return guard_.holds(scheduler) && parts_[0].buffers.state[0] < limit_;
   }
 
   void advance(const Moment& moment) const {
@@ -151,9 +138,7 @@ class DirectStep : public Bound {
     }
     return false;
   }
-  static void* address(const pybind11::object& tensor) {
-    return reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<std::uintptr_t>());
-  }
+  static void* address(const pybind11::object& tensor) { return StepGuard::address(tensor); }
   static std::int64_t size(const pybind11::object& tensor) {
     return tensor.attr("numel")().cast<std::int64_t>();
   }
@@ -178,33 +163,6 @@ class DirectStep : public Bound {
     return false;
   }
 
-  // Whether the buffers are not laid out any more as they were, or not the optimizer's.
-  bool moved() const {
-    static PyObject* const layout_name = intern("layout");
-    for (const Part& part : parts_) {
-      const Ref now(PyObject_GetAttr(part.lr_buffer.ptr(), layout_name));
-      if (!now) throw pybind11::error_already_set();
-      if (now.get() != part.layout.ptr()) return true;
-    }
-    return false;
-  }
-
-  // Whether learning rates and settings are where they were: share_memory_() on one of them moves them all.
-  bool in_place() const {
-    for (const Part& part : parts_) {
-      if (!at(part.lrs_address, part.lrs)) return false;
-      for (const Setting& setting : part.settings) {
-        if (!at(setting.address, setting.from)) return false;
-      }
-    }
-    return true;
-  }
-  static bool at(const pybind11::object& data_ptr, const void* place) {
-    const Ref now(PyObject_CallNoArgs(data_ptr.ptr()));
-    if (!now) throw pybind11::error_already_set();
-    return PyLong_AsVoidPtr(now.get()) == place;
-  }
-
   // Whether somebody looks which operators run: a dispatch mode (tracing, fake tensors), a profiler.
   static bool watched() {
     const Ref modes(PyObject_CallNoArgs(modes_));
@@ -218,8 +176,7 @@ class DirectStep : public Bound {
   static inline PyObject* item_ = nullptr;
   static inline std::vector<PyObject*> tensor_types_;
 
-  Watch& watch_;
-  pybind11::object watch_alive_;
+  StepGuard guard_;
   bool reads_metric_;
   bool composite_;
   double limit_;

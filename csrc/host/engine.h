@@ -50,11 +50,13 @@ class HostEngine : public Bound {
   bool attach(PyObject* scheduler) {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) throw pybind11::error_already_set();
-    if (!read_all(about_.counters, dict.get(), counters_.counters) ||
-        PyDict_GetItemWithError(dict.get(), last_lr_name()) == nullptr) {
-      return false;
+    if (!read_all(about_.counters, dict.get(), counters_.counters)) return false;
+    if (PyDict_GetItemWithError(dict.get(), last_lr_name()) == nullptr) {
+      return decline(last_lr_name(), nullptr);
     }
-    if (entry_.is_item() && about_.calls_functions()) return false;
+    if (entry_.is_item() && about_.calls_functions()) {
+      return decline("an item of a tuple, by a function of yours: Python writes that");
+    }
     if (!momentum_.read(about_, dict.get())) return false;
     Ref groups = param_groups(optimizer_of(dict.get()));
     if (!groups || busy_) return false;
@@ -67,6 +69,7 @@ class HostEngine : public Bound {
   void for_each(Visit visit) const {
     for (std::size_t i = 0; i < about_.counters.size(); ++i) {
       const Attribute& counter = about_.counters[i];
+      if (counter.left_out(counters_.counters[i])) continue;
       visit(counter.name, to_python(counter, counters_.counters[i]));
     }
     visit(last_lr_name(), last_lr());
@@ -99,7 +102,8 @@ class HostEngine : public Bound {
     if (update.kind() == Law::idle) return Outcome::declined;
     if (about_.calls_functions()) return step_by_functions(scheduler, dict.get(), groups, next);
     if (!about_.reads_metric && !(std::isfinite(update.a) && std::isfinite(update.b))) {
-      return Outcome::declined;  // where Python raises: an overflow, a division by zero
+      decline("the learning rate comes out as no finite number, where Python raises");
+      return Outcome::declined;  // an overflow, a division by zero
     }
     if (update.kind() != Law::hold) {
       const Outcome outcome = update_groups(update, dict.get(), groups.get(), tuples);
@@ -198,10 +202,9 @@ class HostEngine : public Bound {
   // Reads the hyperparameters, and counters that are in __dict__: put there before this was attached, or by
   // somebody who wrote there directly.
   bool read_scheduler(PyObject* dict) {
-    if (!read_all(about_.params, dict, params_) || !table_.read(about_, dict) ||
-        !valid_params(kind_, params_) || !momentum_.read(about_, dict)) {
-      return false;
-    }
+    if (!read_all(about_.params, dict, params_) || !table_.read(about_, dict)) return false;
+    if (!valid_params(kind_, params_)) return decline(kInvalid);
+    if (!momentum_.read(about_, dict)) return false;
     use_entries();
     NodeState taken = counters_;
     for (std::size_t i = 0; i < about_.counters.size(); ++i) {
@@ -210,7 +213,8 @@ class HostEngine : public Bound {
       if (value != nullptr && !read(counter, value, taken.counters[i])) return false;
     }
     PyObject* last = PyDict_GetItemWithError(dict, last_lr_name());
-    if (last != nullptr && !set_last_lr(last)) return false;
+    if (last != nullptr && !set_last_lr(last))
+      return decline(last_lr_name(), last, "a list of Python numbers");
     counters_ = taken;
     optimizer_ = optimizer_of(dict);
     return true;
@@ -239,7 +243,10 @@ class HostEngine : public Bound {
     const bool always_float = law == Law::cycle || law == Law::anneal_cosine || law == Law::anneal_linear;
     const bool reduces = law == Law::reduce;
     if (!reduces && !always_float && (own_.has_integers() || groups_.has_integers())) {
-      return Outcome::declined;  // Python's int arithmetic may give an int
+      decline(
+          "a learning rate, or a bound of one, is an int, with which Python may compute in ints; write it as "
+          "a float");
+      return Outcome::declined;
     }
     Own own = own_.of(count);
     const bool cycles = momentum_.cycles();
@@ -273,6 +280,7 @@ class HostEngine : public Bound {
     const bool scales_bases = kind_ == Kind::lambda;
     if (!functions || !bases || !PyList_CheckExact(functions.get()) || !PyList_CheckExact(bases.get()) ||
         length(functions.get()) != count || (scales_bases && length(bases.get()) != count)) {
+      decline("it has not one function and one base learning rate for each param group");
       return Outcome::declined;
     }
     counters_ = next;
@@ -333,6 +341,7 @@ class HostEngine : public Bound {
     if (!values) values = products(operands, factors, count);
     if (!values) return Outcome::failed;
     values_ = std::move(values);
+    decline("a function of its gave something else than a Python number, or changed the scheduler");
     return Outcome::declined;
   }
 

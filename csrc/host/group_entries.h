@@ -103,7 +103,7 @@ class GroupEntries {
     for (std::size_t i = 0; i < count; ++i) {
       ask_for(groups, i + kAhead);
       PyObject* group = item(groups, i);
-      if (!PyDict_CheckExact(group)) return false;
+      if (!PyDict_CheckExact(group)) return decline("a param group is no plain dict");
       if (unchanged(group, versions_[i])) continue;
       if (!read(Ref::borrow(group), i) || length(groups) != count) return false;
     }
@@ -184,7 +184,9 @@ class GroupEntries {
     for (std::size_t k = 0; k < keys_.size(); ++k) {
       PyObject* entry =
           k == 0 && first_.is_item() ? item_in(group.get()) : PyDict_GetItemWithError(group.get(), keys_[k]);
-      if (entry == nullptr || !Number::read(entry, values_[k * versions_.size() + i])) return false;
+      if (entry == nullptr || !Number::read(entry, values_[k * versions_.size() + i])) {
+        return decline(keys_[k], entry);
+      }
     }
     remember(group.get(), versions_[i]);
     changed_ = true;
@@ -221,9 +223,9 @@ class OwnValues {
     switch (owns[k].where) {
       case OwnParam::in_list: {
         PyObject* list = PyDict_GetItemWithError(scheduler_dict, owns[k].name);
-        if (list == nullptr || !PyList_CheckExact(list) || length(list) != count) return false;
+        if (list == nullptr || !PyList_CheckExact(list) || length(list) != count) return unfit(owns[k], list);
         lists_.resize(owns.size());
-        if (!lists_[k].read(list)) return false;
+        if (!lists_[k].read(list)) return unfit(owns[k], list);
         std::copy(lists_[k].numbers().begin(), lists_[k].numbers().end(), out);
         has_integers_ |= lists_[k].has_integers();
         list_ = &lists_[k];
@@ -240,6 +242,10 @@ class OwnValues {
       case OwnParam::functions: return false;
     }
     return true;
+  }
+
+  static bool unfit(const OwnParam& own, PyObject* list) {
+    return decline(own.name, list, "a list of one Python number per param group");
   }
 
   // Reads what the law needs.

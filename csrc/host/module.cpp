@@ -12,6 +12,7 @@
 #include "engine.h"
 #include "engine_slot.h"
 #include "momentum.h"
+#include "operator_step.h"
 #include "program.h"
 #include "watch.h"
 
@@ -83,10 +84,11 @@ PyObject* composition_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
   });
 }
 
-PyObject* direct_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+template <typename Step>
+PyObject* step_if_it_fits(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     check_count(count);
-    const bool stepped = unwrap<DirectStep>(self).step(args[0], args[1]);
+    const bool stepped = unwrap<Step>(self).step(args[0], args[1]);
     return !stepped && raised() ? nullptr : PyBool_FromLong(stepped);
   });
 }
@@ -99,8 +101,9 @@ PyMethodDef step_method = {
 PyMethodDef composition_step_method = {
     "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(composition_step)), METH_FASTCALL,
     "step(scheduler, metric): None; 0.0 if the engine declines"};
-PyMethodDef direct_step_method = {
-    "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(direct_step)), METH_FASTCALL,
+template <typename Step>
+PyMethodDef step_if_it_fits_method = {
+    "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(step_if_it_fits<Step>)), METH_FASTCALL,
     "step(scheduler, metric): False, with nothing changed, if there is more to do"};
 PyMethodDef changed_method = {"changed", watch_changed, METH_O,
                               "changed(scheduler): whether the buffers no longer fit the scheduler"};
@@ -230,6 +233,7 @@ py::dict unpack_counters(const std::string& scheduler, const std::vector<double>
   const Description& about = description(kind_of(scheduler));
   py::dict values;
   for (std::size_t i = 0; i < about.counters.size(); ++i) {
+    if (about.counters[i].left_out(counters.at(i))) continue;
     Ref value = to_python(about.counters[i], counters.at(i));
     if (!value) throw py::error_already_set();
     values[py::handle(about.counters[i].name)] = py::reinterpret_steal<py::object>(value.release());
@@ -242,6 +246,23 @@ py::list counter_names(const std::string& scheduler) {
   for (const Attribute& counter : description(kind_of(scheduler)).counters)
     names.append(py::handle(counter.name));
   return names;
+}
+
+// The attributes that need not be there, and what they are then.
+py::dict optional_attributes(const std::string& scheduler) {
+  const Description& about = description(kind_of(scheduler));
+  py::dict values;
+  for (const std::vector<Attribute>* list : {&about.params, &about.counters}) {
+    for (const Attribute& attribute : *list) {
+      if (!attribute.optional) continue;
+      Ref value = attribute.choices.empty()
+                      ? to_python(attribute, attribute.fallback)
+                      : Ref::borrow(attribute.choices[static_cast<std::size_t>(attribute.fallback)]);
+      if (!value) throw py::error_already_set();
+      values[py::handle(attribute.name)] = py::reinterpret_steal<py::object>(value.release());
+    }
+  }
+  return values;
 }
 
 // The Python attributes of a schedule by name, counters first, and what each must be: "whole" or "finite"
@@ -312,6 +333,9 @@ PYBIND11_MODULE(_C, module) {
   module.attr("HISTORY_HEADER") = fastsched::kHistoryHeader;
   module.attr("HISTORY_OWN") = fastsched::kHistoryOwn;
 
+  module.def("note_reason", [](std::string text) { decline(std::move(text)); });
+  module.def("take_reason", [] { return std::exchange(reason(), {}); });
+
   py::class_<HostEngine> engine(module, "HostEngine", py::is_final());
   engine
       .def(py::init<const std::string&, py::type, py::object, const std::string&>(), py::arg("scheduler"),
@@ -359,7 +383,18 @@ PYBIND11_MODULE(_C, module) {
       .def("run", &DirectStep::run)
       .def_static("use", &DirectStep::use, py::arg("modes"), py::arg("profiling"), py::arg("item"),
                   py::arg("tensor_types"));
-  add_method(direct, direct_step_method);
+  add_method(direct, step_if_it_fits_method<DirectStep>);
+
+  py::class_<OperatorStep> by_operator(module, "OperatorStep", py::is_final());
+  by_operator
+      .def(py::init<py::object, const py::list&, const py::list&, bool, bool, double>(), py::arg("watch"),
+           py::arg("replicas"), py::arg("copies"), py::arg("reads_metric"), py::arg("composite"),
+           py::arg("steps"))
+      .def("ready", [](OperatorStep& self, py::object scheduler) { return self.ready(scheduler.ptr()); })
+      .def("run", &OperatorStep::run)
+      .def_static("use", &OperatorStep::use, py::arg("step"), py::arg("copy"), py::arg("share_memory"),
+                  py::arg("dtypes"), py::arg("strided"), py::arg("tensor_types"));
+  add_method(by_operator, step_if_it_fits_method<OperatorStep>);
 
   py::class_<HostMomentum>(module, "HostMomentum", py::is_final())
       .def(py::init<const std::string&>(), py::arg("scheduler"))
@@ -419,4 +454,5 @@ PYBIND11_MODULE(_C, module) {
   module.attr("ATTRIBUTES") = of_schedules;
   module.attr("CURVES") = curves();
   module.def("counter_names", &counter_names, py::arg("scheduler"));
+  module.def("optional_attributes", &optional_attributes, py::arg("scheduler"));
 }

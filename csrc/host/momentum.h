@@ -22,7 +22,10 @@ class Momentum {
     PyObject* cycles = PyDict_GetItemWithError(scheduler_dict, cycle_momentum);
     if (cycles == Py_False) return true;
     PyObject* beta1 = PyDict_GetItemWithError(scheduler_dict, use_beta1);
-    if (cycles != Py_True || (beta1 != Py_True && beta1 != Py_False)) return false;
+    if (cycles != Py_True || (beta1 != Py_True && beta1 != Py_False)) {
+      return decline(cycles != Py_True ? cycle_momentum : use_beta1, cycles != Py_True ? cycles : beta1,
+                     "True or False");
+    }
     cycles_ = true;
     use_beta1_ = beta1 == Py_True;
     checked_.clear();
@@ -74,7 +77,9 @@ class Momentum {
         const Ref held = Ref::borrow(group);
         PyObject* entry = PyDict_GetItemWithError(group, use_beta1_ ? betas_name() : momentum_name());
         PyObject* now = use_beta1_ ? first_of(entry) : entry;
-        if (now == nullptr ? use_beta1_ || PyErr_Occurred() : !is_number(now)) return false;
+        if (now == nullptr ? use_beta1_ || PyErr_Occurred() : !is_number(now)) {
+          return decline(use_beta1_ ? betas_name() : momentum_name(), now);
+        }
         remember(group, checked_[i].version);
         checked_[i].betas = size_of(entry);
       }

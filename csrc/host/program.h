@@ -42,7 +42,10 @@ inline pybind11::object pack_node(const std::string& scheduler, const pybind11::
     node.params[0] = static_cast<double>(columns);
     node.params[1] = of_step ? 1.0 : 0.0;
   }
-  if (!valid_params(kind, node.params)) return pybind11::none();
+  if (!valid_params(kind, node.params)) {
+    decline(kInvalid);
+    return pybind11::none();
+  }
   if (kind == Kind::sequential && table.values().size() + 1 > children.count) return pybind11::none();
   if (owns.size() != static_cast<std::size_t>(own_params(kind))) {
     throw pybind11::value_error("not the schedule's number of own parameters");
@@ -65,6 +68,7 @@ inline pybind11::object pack_node(const std::string& scheduler, const pybind11::
       const auto position = static_cast<std::size_t>(positions[i]);
       if (position >= owns[k].size() ||
           !read_number(item(owns[k].ptr(), position), program[kNodeSize + k * groups + i])) {
+        decline(about.owns[k].name, owns[k].ptr(), "a list of one number per param group");
         return pybind11::none();
       }
     }

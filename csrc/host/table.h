@@ -84,7 +84,9 @@ class TableReader {
     if (about.table_type == TableType::none || about.table_type == TableType::factors) return true;
     PyObject* table = PyDict_GetItemWithError(scheduler_dict, about.table);
     const Ref held = Ref::borrow(table);
-    if (table == nullptr || !parse(about.table_type, table)) return false;
+    if (table == nullptr || !parse(about.table_type, table)) {
+      return decline(about.table, table, "what torch makes it, of Python numbers");
+    }
     if (about.table_type == TableType::numbers) {
       tuple_ = Ref::borrow(table);
     } else if (PyDict_Check(table)) {

@@ -95,7 +95,7 @@ def one_thread() -> Iterator[None]:
 def _compare(name: str, mode: str, groups: int) -> Cell:
     timers = {library: _timer(module, name, mode, groups) for library, module in LIBRARIES.items()}
     gc.collect()
-    counts = {library: _calls_per_round(timer) for library, timer in timers.items()}
+    counts = {library: calls_per_round(timer, ROUND_SECONDS) for library, timer in timers.items()}
     seconds = sum(timer.timeit(counts[library]) for library, timer in timers.items())
     rounds = max(FEWEST_ROUNDS, min(ROUNDS, int(CELL_SECONDS / seconds)))
     times: dict[str, list[float]] = {library: [] for library in timers}
@@ -103,7 +103,7 @@ def _compare(name: str, mode: str, groups: int) -> Cell:
         for library, timer in timers.items():
             times[library].append(timer.timeit(counts[library]) / counts[library])
     ratios = [slower / faster for slower, faster in zip(times["torch"], times["fastsched"], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    low, middle, high = quartiles(ratios)
     theirs, ours = (statistics.median(times[library]) * 1e6 for library in ("torch", "fastsched"))
     return Cell(name, mode, groups, middle, (high - low) / 2, theirs, ours)
 
@@ -136,11 +136,17 @@ def groups_of(count: int, mode: str, momentum: float = 0.0, lr: float = 0.1) -> 
     return optimizer
 
 
-def _calls_per_round(timer: Timer) -> int:
+def calls_per_round(timer: Timer, seconds: float) -> int:
+    """How many calls take about so long."""
     count = 1
-    while timer.timeit(count) < ROUND_SECONDS / 2:
+    while timer.timeit(count) < seconds / 2:
         count *= 2
     return count
+
+
+def quartiles(values: Sequence[float]) -> list[float]:
+    """First quartile, median, third quartile."""
+    return statistics.quantiles(values, n=4, method="inclusive")
 
 
 def table(cells: Iterable[Cell], groups: Sequence[int]) -> str:

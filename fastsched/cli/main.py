@@ -272,7 +272,7 @@ def _plot(options: Any) -> str:
         lengths += _length(parsed.lasts(schedulers[text]), schedulers[text])
     steps = options.steps or max(lengths, default=0) or (0 if metrics is None else len(metrics))
     if not steps:
-        raise UsageError("argument --steps: say how many steps to draw; no EXPR says how long it lasts")
+        raise UsageError("argument --steps: give the number of steps to draw; no EXPR says how long it lasts")
     if metrics is not None and len(metrics) < steps:
         of = f"--steps {steps}" if options.steps else f"{steps} steps; give --steps {len(metrics)}"
         raise UsageError(f"argument --metrics: {_shortened(options.metrics)} has {len(metrics)} numbers for {of}")

@@ -33,12 +33,11 @@ class Arrivals:
         while len(self._sent) > kept:
             self._sent.popleft()
 
-    def wait(self, back: int) -> list[float]:
+    def wait(self, back: int) -> Any:
         """Those sent so many before the last. Waits for them, and for nothing after them."""
         event, memory = self._sent[-1 - back]
         event.synchronize()
-        numbers: list[float] = memory.tolist()
-        return numbers
+        return memory.tolist()
 
     def take(self, *, wait: bool = False) -> list[float] | None:
         """The oldest, which are then gone from here; None if they have not arrived, or there are none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any
 
@@ -77,7 +78,9 @@ def _require_own(scheduler: Any, state: dict[str, Any], known: Mapping[str, Any]
     name = type(scheduler).__name__
     for counter in _C.counter_names(scheduler._schedule):
         # _step_count keeps its value, as missing settings do: states of the first versions of torch lack it.
-        if counter not in state and counter != "_step_count":
+        if counter in scheduler._optional:
+            state.setdefault(counter, scheduler._optional[counter])  # not counted in the run that the state is from
+        elif counter not in state and counter != "_step_count":
             raise KeyError(f"{where} has no {counter!r}; it is not the state of a {name}")
     attributes = own_dict(scheduler)
     missing = [key for key in known if key in attributes and key not in state]
@@ -131,6 +134,10 @@ def whole(where: str, value: Any) -> int:
 
 def numbers(where: str, values: Any) -> list[Any]:
     """A list of numbers; one of torch's or NumPy's arrays is taken apart."""
+    if type(values) is list and set(map(type, values)) <= {float, int}:
+        with suppress(OverflowError):
+            list(map(float, values))
+            return list(values)  # without a name for each
     array = getattr(values, "ndim", 0) == 1
     if not array and (not isinstance(values, Sequence) or isinstance(values, (str, bytes))):
         raise TypeError(f"{where} must be a list, got {type(values).__name__}")

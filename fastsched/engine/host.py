@@ -155,6 +155,8 @@ class StateAttribute:
 def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     """The engine for the scheduler's optimizer as it is now; :data:`DETACHED` if none fits.
 
+    Why not is noted where it is found: ``_C.take_reason()`` gives it, after this or after a step that was declined.
+
     Args:
         scheduler: detached, its state in ``__dict__``. The engine has a copy of it.
         restore: ``_last_lr`` holds the float64 learning rates of an earlier run, to go on from.
@@ -162,6 +164,7 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     Raises:
         RuntimeError: a learning rate is on a CUDA device and fastsched has no CUDA operators.
     """
+    _C.take_reason()  # of an earlier decision
     groups = scheduler.optimizer.param_groups
     host: _C.HostComposition | _C.HostEngine
     tensors = lr_buffer.is_bound(scheduler.optimizer) or (groups and isinstance(groups[0].get("lr"), Tensor))
@@ -172,7 +175,9 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
         take_numbers(scheduler)
         tensors = False
     if scheduler._children():
+        why_not_tensor = _C.take_reason()
         native = [hasattr(type(child), "_schedule") and child._is_native() for child in scheduler._children()]
+        _C.note_reason(why_not_tensor)
         host = _C.HostComposition(scheduler._schedule, native, scheduler._reads_metric())
     elif tensors:
         return DETACHED

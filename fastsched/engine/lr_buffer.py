@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .. import _C
 from . import ops
 from .selection import LR, GroupEntry, Selection, Slot, slots_of
 
@@ -292,8 +293,10 @@ def _bind(optimizer: Optimizer) -> list[LRBuffer] | None:
         for slot, index in enumerate(buffer.indices)
         if groups[index].get("lr") is not buffer.tensors[slot]
     ]
-    if not all(_is_number(entry.lr) or is_supported(entry.lr) for entry in replaced):
-        return None
+    for entry in replaced:
+        if not (_is_number(entry.lr) or is_supported(entry.lr)):
+            _note_unsupported(entry.lr)
+            return None
     if replaced:
         _adopt(optimizer, known, replaced)
     return known
@@ -376,6 +379,23 @@ def write(optimizer: Optimizer, lrs: list[Tensor | float]) -> bool:
         buffer.lrs.copy_(masters)
         buffer.masters.copy_(masters)
     return buffers is not None
+
+
+def set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
+    """Set every group's LR, whatever it is."""
+    if is_bound(optimizer) and write(optimizer, lrs):
+        return
+    for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr.reshape(()) if isinstance(lr, Tensor) else lr)
+        else:
+            group["lr"] = lr.clone() if isinstance(lr, Tensor) else lr
+
+
+def copied_lrs(optimizer: Optimizer) -> list[Any]:
+    """Every group's LR as it is, tensors as copies."""
+    lrs = [group["lr"] for group in optimizer.param_groups]
+    return [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
 
 
 @torch.inference_mode(False)
@@ -463,6 +483,7 @@ def _bind_anew(optimizer: Optimizer, known: list[LRBuffer]) -> list[LRBuffer] | 
             placement.append(planned.get(index, (known[0].device, known[0].lrs.dtype)))
             owners.append(None)
         else:
+            _note_unsupported(lr)
             return None
     for device, _ in placement:
         ops.require(device)
@@ -520,6 +541,7 @@ def _share(optimizer: Optimizer, owners: list[LRBuffer]) -> list[LRBuffer] | Non
     """
     shared = list({id(owner): owner for owner in owners}.values())
     lrs = [group["lr"] for group in _entries(optimizer)]
+    _C.note_reason("only some of its learning rates are tensors of another optimizer; give each optimizer its own")
     if sum(len(buffer.indices) for buffer in shared) != len(lrs):
         return None
     if any(
@@ -720,3 +742,22 @@ def is_supported(lr: object) -> TypeGuard[Tensor]:
         and not lr.requires_grad
         and not lr.is_inference()
     )
+
+
+def _note_unsupported(lr: object) -> None:
+    """Say why :func:`is_supported` refuses it."""
+    if not isinstance(lr, Tensor):
+        problem = f"is of type {type(lr).__name__} while others are tensors; use_tensor_lr(optimizer) makes all tensors"
+    elif type(lr) is not Tensor:
+        problem = f"is a {type(lr).__name__}; make it a plain tensor"
+    elif lr.dtype not in LR_DTYPES:
+        problem = f"has dtype {lr.dtype}; make it float32 or float64"
+    elif lr.requires_grad:
+        problem = "requires a gradient; detach it"
+    elif lr.is_inference():
+        problem = "was made in inference mode; clone it outside"
+    elif lr.numel() != 1:
+        problem = f"has {lr.numel()} elements; make it one"
+    else:
+        problem = f"is {lr.layout} on {lr.device}; make it a dense tensor on the CPU or a CUDA device"
+    _C.note_reason(f"a param group's lr {problem}")

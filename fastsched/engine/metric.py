@@ -11,7 +11,7 @@ from torch import Tensor
 from .lr_buffer import LRBuffer
 
 # What csrc/schedule/plan/scalar.h decodes; any other real dtype is cast first.
-_DECODED = frozenset(
+DECODED = frozenset(
     {
         torch.float64,
         torch.float32,
@@ -77,8 +77,8 @@ def as_plain(metric: Any) -> Tensor | float:
     """A metric that an operator can read where it lies, as it is; anything else as ``float(metric)``.
 
     Only ``float()`` knows the value of a tensor whose class computes it, of a sparse one, or of a number
-    that is no tensor; it raises for what is no single number. A subclass of ``Tensor`` that computes nothing, but
-    carries something along, is one of these tensors.
+    that is not a tensor; it raises for anything but a single number. A subclass of ``Tensor`` that computes nothing,
+    but carries something along, is one of these tensors.
     """
     if type(metric) not in _PLAIN and isinstance(metric, Tensor):
         metric = completed(metric)
@@ -90,7 +90,7 @@ def as_plain(metric: Any) -> Tensor | float:
                 # (it raises where it checks for aliases). This copies, and is not left out as a clone would be.
                 metric = torch.maximum(metric, metric)
     if type(metric) in _PLAIN and metric.numel() == 1 and metric.layout is torch.strided:
-        if metric.dtype in _DECODED:
+        if metric.dtype in DECODED:
             return cast(Tensor, metric)
         if not metric.is_complex():
             return cast(Tensor, metric.double())

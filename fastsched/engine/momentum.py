@@ -25,6 +25,15 @@ def _momentum(group: dict[str, Any]) -> Any:
     return group.get("momentum")
 
 
+def _momentums(optimizer: Optimizer) -> list[Any]:
+    return list(map(_momentum, optimizer.param_groups))
+
+
+def has_tensor_momentum(optimizer: Optimizer) -> bool:
+    """Whether the momentum of some group is a tensor."""
+    return any(isinstance(momentum, Tensor) for momentum in _momentums(optimizer))
+
+
 def _put(group: dict[str, Any], momentum: Tensor) -> None:
     if "betas" in group:
         group["betas"] = (momentum, *group["betas"][1:])
@@ -46,13 +55,15 @@ def kept_in_place(scheduler: Any, optimizer: Optimizer) -> Iterator[None]:
 
     Each group has a tensor of its own then, which is neither a bound nor another group's.
     """
-    before = [_momentum(group) for group in optimizer.param_groups]
+    before = _momentums(optimizer)
     try:
         yield
     finally:
-        taken = _bounds(scheduler, optimizer)
-        for group, tensor in zip(optimizer.param_groups, before, strict=True):
-            value = _momentum(group)
+        now = _momentums(optimizer)
+        any_tensors = any(isinstance(momentum, Tensor) for momentum in (*before, *now))
+        taken = _bounds(scheduler, optimizer) if any_tensors else set()
+        places = zip(optimizer.param_groups, before, now, strict=True) if any_tensors else ()
+        for group, tensor, value in places:
             kept = tensor if isinstance(tensor, Tensor) and not tensor.is_inference() else value
             if not isinstance(kept, Tensor):
                 continue
@@ -70,10 +81,12 @@ def kept_in_place(scheduler: Any, optimizer: Optimizer) -> Iterator[None]:
 
 def cycle_momentum(scheduler: Any, counters: list[float]) -> HostMomentum | TensorMomentum | None:
     """What cycles the momentum of the scheduler's optimizer; None where some groups have tensors, some numbers."""
-    tensors = any(isinstance(_momentum(group), Tensor) for group in scheduler.optimizer.param_groups)
-    kind = TensorMomentum if tensors else HostMomentum
+    kind = TensorMomentum if has_tensor_momentum(scheduler.optimizer) else HostMomentum
     momentum: HostMomentum | TensorMomentum = kind(scheduler._schedule, counters)
-    return momentum if momentum.follow(scheduler) else None
+    if momentum.follow(scheduler):
+        return momentum
+    _C.note_reason("the groups' momentum is neither a number in all of them nor a float32 or float64 tensor in all")
+    return None
 
 
 # Of the cycles whose steps were compiled; the place is a constant in the graph.

@@ -96,7 +96,7 @@ step_ = torch.ops.fastsched.step_.default
 call_step_: Callable[..., None] = step_._op  # the same operator without a Python frame, for eager steps
 torch.library.register_fake("fastsched::step_", _fake_step)
 
-# A step is no part of the autograd graph: a metric that still requires grad passes straight to the backend.
+# A step is not part of the autograd graph: a metric that still requires grad passes straight to the backend.
 _implementations = torch.library.Library("fastsched", "IMPL")
 _implementations.impl("step_", torch.library.fallthrough_kernel, "Autograd")
 _implementations.impl("step_", _step_materialized, "Negative")

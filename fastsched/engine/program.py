@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from math import nan
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ class Event(IntEnum):
 class Table(NamedTuple):
     """The factors that the functions of a LambdaLR gave: a row per epoch, a column per distinct function.
 
-    Or a single row, with a column per group, which is written anew before each step.
+    Or a single row, with a column per group, which is rewritten before each step.
     """
 
     factors: list[float]
@@ -60,11 +61,13 @@ class Setting(NamedTuple):
         start: where they belong in the program.
         values: their memory, of shape ``(n,)``.
         first: the tensor that is the first of them, as the user has it.
+        tensors: all of them.
     """
 
     start: int
     values: Tensor
     first: Tensor
+    tensors: list[Tensor]
 
     def within(self, start: int) -> Setting:
         """The same for a program that has this one's from ``start`` on."""
@@ -73,6 +76,17 @@ class Setting(NamedTuple):
     def moved(self) -> bool:
         """Whether the tensor's memory is another now."""
         return self.first.data_ptr() != self.values.data_ptr()
+
+    def is_of(self, start: int, tensors: list[Any]) -> bool:
+        """Whether it is what would be made of these tensors for this place."""
+        if (
+            start != self.start
+            or len(tensors) != len(self.tensors)
+            or not all(map(operator.is_, tensors, self.tensors))
+        ):
+            return False
+        address, step = self.values.data_ptr(), self.values.stride(0) * self.values.element_size()
+        return list(map(Tensor.data_ptr, tensors)) == [address + slot * step for slot in range(len(tensors))]
 
 
 class Node(NamedTuple):
@@ -103,6 +117,7 @@ def own_values(scheduler: Any, params: list[tuple[str, str]], table: Table | Non
         else:
             values = scheduler._group_values(name)
         if type(values) is not list or (needed and len(values) != len(groups)):
+            _C.note_reason(f"`{name}` is not a list of one value per param group")
             return None
         owns.append(values[: len(groups)] + [nan] * (len(groups) - len(values)))  # nan: what a step does not read
     return owns
@@ -134,13 +149,24 @@ def pack(
     )
 
 
-def upload(packed: bytes, owns: list[list[Any]], positions: list[int], device: torch.device) -> Node:
-    """A packed node on its device, with the tensors among the own parameters, which are not read."""
+def upload(
+    packed: bytes,
+    owns: list[list[Any]],
+    positions: list[int],
+    device: torch.device,
+    known: Sequence[Setting] = (),
+) -> Node:
+    """A packed node on its device, with the tensors among the own parameters, which are not read.
+
+    ``known`` are those of the node before, some of which may go on as they are.
+    """
     program = torch.frombuffer(bytearray(packed), dtype=torch.float64).to(device, non_blocking=True)
     settings: list[Setting] = []
     for k, values in enumerate(owns):
+        start = _C.NODE_SIZE + k * len(positions)
         of_slots = [values[position] if position >= 0 else None for position in positions]
-        settings += _settings(of_slots, _C.NODE_SIZE + k * len(positions))
+        before = next((setting for setting in known if setting.is_of(start, of_slots)), None)
+        settings += [before] if before is not None else _settings(of_slots, start)
     copy_settings(program, settings)
     return Node(program, settings)
 
@@ -148,8 +174,13 @@ def upload(packed: bytes, owns: list[list[Any]], positions: list[int], device: t
 def copy_settings(program: Tensor, settings: list[Setting]) -> None:
     """Bring a program up to date with tensors that may have been written to; reads no device, traces."""
     if settings:
-        places = [program[setting.start : setting.start + len(setting.values)] for setting in settings]
-        torch._foreach_copy_(places, [setting.values for setting in settings])
+        torch._foreach_copy_(*copies_of(program, settings))
+
+
+def copies_of(program: Tensor, settings: list[Setting]) -> tuple[list[Tensor], list[Tensor]]:
+    """Where the settings belong in a program, and what belongs there."""
+    places = [program[setting.start : setting.start + len(setting.values)] for setting in settings]
+    return places, [setting.values for setting in settings]
 
 
 def same_settings(some: list[Setting], others: list[Setting]) -> bool:
@@ -165,9 +196,9 @@ def _settings(values: list[Any], start: int) -> list[Setting]:
     tensors = [value for value in values if isinstance(value, Tensor)]
     together = _side_by_side(tensors) if tensors and len(tensors) == len(values) else None
     if together is not None:
-        return [Setting(start, together, tensors[0])]
+        return [Setting(start, together, tensors[0], tensors)]
     return [
-        Setting(start + slot, value.detach().reshape(1), value)
+        Setting(start + slot, value.detach().reshape(1), value, [value])
         for slot, value in enumerate(values)
         if isinstance(value, Tensor)
     ]
@@ -181,16 +212,15 @@ def _side_by_side(tensors: list[Tensor]) -> Tensor | None:
     first = tensors[0]
     if all(tensor is first for tensor in tensors):
         return first.detach().reshape(1).expand(len(tensors))
+    where_they_lie = in_a_row(tensors)
+    if where_they_lie is not None:
+        return where_they_lie
     if not all(is_supported(tensor) for tensor in tensors):
         return None
     if len({(tensor.device, tensor.dtype) for tensor in tensors}) > 1:
         return None
     size = first.element_size()
     storages = [tensor.untyped_storage() for tensor in tensors]
-    if len({storage.data_ptr() for storage in storages}) == 1:
-        address = first.data_ptr()
-        if all(tensor.data_ptr() == address + slot * size for slot, tensor in enumerate(tensors)):
-            return first.detach().as_strided((len(tensors),), (1,))
     # Only what is nobody's view is moved: others may have noted where a view is.
     alone = all(storage.nbytes() == size for storage in storages)
     if not alone or len({id(tensor) for tensor in tensors}) != len(tensors):
@@ -199,6 +229,26 @@ def _side_by_side(tensors: list[Tensor]) -> Tensor | None:
     for place, tensor in zip(together.unbind(), tensors, strict=True):
         tensor.data = place.view(tensor.shape)
     return together
+
+
+def in_a_row(tensors: list[Tensor]) -> Tensor | None:
+    """The memory of tensors that are one element after another of one storage, in this order; else None.
+
+    That is how those lie that were laid side by side, so it is asked in few words: there may be a thousand.
+    """
+    first, count = tensors[0], len(tensors)
+    if set(map(type, tensors)) != {Tensor} or not is_supported(first):
+        return None
+    address, size, dtype = first.data_ptr(), first.element_size(), first.dtype
+    storage = first.untyped_storage()
+    if (
+        list(map(Tensor.data_ptr, tensors)) != list(range(address, address + count * size, size))
+        or address + count * size > storage.data_ptr() + storage.nbytes()
+        or not all([tensor.dtype is dtype for tensor in tensors])  # noqa: C419 (a list is quicker)
+        or set(map(Tensor.numel, tensors)) != {1}
+    ):
+        return None
+    return first.detach().as_strided((count,), (1,))
 
 
 _MINUTES = 10  # that the steps of a program may take, as predicted from:
@@ -247,6 +297,6 @@ def whole(scheduler: Any, steps: int) -> bytes:
         packed = pack(scheduler, owns, list(range(len(scheduler.optimizer.param_groups))), table, sizes)
     if packed is None:
         raise ValueError(
-            f"{type(scheduler).__name__} has a setting that is no plain number, or not one for each param group"
+            f"{type(scheduler).__name__} has a setting that is not a plain number, or not one per param group"
         )
     return b"".join([packed, *below])

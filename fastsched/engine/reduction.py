@@ -52,7 +52,7 @@ class Reduction:
         bits. Every rank has to call it: with a metric on all or none, with a weight likewise, and with ``found_inf``.
 
         Raises:
-            TypeError, ValueError, RuntimeError: the metric or the weight is no number; raised before communicating.
+            TypeError, ValueError, RuntimeError: the metric or the weight is not a number; raised before communicating.
             RuntimeError: inside CUDA graph capture, where one of them is on the host.
         """
         _check_weight(weight, self.op)
@@ -137,17 +137,17 @@ def check_group(group: Any) -> None:
         )
 
 
-def warn_of_ranks(owner: str, metric: Any = None, what: str = "decides by its own metric") -> None:
+def warn_of_ranks(owner: str, metric: Any = None, what: str = "decides by its own metric", stacklevel: int = 4) -> None:
     """Say once that ranks may drift apart; not where the metric is one that all of them have."""
     ranks = world_size()
     if owner in _warned or ranks == 1 or is_complete(metric):
         return
     _warned.add(owner)
     warnings.warn(
-        f"{owner} was constructed without process_group=: each of the {ranks} ranks {what}, and where these differ so "
-        "do their results; pass process_group=torch.distributed.group.WORLD, unless all ranks have the same already",
+        f"{owner} was given no process_group=: each of the {ranks} ranks {what}, and where these differ so do their "
+        "results; pass process_group=torch.distributed.group.WORLD, unless all ranks have the same already",
         UserWarning,
-        stacklevel=4,
+        stacklevel=stacklevel,
     )
 
 
@@ -173,7 +173,7 @@ def _scalar(name: str, value: Any, device: torch.device) -> Tensor:
     if device.type != "cpu" and not (isinstance(value, Tensor) and value.device.type == device.type):
         refuse_capture(f"{name} is on the host and would be frozen; pass a tensor on {device}")
     if not isinstance(value, Tensor):
-        # A sum, so that it is no constant of a compiled graph.
+        # A sum, so that it does not become a constant of a compiled graph.
         number: Tensor = torch.zeros((), dtype=torch.float64, device=device) + value
         return number
     scalar = torch.empty((), dtype=torch.float64, device=device)

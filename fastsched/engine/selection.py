@@ -111,11 +111,20 @@ class Selection(Optimizer):
         slots: which they are; the compiled part.
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer], slots: Sequence[Slot], where: Groups = None):
+    def __init__(
+        self,
+        optimizers: Sequence[Optimizer],
+        slots: Sequence[Slot],
+        where: Groups = None,
+        looked_at: Sequence[int] | None = None,
+    ):
         self.optimizers = tuple(optimizers)
         self.slots = _C.Slots(list(slots))
         self._slots = list(slots)
         self._where = where  # the function that said which groups, for those that come later
+        # How many groups of each optimizer it was asked of.
+        counts = [len(one.param_groups) for one in optimizers] if looked_at is None else looked_at
+        self._looked_at = list(counts)
 
     @property
     def param_groups(self) -> list[Any]:  # type: ignore[override]
@@ -127,7 +136,7 @@ class Selection(Optimizer):
             )
             raise RuntimeError(
                 f"param_groups[{group}] of {type(self.optimizers[at]).__name__}, whose {name!r} is scheduled, is not "
-                "there any more: make the scheduler anew"
+                "there any more: make a new scheduler"
             )
         return [
             group if slot.name == LR else GroupEntry(group, slot.name)
@@ -137,6 +146,25 @@ class Selection(Optimizer):
     def places(self) -> list[Slot]:
         """Which entries these are."""
         return list(self._slots)
+
+    def take_in(self) -> None:
+        """Drive the entry in groups that came later, where the function of :func:`select` says so.
+
+        Raises TypeError or ValueError, with nothing changed, if there is no such entry that is a number.
+        """
+        if not callable(self._where):
+            return
+        came = [
+            (Slot(at, index, self._slots[0].name), one, group)
+            for at, one in enumerate(self.optimizers)
+            for index, group in enumerate(one.param_groups)
+            if index >= self._looked_at[at] and self._where(group)
+        ]
+        for slot, one, group in came:
+            _check(one, slot.group, group, slot.name)
+        self._looked_at = [len(one.param_groups) for one in self.optimizers]
+        self._slots = [*self._slots, *(slot for slot, _, _ in came)]
+        self.slots = _C.Slots(self._slots)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "optimizers" not in vars(self):
@@ -180,7 +208,7 @@ class Selection(Optimizer):
         return self.optimizers[0]
 
     def __reduce__(self) -> Any:
-        return Selection, (self.optimizers, self._slots, self._where)
+        return Selection, (self.optimizers, self._slots, self._where, self._looked_at)
 
     def __repr__(self) -> str:
         classes = [type(optimizer).__name__ for optimizer in self.optimizers]
@@ -220,6 +248,27 @@ def name_of(optimizer: Any) -> str:
     return slots[0].name if slots else LR
 
 
+def quantity_of(optimizer: Any) -> str:
+    """What a scheduler with this optimizer drives, in words."""
+    names = {slot.name for slot in slots_of(optimizer)}
+    if names <= {LR}:
+        return "learning rate"
+    return names.pop() if len(names) == 1 else "value"
+
+
+def labels_of(optimizer: Any) -> list[str]:
+    """A name for each entry that a scheduler drives, of the group's own ``"name"`` or else its number: ``lr_0``."""
+    slots = slots_of(optimizer)
+    called = [group.get("name") for group in optimizer.param_groups]
+    numbers = list(range(len(slots))) if len(optimizers_of(optimizer)) > 1 else [slot.group for slot in slots]
+    named = [name if isinstance(name, str) and name else number for name, number in zip(called, numbers, strict=True)]
+    labels = [f"{slot.name}_{name}" for slot, name in zip(slots, named, strict=True)]
+    return [
+        f"{slot.name}_{number}" if labels.count(label) > 1 else label
+        for label, slot, number in zip(labels, slots, numbers, strict=True)
+    ]
+
+
 def select(optimizer: Optimizers, param_name: str = LR, groups: Groups = None) -> Any:
     """What a scheduler is to have as its optimizer.
 
@@ -229,7 +278,8 @@ def select(optimizer: Optimizers, param_name: str = LR, groups: Groups = None) -
         groups: of which groups, by position, counted through all optimizers; all of them by default.
 
     Returns:
-        The optimizer itself where that is all its learning rates, or where it is none, which torch's constructor says.
+        The optimizer itself where that is all its learning rates, or where it is not an optimizer: torch's constructor
+        says so.
 
     Raises:
         TypeError, ValueError: names the argument.
@@ -256,8 +306,13 @@ def select(optimizer: Optimizers, param_name: str = LR, groups: Groups = None) -
     chosen = _chosen(groups, [entries for _, _, entries in everywhere])
     for place in chosen:
         _check(optimizers[everywhere[place][0]], everywhere[place][1], everywhere[place][2], param_name)
-    where = groups if callable(groups) else None
+    where = groups if callable(groups) else every_group if groups is None else None
     return Selection(optimizers, [Slot(*everywhere[place][:2], param_name) for place in chosen], where)
+
+
+def every_group(_: dict[str, Any]) -> bool:
+    """What says which groups where nobody has said."""
+    return True
 
 
 def _chosen(groups: Groups, all_groups: list[dict[str, Any]]) -> list[int]:

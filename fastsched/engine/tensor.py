@@ -14,7 +14,7 @@ from .. import _C
 from . import lr_buffer, ops
 from .capture import refuse_capture
 from .lr_buffer import LR_DTYPES, LRBuffer
-from .metric import as_plain, traced
+from .metric import DECODED, as_plain, traced
 from .momentum import HostMomentum, TensorMomentum, cycle_momentum
 from .program import (
     LAST_LR,
@@ -22,6 +22,7 @@ from .program import (
     Event,
     Node,
     Setting,
+    copies_of,
     copy_settings,
     has_values_for_groups,
     own_dict,
@@ -37,6 +38,14 @@ _C.DirectStep.use(
     modes=torch._C._len_torch_dispatch_stack,
     profiling=torch._C._autograd._profiler_enabled,
     item=Tensor.item,
+    tensor_types=[Tensor, torch.nn.Parameter],
+)
+_C.OperatorStep.use(
+    step=ops.call_step_,
+    copy=torch._foreach_copy_,
+    share_memory=torch._C._is_alias_of,  # type: ignore[attr-defined]
+    dtypes=DECODED,
+    strided=torch.strided,
     tensor_types=[Tensor, torch.nn.Parameter],
 )
 
@@ -80,7 +89,9 @@ class TensorEngine:
         self._group_count = 0
         self._lent: dict[str, Any] = {}
         self.order_unchecked = False
-        self._direct: _C.DirectStep | None = None  # steps, once what it is made from has been looked at
+        self._direct: _C.DirectStep | _C.OperatorStep | None = (
+            None  # steps, once what it is made from has been looked at
+        )
         self._epoch = 0  # at least; graph replays may have gone on
         self._epoch_limit: int | None = None  # torch raises beyond
         self._momentum: HostMomentum | TensorMomentum | None = None
@@ -140,7 +151,7 @@ class TensorEngine:
                 return None
         return self._step(scheduler, metric, found_inf)
 
-    def _step_with_momentum(self, scheduler: Any, direct: _C.DirectStep) -> bool:
+    def _step_with_momentum(self, scheduler: Any, direct: _C.DirectStep | _C.OperatorStep) -> bool:
         if not (direct.ready(scheduler) and self._momentum.step(scheduler, 0, 0.0)):  # type: ignore[union-attr]
             return False
         direct.run()
@@ -189,18 +200,24 @@ class TensorEngine:
         return None
 
     def _prepare_direct(self) -> None:
-        """Have the next steps go without the operator, if that can be."""
-        on_host = all(replica.buffer.on_host and _on_host(replica.copied) for replica in self._replicas)
-        if on_host and not self._functions:
-            limit = float("inf") if self._epoch_limit is None else self._epoch_limit
-            self._direct = _C.DirectStep(self._watch, self._replicas, self.reads_metric, bool(self._below), limit)
+        """Have the next steps go without Python and, on the host, without the operator, if that can be."""
+        if self._functions:
+            return
+        limit = float("inf") if self._epoch_limit is None else self._epoch_limit
+        composite = bool(self._below)
+        if all(replica.buffer.on_host and _on_host(replica.copied) for replica in self._replicas):
+            self._direct = _C.DirectStep(self._watch, self._replicas, self.reads_metric, composite, limit)
+            return
+        copies = [copies_of(replica.program, replica.copied) if replica.copied else None for replica in self._replicas]
+        steps_left = limit - self._epoch
+        self._direct = _C.OperatorStep(self._watch, self._replicas, copies, self.reads_metric, composite, steps_left)
 
     def _call(self, metric: Any, event: int, found_inf: Tensor | None) -> None:
         for replica in self._replicas:
             replica.call(metric if self.reads_metric else None, event, found_inf)
 
     def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
-        """Do what is no ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""
+        """Do what is not an ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""
         if self._is_stale(scheduler) and not self._follow(scheduler):
             return False
         attributes = own_dict(scheduler)
@@ -216,8 +233,8 @@ class TensorEngine:
             if lrs is not None:
                 scheduler._finish(lrs)
                 return True
+        self._direct = None
         if event is Event.INITIAL:
-            self._direct = None
             self.order_unchecked = "_step_count" in self._counters  # warm restarts do not ask for an order
         for replica in self._replicas:
             buffer = replica.buffer
@@ -291,15 +308,16 @@ class TensorEngine:
                 ):
                     lrs[position] = lr if tensor.dim() == 0 else lr.view(tensor.shape)
             return lrs
-        if name not in self._counters:
-            raise AttributeError(name)
-        return self._read_counters()[name]
+        counters = self._read_counters()
+        if name not in counters:
+            raise AttributeError(name)  # or one that need not be there
+        return counters[name]
 
     def set(self, name: str, value: Any) -> bool:
         if name == LAST_LR:
             if self._below or not isinstance(value, (list, tuple)) or len(value) != self._group_count:
                 return False
-            if any(isinstance(lr, Tensor) for lr in value):
+            if set(map(type, value)) != {float} and any(isinstance(lr, Tensor) for lr in value):
                 self._take_last_lr(list(value))
                 return True
             lrs = _floats(value, self._group_count)
@@ -316,6 +334,7 @@ class TensorEngine:
             self._direct = None
             self.order_unchecked = value == 1
         elif name == "last_epoch":
+            self._direct = None
             self._epoch = value
         for replica in self._replicas:
             replica.state[packed[0]] = packed[1]
@@ -354,7 +373,7 @@ class TensorEngine:
         attributes.update(self._lent)
 
     def settle(self, attributes: dict[str, Any]) -> None:
-        # Graph replays may have moved the state on since it was lent: an unchanged value is no news, but old.
+        # Graph replays may have moved the state on since it was lent: an unchanged value is out of date, not new.
         lent, self._lent = self._lent, {}
         for name, value in lent.items():
             if attributes.get(name) is value:
@@ -398,7 +417,7 @@ class TensorEngine:
         # torch's code.
         buffers = [replica.buffer for replica in self._replicas]
         positions = [replica.positions for replica in self._replicas]
-        if self._write_in_place(_nodes(scheduler, buffers, positions, self._below)):
+        if self._write_in_place(_nodes(scheduler, buffers, positions, self._below, self._settings)):
             self._collect_settings()
             if not self._fit_momentum(scheduler):
                 return  # the next step leaves the scheduler to torch's code
@@ -648,23 +667,34 @@ def _engines_below(scheduler: Any, buffers: list[LRBuffer]) -> list[TensorEngine
     children = scheduler._children()
     everything = _all_below(scheduler)
     if len({id(child) for child in everything}) != len(everything):
-        return None  # a scheduler that is in it twice has one state, not two
+        _C.note_reason("a scheduler is in it twice, which has one state and not two; construct another")
+        return None
     if not all(has_values_for_groups(child) for child in scheduler._yet_to_begin()):
+        _C.note_reason("a scheduler that is yet to begin has no base learning rate for some param group")
         return None  # torch raises there
     engines = []
     for child in children:
-        if not hasattr(type(child), "_schedule") or not child._is_native():
+        if not hasattr(type(child), "_schedule"):
+            _C.note_reason(f"{type(child).__name__} is no scheduler of fastsched's; construct the one of that name")
+            return None
+        if not child._is_native():
             return None
         if not isinstance(child._engine, TensorEngine):
             child._detach()
             child._attach()
         engine = child._engine
-        if not isinstance(engine, TensorEngine) or engine._momentum is not None or engine._functions:
+        if not isinstance(engine, TensorEngine):
+            _C.note_reason(f"{type(child).__name__}, which is one of its schedulers: {_C.take_reason()}")
+            return None
+        if engine._momentum is not None or engine._functions:
+            its = "cycles momentum" if engine._momentum is not None else "calls functions; give it total_steps="
+            _C.note_reason(f"{type(child).__name__}, which is one of its schedulers, {its}")
             return None
         if engine._is_stale(child) and not engine._follow(child):
             return None
         if [replica.buffer for replica in engine._replicas] != buffers:
-            return None  # it drives those of one of several optimizers
+            _C.note_reason(f"{type(child).__name__}, which is one of its schedulers, drives other groups or entries")
+            return None
         engines.append(engine)
     return engines
 
@@ -679,9 +709,16 @@ def _all_below(scheduler: Any) -> list[Any]:
 
 
 def _nodes(
-    scheduler: Any, buffers: list[LRBuffer], positions: list[list[int]], below: list[TensorEngine]
+    scheduler: Any,
+    buffers: list[LRBuffer],
+    positions: list[list[int]],
+    below: list[TensorEngine],
+    known: list[list[Setting]] | None = None,
 ) -> list[Node] | None:
-    """The scheduler's own node for each buffer, on its device; None if a hyperparameter is no plain number."""
+    """The scheduler's own node for each buffer, on its device; None if a hyperparameter is not a plain number.
+
+    ``known`` are the settings of those before, for the same buffers.
+    """
     table = scheduler._table()
     owns = own_values(scheduler, _C.own_params(scheduler._schedule), table)
     if owns is None:
@@ -693,7 +730,8 @@ def _nodes(
         packed = pack(scheduler, owns, positions[place], table, sizes)
         if packed is None:
             return None
-        nodes.append(upload(packed, owns, positions[place], buffer.device))
+        before = known[place] if known is not None else ()
+        nodes.append(upload(packed, owns, positions[place], buffer.device, before))
     return nodes
 
 

@@ -47,6 +47,12 @@ def use_tensor_lr(
     On CUDA an eager ``optimizer.step()`` itself reads a tensor learning rate back, unless the optimizer was made
     with ``fused=True`` or ``capturable=True``; a warning says so when learning rates move there. On the CPU there is
     nothing to wait for.
+
+    Example::
+
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+        fastsched.use_tensor_lr(optimizer)
+        scheduler = fastsched.ReduceLROnPlateau(optimizer)
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
@@ -100,6 +106,10 @@ def use_float_lr(optimizer: Optimizer) -> Optimizer:
 
     Nothing is changed where it raises. Reads each device with learning rates once, which waits for it. CUDA graphs
     captured before must not be replayed after that: they would go on with learning rates of their own.
+
+    Example::
+
+        fastsched.use_float_lr(optimizer)  # optimizer.param_groups[0]["lr"] is a float again
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
@@ -111,6 +121,11 @@ def use_float_lr(optimizer: Optimizer) -> Optimizer:
 
 
 def _check_lr(index: int, lr: object) -> None:
+    if hasattr(type(lr), "full_tensor"):
+        raise TypeError(
+            f"param_groups[{index}]['lr'] is a DTensor, which belongs to many ranks; set it to lr.full_tensor(), a "
+            "plain tensor on each: that is right for parameters that are DTensors, too"
+        )
     if isinstance(lr, Tensor):
         if lr.numel() != 1:
             raise ValueError(f"param_groups[{index}]['lr'] must have one element, got shape {tuple(lr.shape)}")

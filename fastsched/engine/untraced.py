@@ -34,6 +34,6 @@ def untraced(reason: str) -> Callable[[F], F]:
 # What a compiled step is told of a step that is not.
 OFF_PATH = (
     "this step has to be taken by Python: it is the first one, or something changed that it has to look at, or its "
-    "learning rates or settings are none that compiled code can step; without fullgraph=True it is taken between two "
+    "compiled code cannot step these learning rates or settings; without fullgraph=True it is taken between two "
     "graphs, and with it one eager step helps where something changed"
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copyreg
 import functools
 import inspect
+import logging
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,11 +18,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from .. import _C
 from ..engine import lr_buffer
+from ..engine.added_groups import take_in
 from ..engine.capture import refuse_capture
 from ..engine.checkpoint import checked
 from ..engine.host import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
 from ..engine.metric import completed
-from ..engine.program import LAST_LR, Table, own_dict, refuse_endless, whole
+from ..engine.program import LAST_LR, Table, in_a_row, own_dict, refuse_endless, whole
 from ..engine.reduction import Reduction
 from ..engine.selection import LR, Selection, name_of, optimizers_of
 from ..engine.tensor import TensorEngine
@@ -28,6 +31,23 @@ from ..engine.untraced import OFF_PATH, untraced
 
 if TYPE_CHECKING:
     from typing_extensions import Never
+
+_log = logging.getLogger("fastsched")
+MOST_SHOWN = 4  # of the items of a list, in a repr
+
+
+def _shown(value: Any) -> str:
+    """A setting in short, and without waiting for a device."""
+    if isinstance(value, Tensor):
+        return (
+            f"{value.item()!r}" if value.device.type == "cpu" and value.numel() == 1 else f"<tensor on {value.device}>"
+        )
+    if isinstance(value, Counter):
+        value = sorted(value.elements())
+    if isinstance(value, (list, tuple)):
+        few = [_shown(item) for item in value[:MOST_SHOWN]]
+        return f"[{', '.join([*few, '...'] if len(value) > MOST_SHOWN else few)}]"
+    return str(getattr(value, "__qualname__", repr(value)))
 
 
 class EngineScheduler(LRScheduler):
@@ -38,11 +58,23 @@ class EngineScheduler(LRScheduler):
     replaced it on the object, torch's own code steps and calls it.
     """
 
-    __slots__ = ("_begun_groups", "_engine", "_first_lrs", "_history", "_reduction")
+    __slots__ = (
+        "_begun_groups",
+        "_engine",
+        "_fallback",
+        "_first_lrs",
+        "_history",
+        "_is_attended",
+        "_logged",
+        "_reduction",
+    )
 
     _engine: Engine
+    _fallback: tuple[str, Any] | None  # why torch's code made a step, and to which epoch
     _history: Recorder | None
+    _logged: set[str]  # what the log has been told of it
     _reduction: Reduction | None  # what is done to a metric before a step; None where nothing is
+    _is_attended: bool  # there is one of these two: steps look at this only
     _begun_groups: list[int]  # those without an initial LR when construction began
     _first_lrs: list[Any] | None  # the learning rates that construction left; None where it did not begin at epoch 0
     _schedule: ClassVar[str]
@@ -50,6 +82,7 @@ class EngineScheduler(LRScheduler):
     _hyperparameters: ClassVar[frozenset[str]] = frozenset()  # the attributes that engines read
     _counters: ClassVar[tuple[str, ...]] = ()
     _held: ClassVar[tuple[str, ...]] = ()  # the attributes that an engine holds while it is attached
+    _optional: ClassVar[dict[str, Any]] = {}  # attributes that need not be there, and what they are then
     _native: ClassVar[dict[str, Any]] = {}  # what the attributes that engines replace or hold are by default
     _native_step: ClassVar[Any] = None
     _takes_metrics: ClassVar[bool] = False
@@ -61,19 +94,23 @@ class EngineScheduler(LRScheduler):
             scheduler = super().__new__(cls)
             object.__setattr__(scheduler, "_begun_groups", [])
             object.__setattr__(scheduler, "_engine", DETACHED)
+            object.__setattr__(scheduler, "_fallback", None)
             object.__setattr__(scheduler, "_first_lrs", None)
             object.__setattr__(scheduler, "_history", None)
             object.__setattr__(scheduler, "_reduction", None)
+            object.__setattr__(scheduler, "_is_attended", False)
             return scheduler
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # What Python would take from __new__, whose arguments are any.
+        # What Python would take from __new__, which takes any.
         arguments = inspect.signature(cls.__init__)
         cls.__signature__ = arguments.replace(parameters=list(arguments.parameters.values())[1:])  # type: ignore[attr-defined]
         if "_schedule" in vars(cls):
-            cls._counters = tuple(_C.counter_names(cls._schedule))
-            cls._held = (*cls._counters, LAST_LR)
+            counters = _C.counter_names(cls._schedule)
+            cls._optional = _C.optional_attributes(cls._schedule)
+            cls._counters = tuple(name for name in counters if name not in cls._optional)
+            cls._held = (*counters, LAST_LR)
             for name in cls._held:
                 attribute = StateAttribute()
                 attribute.__set_name__(cls, name)
@@ -132,7 +169,38 @@ class EngineScheduler(LRScheduler):
             engine.settle(attributes)
             state = {**engine.state(), **attributes}
             if self._engine is engine:  # and not another, which another thread has meanwhile put in charge
+                for name, value in self._optional.items():
+                    if name in state and state[name] == value:
+                        del state[name]
                 return state
+
+    def __repr__(self) -> str:
+        """Settings and where it is; what only a device knows is left there."""
+        shown = {name: _shown(value) for name, value in self._settings().items()}
+        engine = self._engine
+        devices: set[torch.device] = set()
+        if isinstance(engine, TensorEngine):
+            devices = {replica.buffer.device for replica in engine._replicas}
+        away = sorted(str(device) for device in devices if device.type != "cpu")
+        if away or hasattr(self, "last_epoch"):
+            shown["last_epoch"] = f"<on {away[0]}>" if away else _shown(self.last_epoch)
+        shown["engine"] = "tensor" if devices else "torch" if engine is DETACHED else "host"
+        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in shown.items())})"
+
+    def _settings(self) -> dict[str, Any]:
+        """What the constructor was given, as far as attributes say it; torch calls what groups have by the plural."""
+        attributes = own_dict(self)
+        settings = {}
+        for name in inspect.signature(type(self).__init__).parameters:
+            of_groups: Any = attributes.get(f"{name}s")
+            value: Any = attributes.get(name, attributes.get(f"_{name}", of_groups))
+            if isinstance(value, list) and value is of_groups and len(set(map(_shown, value))) == 1:
+                value = value[0]
+            if value is not None and name != "optimizer" and name not in self._held:
+                settings[name] = value
+        if name_of(getattr(self, "optimizer", None)) != LR:
+            settings["param_name"] = name_of(self.optimizer)
+        return settings
 
     def __getstate__(self) -> Any:
         slots = {
@@ -147,12 +215,14 @@ class EngineScheduler(LRScheduler):
     def __setstate__(self, state: Any) -> None:
         state, slots = state if isinstance(state, tuple) else (state, {})
         object.__setattr__(self, "_engine", DETACHED)
+        object.__setattr__(self, "_fallback", None)
         object.__setattr__(self, "_first_lrs", None)
         object.__setattr__(self, "_history", None)
         object.__setattr__(self, "_reduction", None)
         own_dict(self).update(state)
         for name, value in slots.items():
             object.__setattr__(self, name, value)
+        self._attend()
         # An optimizer that is still being unpickled, because it refers back to its scheduler, has no groups
         # yet. Then, and where attaching fails, the first step attaches or says what is wrong.
         with suppress(AttributeError, RuntimeError):
@@ -196,6 +266,36 @@ class EngineScheduler(LRScheduler):
             refuse_capture("a state is loaded; load it before the capture")
         self._load(self._checked(state_dict, "state_dict"))
 
+    def add_groups(self) -> None:
+        """Take in the param groups that came after the scheduler was made: for unfreezing layers, for one.
+
+        Without it they are as in torch, where some classes raise at the next step, and some when they need the base
+        learning rate. With it each of these groups has for its base its ``initial_lr``, or else the learning rate that
+        it has now, which is noted down as such; the schedule goes on from the present step. What else there is one of
+        for each group is that of the last group before: bounds, ``swa_lr``, functions, momenta. ``max_lr`` and
+        ``min_lr`` of a ``OneCycleLR`` have that one's ratio to the initial learning rate.
+
+        Of a composition all children take them in, those of torch's too. A scheduler with ``groups=`` takes in those
+        that the function is true of, and none if it was given positions; one of all groups takes in all.
+
+        Raises:
+            RuntimeError: inside CUDA graph capture; capture the graph again afterwards.
+            ValueError, TypeError: a new group has no entry ``param_name``, or one that is not a number.
+
+        Without new groups it changes nothing. Does not wait for the device. A compiled step is compiled again.
+
+        Example::
+
+            optimizer.add_param_group({"params": backbone.parameters(), "lr": 1e-4})
+            scheduler.add_groups()
+        """
+        refuse_capture("groups are taken in; call add_groups() before the capture")
+        for child in self._children():
+            child.add_groups() if isinstance(child, EngineScheduler) else take_in(child)
+        self._detach()
+        self._take_in_groups()
+        self._attach()
+
     def lr_at(self, step: int) -> list[float]:
         """The learning rates after ``step`` steps from the beginning, one per param group, without stepping.
 
@@ -210,9 +310,9 @@ class EngineScheduler(LRScheduler):
             Python numbers, rounded to the learning rate's dtype where that is a tensor.
 
         Raises:
-            NotImplementedError: the learning rates are no function of the step alone: a metric decides, or code of
+            NotImplementedError: the learning rates do not depend on the step alone: a metric decides, or code of
                 yours.
-            TypeError, ValueError: ``step`` is no whole number, or negative, or beyond what the schedule has, or so
+            TypeError, ValueError: ``step`` is not a whole number, or negative, or beyond what the schedule has, or so
                 large that getting there would take more than about ten minutes, or gigabytes of memory.
 
         Changes nothing, and may be interrupted (Ctrl-C). Waits for the device if there are settings or initial learning
@@ -280,8 +380,17 @@ class EngineScheduler(LRScheduler):
         """Step, with a metric that needs nothing done to it any more."""
         self.step()
 
+    def _attend(self, **what: Any) -> None:
+        """Have steps do this besides: record them in a ``_history``, have metrics go through a ``_reduction``."""
+        for name, value in what.items():
+            object.__setattr__(self, name, value)
+        attended = self._history is not None or self._reduction is not None
+        object.__setattr__(self, "_is_attended", attended)
+
     def _stepped(self, metrics: Any, *, by_torch: bool = False) -> None:
         """A step was made, by torch's code or by the engine; tensor engines record their steps themselves."""
+        if by_torch and self._fallback is not None:
+            object.__setattr__(self, "_fallback", (self._fallback[0], own_dict(self).get("last_epoch")))
         history = self._history
         if history is not None and (by_torch or not isinstance(self._engine, TensorEngine)):
             history.note(self, metrics)
@@ -306,6 +415,11 @@ class EngineScheduler(LRScheduler):
                 if index in begun and "initial_lr" in group and isinstance(lr, Tensor):
                     group["initial_lr"] = lr
                     self.base_lrs[index] = lr.clone()
+
+    def _take_in_groups(self) -> None:
+        if isinstance(self.optimizer, Selection):
+            self.optimizer.take_in()
+        take_in(self)
 
     def _children(self) -> Sequence[Any]:
         """The schedulers that a composition is made of."""
@@ -355,22 +469,39 @@ class EngineScheduler(LRScheduler):
 
     def _state_without_engine(self, name: str) -> Any:
         """A counter or ``_last_lr`` that neither the engine nor ``__dict__`` has."""
+        if name in self._optional:
+            return self._optional[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _is_native(self) -> bool:
         """Whether an engine does what this object would do by its own code, ``step`` included."""
-        return type(self).step is type(self)._native_step and "step" not in own_dict(self) and self._decides_natively()
+        if type(self).step is not type(self)._native_step or "step" in own_dict(self):
+            self._note_own_code("step")
+            return False
+        return self._decides_natively()
 
     def _decides_natively(self) -> bool:
         attributes = own_dict(self)
-        return (
-            not any(name in attributes for name in self._replaces)
-            and all(getattr(type(self), name, None) is attribute for name, attribute in self._native.items())
-            and self._expressible()
-        )
+        for name in self._replaces:
+            if name in attributes:
+                self._note_own_code(name)
+                return False
+        for name, attribute in self._native.items():
+            if getattr(type(self), name, None) is not attribute:
+                self._note_own_code(name)
+                return False
+        if not self._expressible():
+            _C.note_reason("a function decides that was given to it, or written into it, for one that engines know")
+            return False
+        return True
+
+    def _note_own_code(self, name: str) -> None:
+        owner = next((kind.__name__ for kind in type(self).__mro__ if name in vars(kind)), "somebody")
+        whose = f"the object's own `{name}`" if name in own_dict(self) else f"{owner} overrides `{name}`, which"
+        _C.note_reason(f"{whose} is Python code")
 
     def _require_function_of_step(self) -> None:
-        """Raise NotImplementedError if the learning rates are no function of the step alone."""
+        """Raise NotImplementedError if the learning rates do not depend on the step alone."""
         name = type(self).__name__
         if _C.reads_metric(self._schedule):
             raise NotImplementedError(f"{name}.lr_at: a metric decides the learning rates; step it with the metrics")
@@ -378,7 +509,7 @@ class EngineScheduler(LRScheduler):
             raise NotImplementedError(f"{name}.lr_at: its own code decides the learning rates; step it")
         for child in self._children():
             if not isinstance(child, EngineScheduler):
-                raise NotImplementedError(f"{name}.lr_at: {type(child).__name__} is no scheduler of fastsched's")
+                raise NotImplementedError(f"{name}.lr_at: {type(child).__name__} is not one of fastsched's schedulers")
 
     @untraced("it chooses an engine")
     def _attach(self, *, restore: bool = False) -> bool:
@@ -393,7 +524,25 @@ class EngineScheduler(LRScheduler):
             engine = attach(self, restore=restore)
             if engine is not DETACHED:
                 _C.put_in_charge(self, DETACHED, engine, self._held)
+                if _log.isEnabledFor(logging.INFO):
+                    kind = "tensor" if isinstance(engine, TensorEngine) else "host"
+                    self._tell_log(f"the {kind} engine steps it")
         return self._engine is not DETACHED
+
+    def _fall_back(self) -> None:
+        """Leave this step to torch's code: keep the reason, which was noted where that was decided."""
+        reason = _C.take_reason()
+        object.__setattr__(self, "_fallback", (reason, None))
+        if _log.isEnabledFor(logging.INFO):
+            self._tell_log(f"torch's code steps it: {reason}")
+
+    def _tell_log(self, message: str) -> None:
+        """Once in a scheduler's life."""
+        if not hasattr(self, "_logged"):
+            object.__setattr__(self, "_logged", set())
+        if message not in self._logged:
+            self._logged.add(message)
+            _log.info("%s: %s", type(self).__name__, message)
 
     def _follow_to_tensors(self) -> None:
         """Choose an engine again if use_tensor_lr came after the present one: the LRs to go on from are masters now."""
@@ -423,9 +572,9 @@ class EngineScheduler(LRScheduler):
             if must_be != "per group" or values is None:
                 continue
             if len(values) != groups:
-                self._detach()  # for the next step, which chooses an engine anew or raises as torch's
+                self._detach()  # for the next step, which chooses an engine again or raises as torch's
             elif name in state and len(attributes.get(name, ())) == groups:
-                state[name] = [_as_before(*pair) for pair in zip(attributes[name], values, strict=True)]
+                state[name] = _all_as_before(attributes[name], values)
         if any(name in self._replaces for name in state):
             self._detach()
         held = {name for name in state if isinstance(self._native.get(name), StateAttribute)}
@@ -470,6 +619,16 @@ def _plain(value: Any) -> Any:
     if type(value) is list and any(isinstance(item, Tensor) for item in value):
         return [item.item() if isinstance(item, Tensor) and item.numel() == 1 else item for item in value]
     return value
+
+
+def _all_as_before(before: list[Any], values: list[Any]) -> list[Any]:
+    """:func:`_as_before` for each; tensors that lie in a row are read together."""
+    if set(map(type, before)) <= {float, int}:
+        return values
+    row = in_a_row(before) if before and isinstance(before[0], Tensor) else None
+    if row is not None and set(map(type, values)) == {float} and row.tolist() == values:
+        return list(before)
+    return [_as_before(*pair) for pair in zip(before, values, strict=True)]
 
 
 def _as_before(before: Any, value: Any) -> Any:

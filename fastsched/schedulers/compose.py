@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, SupportsFloat
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
@@ -24,6 +24,7 @@ from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
 from .epoch import warn_about_order
 from .ranks import MetricScheduler
+from .warmup_plateau import WarmupReduceLROnPlateau
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -36,7 +37,7 @@ def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) ->
         raise ValueError(f"{name} expects at least one scheduler, but got none")
     for index, scheduler in enumerate(schedulers):
         if not hasattr(scheduler, "optimizer"):
-            raise TypeError(f"{name}: schedulers[{index}] has no attribute `optimizer`; it is no scheduler")
+            raise TypeError(f"{name}: schedulers[{index}] has no attribute `optimizer`; it is not a scheduler")
         if not all(any(one is own for own in owned) for one in optimizers_of(scheduler.optimizer)):
             raise ValueError(
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, belongs to another optimizer; "
@@ -61,28 +62,8 @@ def _reduction_for(
             f"{name}: a child has another process_group or reduce_op; one metric is reduced, once, for all of them: "
             f"give them to the {name} only"
         )
-    decides = any(map(_may_need_metric, schedulers))
+    decides = any(map(_reads_metric, schedulers))
     return reduction(name, process_group, reduce_op, decides=decides)
-
-
-def _may_need_metric(scheduler: Any) -> bool:
-    return scheduler._reads_metric() if isinstance(scheduler, Composite) else _is_plateau(scheduler)
-
-
-def _set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
-    """Set every group's LR."""
-    if lr_buffer.is_bound(optimizer) and lr_buffer.write(optimizer, lrs):
-        return
-    for group, lr in zip(optimizer.param_groups, lrs, strict=True):
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr.reshape(()) if isinstance(lr, Tensor) else lr)
-        else:
-            group["lr"] = lr.clone() if isinstance(lr, Tensor) else lr
-
-
-def _lrs(optimizer: Optimizer) -> list[Any]:
-    lrs = [group["lr"] for group in optimizer.param_groups]
-    return [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
 
 
 def _is_plateau(scheduler: Any) -> bool:
@@ -94,6 +75,18 @@ def _needs_metric(scheduler: Any) -> bool:
     if isinstance(scheduler, Composite):
         return scheduler._needs_metric()
     return _is_plateau(scheduler)
+
+
+def _will_need_metric(scheduler: Any) -> bool:
+    """Whether a step of the scheduler that is to come, as far as it has got, reads a metric."""
+    if isinstance(scheduler, Composite):
+        return scheduler._will_need_metric()
+    return _is_plateau(scheduler)
+
+
+def _reads_metric(scheduler: Any) -> bool:
+    """Whether some step of it does, from its beginning on."""
+    return scheduler._reads_metric() if isinstance(scheduler, Composite) else _is_plateau(scheduler)
 
 
 def _first_steps(scheduler: Any) -> int:
@@ -113,7 +106,7 @@ def step_turn(scheduler: Any, metrics: Any) -> None:
 
 def step_child(scheduler: Any, metrics: Any) -> None:
     """Step any scheduler, with the metric if it takes one."""
-    if _may_need_metric(scheduler):
+    if _reads_metric(scheduler):
         scheduler.step(metrics)
     else:
         scheduler.step()
@@ -129,7 +122,10 @@ def _begin(scheduler: Any) -> None:
 
 def _begin_plateau(scheduler: Any, metrics: Any) -> None:
     """From learning rates that are set already; without a metric its first step is the next one."""
-    scheduler._last_lr = _lrs(scheduler.optimizer)
+    if isinstance(scheduler, WarmupReduceLROnPlateau):
+        scheduler._begin_warm_up()
+        return
+    scheduler._last_lr = lr_buffer.copied_lrs(scheduler.optimizer)
     if metrics is not None:
         scheduler.step(metrics)
 
@@ -147,22 +143,24 @@ class Composite(MetricScheduler):
     _takes_metrics: ClassVar[bool] = True
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer", "_schedulers")
 
-    __slots__ = ("_began_with",)
+    __slots__ = ("_began_with", "_metric_noticed")
 
+    _metric_noticed: bool  # whether somebody was told that a step went without a metric; not there: no
     _schedulers: Any
     _began_with: list[Any]  # each group's LR where its schedule began
 
     def step(
         self,
         metrics: SupportsFloat | None = None,
+        weight: Tensor | float | None = None,
         *,
         found_inf: Tensor | float | None = None,
-        weight: Tensor | float | None = None,
     ) -> None:
         """Step the children whose turn it is.
 
         Args:
-            metrics: what a ``ReduceLROnPlateau`` among them takes note of; not needed without one.
+            metrics: what a ``ReduceLROnPlateau`` among them takes note of; not needed without one. The first step
+                without it warns if one of them is still going to need it.
             found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
                 tensor with one element, which is read on the device if the learning rates are there. With a
                 ``process_group`` all ranks skip the step if one of them does.
@@ -176,7 +174,8 @@ class Composite(MetricScheduler):
             ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
             RuntimeError: inside CUDA graph capture, if Python has to step some child.
         """
-        if self._reduction is not None or weight is not None:
+        attended = self._is_attended
+        if attended or weight is not None:
             metrics, found_inf = self._reduced(metrics, found_inf, weight)
         engine = self._engine
         if not isinstance(engine, TensorEngine):
@@ -189,15 +188,19 @@ class Composite(MetricScheduler):
             self._require_metric()
         if found_inf is not None:
             self._step_unless(found_inf, metrics)
-        else:
-            self._step_plainly(metrics)
+            return
+        declined = engine.step(self, metrics)
+        if declined is not None:
+            self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)
+        elif attended:
+            self._stepped(metrics)
 
     def _step_plainly(self, metrics: Any) -> None:
         engine = self._engine
         declined = engine.step(self, metrics)
         if declined is not None:
             self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)
-        elif self._history is not None:
+        else:
             self._stepped(metrics)
 
     @untraced(OFF_PATH)
@@ -215,6 +218,7 @@ class Composite(MetricScheduler):
             self._detach()
         if metrics is None:
             self._require_metric()
+        self._fall_back()
         own_dict(self).pop(LAST_LR, None)
         self._step_children(metrics)
         self._stepped(metrics, by_torch=True)
@@ -236,9 +240,9 @@ class Composite(MetricScheduler):
         self._begun()
 
     def _restart_child(self, child: Any, metrics: Any) -> None:
-        """Begin it anew, at its epoch 0, in the middle of a run."""
+        """Start it over, at its epoch 0, in the middle of a run."""
         if _is_plateau(child):
-            _set_lrs(self.optimizer, self._initial_lrs())
+            lr_buffer.set_lrs(self.optimizer, self._initial_lrs())
             _begin_plateau(child, metrics)
         elif isinstance(child, Composite):
             child._restart(metrics)
@@ -267,6 +271,11 @@ class Composite(MetricScheduler):
             if isinstance(child, Composite):
                 child._fit_groups()
 
+    def _take_in_groups(self) -> None:
+        if isinstance(self.optimizer, Selection):
+            parts = [child.optimizer for child in self._schedulers]
+            self.optimizer = union(list(self.optimizer.optimizers), parts)
+
     def _attach(self, *, restore: bool = False) -> bool:
         self._fit_groups()
         return super()._attach(restore=restore)
@@ -277,19 +286,24 @@ class Composite(MetricScheduler):
 
     def _reads_metric(self) -> bool:
         """Whether there is a ReduceLROnPlateau in it."""
-        return any(map(_may_need_metric, self._schedulers))
+        return any(map(_reads_metric, self._schedulers))
 
     def _reduce_for_all(self, reduced: Reduction | None) -> None:
         """Reduce metrics, once; the children are given what comes of it."""
-        self._reduction = reduced
+        self._attend(_reduction=reduced)
         for child in self._schedulers:
             if isinstance(child, EngineScheduler):
-                child._reduction = None
+                child._attend(_reduction=None)
 
     def _last_child(self) -> Any:
         raise NotImplementedError
 
     def _needs_metric(self) -> bool:
+        """Whether the next step does."""
+        raise NotImplementedError
+
+    def _will_need_metric(self) -> bool:
+        """Whether some step to come does."""
         raise NotImplementedError
 
     def _restart(self, metrics: Any) -> None:
@@ -303,6 +317,32 @@ class Composite(MetricScheduler):
             raise ValueError(
                 f"{type(self).__name__}.step() steps a ReduceLROnPlateau now and needs its metric: call step(metrics)"
             )
+        if not getattr(self, "_metric_noticed", False) and self._will_need_metric():
+            self._expect_no_metric()
+            warnings.warn(
+                f"{type(self).__name__}.step() was called without a metric, and has a ReduceLROnPlateau in it that is "
+                "going to need one: call step(metrics), at the latest when its turn comes",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _expect_no_metric(self, expected: bool = True) -> None:
+        """Do not warn of steps without a metric, as deep as this is nested; or do."""
+        self._metric_noticed = expected
+        for child in self._schedulers:
+            if isinstance(child, Composite):
+                child._expect_no_metric(expected)
+
+    def _advance(self, steps: int) -> None:
+        """Make the steps of an earlier run, none of which has read a metric."""
+        if steps < 1:
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _ABOUT_ORDER, UserWarning)
+            self._expect_no_metric()
+            for _ in range(steps):
+                self.step()
+            self._expect_no_metric(False)
 
     @property
     def param_name(self) -> str:
@@ -322,7 +362,7 @@ class Composite(MetricScheduler):
         last = self._last_child()
         if not isinstance(self.optimizer, Selection):
             return last.get_last_lr()  # type: ignore[no-any-return]
-        lrs = _lrs(self.optimizer)
+        lrs = lr_buffer.copied_lrs(self.optimizer)
         for position, lr in zip(positions(last.optimizer, self.optimizer), last.get_last_lr(), strict=True):
             lrs[position] = lr
         return lrs
@@ -330,7 +370,7 @@ class Composite(MetricScheduler):
     def _begun(self) -> None:
         """The children's LRs were set from outside of their steps."""
         if not isinstance(self._engine, TensorEngine):
-            own_dict(self)[LAST_LR] = _lrs(self.optimizer)
+            own_dict(self)[LAST_LR] = lr_buffer.copied_lrs(self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """The state under torch's keys, as plain Python values; with LRs on a CUDA device this waits for it."""
@@ -382,6 +422,46 @@ class Composite(MetricScheduler):
             self._began_with = [base for _, base in sorted(began.items())]
 
 
+def _require_no_metric(schedulers: Sequence[Any], last_epoch: int, milestones: Sequence[Any] | None = None) -> None:
+    """Raise ValueError if one that reads a metric has had its turn; without milestones they are those of a chain."""
+    if _has_met_metric(schedulers, last_epoch + 1, milestones):
+        raise ValueError(
+            f"last_epoch={last_epoch}: a ReduceLROnPlateau has its turn by then, and what it did depends on metrics; "
+            "leave last_epoch out and load a state_dict"
+        )
+
+
+def _has_met_metric(schedulers: Sequence[Any], epoch: Any, milestones: Sequence[Any] | None) -> bool:
+    ends = [epoch] * len(schedulers) if milestones is None else [*milestones, epoch]
+    begins = [0] * len(schedulers) if milestones is None else [0, *milestones]
+    for scheduler, begin, end in zip(schedulers, begins, ends, strict=True):
+        own_epoch = min(epoch, end) - begin
+        if own_epoch < 0:
+            continue  # its turn is yet to come
+        if isinstance(scheduler, Composite):
+            if _has_met_metric(scheduler._schedulers, own_epoch, getattr(scheduler, "_milestones", None)):
+                return True
+        elif _is_plateau(scheduler):
+            return True
+    return False
+
+
+def _forget(scheduler: Any) -> None:
+    """Take back all steps, so that a composition's initial step is the first of the schedulers in it."""
+    if isinstance(scheduler, Composite):
+        if isinstance(scheduler, SequentialLR):
+            scheduler.last_epoch = 0
+        for child in scheduler._schedulers:
+            _forget(child)
+    elif not _is_plateau(scheduler) and hasattr(scheduler, "last_epoch"):
+        scheduler.last_epoch = -1
+        if hasattr(scheduler, "_step_count"):
+            scheduler._step_count = 1  # SWALR goes by it
+
+
+_ABOUT_ORDER = r"Detected call of `lr_scheduler\.step|Seems like `optimizer\.step"  # of steps that were made already
+
+
 def _loads_itself(scheduler: Any) -> bool:
     """Whether :class:`EngineScheduler`'s code loads a state, not that of a subclass or of another library."""
     return (
@@ -417,15 +497,25 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         optimizer: the optimizer of all the schedulers.
         schedulers: the children, in order.
         milestones: the epochs at which the second, third, ... child begins; one fewer than children.
-        last_epoch: as in torch, the epoch before the one to begin at.
+        last_epoch: the epoch before the one to begin at: where a run was that has made ``last_epoch + 1`` steps, with
+            the learning rates, and the children, as they were then. These are made as for a new run; those of
+            fastsched and of torch alike are stepped there from the groups' ``initial_lr``, in microseconds each.
         process_group: as for a :class:`ReduceLROnPlateau`, for the plateaus among the children, which need none of
             their own; by default the one that a child was given.
         reduce_op: likewise.
 
     Raises:
-        ValueError: no children, children of several optimizers, or a wrong number of milestones; or a child has another
-            ``process_group``.
-        TypeError: a child is no scheduler.
+        ValueError: no children, children of several optimizers, or a wrong number of milestones; by ``last_epoch`` a
+            plateau has its turn, and what it did then depends on metrics; or a child has
+            another ``process_group``.
+        TypeError: a child is not a scheduler.
+
+    Example::
+
+        warm_up = fastsched.LinearLR(optimizer, start_factor=0.1, total_iters=5)
+        plateau = fastsched.ReduceLROnPlateau(optimizer, patience=3)
+        scheduler = fastsched.SequentialLR(optimizer, [warm_up, plateau], milestones=[5])
+        scheduler.step(validation_loss)
     """
 
     _schedule: ClassVar[str] = "SequentialLR"
@@ -448,19 +538,25 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
                 f"{type(self).__name__} expects one milestone fewer than schedulers, but got {len(milestones)} "
                 f"milestones for {len(schedulers)} schedulers"
             )
+        if last_epoch >= 0:
+            _require_no_metric(schedulers, last_epoch, milestones)
         self._schedulers = schedulers
         self._milestones = milestones
-        self.last_epoch = last_epoch + 1
+        self.last_epoch = 0 if last_epoch >= 0 else last_epoch + 1
         self.optimizer = driven
         for group, lr in zip(driven.param_groups, lr_buffer.exact(driven), strict=True):
             group.setdefault("initial_lr", lr)
-        _set_lrs(driven, self._initial_lrs())
-        self.recursive_undo()
+        lr_buffer.set_lrs(driven, self._initial_lrs())
+        if last_epoch >= 0:
+            _forget(self)
+        else:
+            self.recursive_undo()
         self._initial_step()
         self._attach()
         self._reduce_for_all(reduced)
-        if last_epoch == -1:
+        if last_epoch >= -1:
             self._note_first_lrs()
+        self._advance(last_epoch + 1)
 
     def recursive_undo(self, sched: Any = None) -> None:
         """Take the initial steps of all children back, as deep as they are nested; their LRs are reset by then."""
@@ -501,6 +597,11 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
             return False
         return _needs_metric(self._schedulers[index])
 
+    def _will_need_metric(self) -> bool:
+        index, begins = self._turn(self.last_epoch + 1)
+        now, later = self._schedulers[index : index + 1], self._schedulers[index + 1 :]
+        return any(map(_reads_metric if begins else _will_need_metric, now)) or any(map(_reads_metric, later))
+
     def _step_children(self, metrics: Any) -> None:
         self.last_epoch += 1
         index, begins = self._turn(self.last_epoch)
@@ -520,13 +621,21 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
     Args:
         schedulers: the children, in order.
         optimizer: their optimizer; by default the first child's.
+        last_epoch: as in :class:`SequentialLR`, to begin where a run was after ``last_epoch + 1`` steps.
         process_group: as for a :class:`ReduceLROnPlateau`, for the plateaus among the children, which need none of
             their own; by default the one that a child was given.
         reduce_op: likewise.
 
     Raises:
-        ValueError: no children, or children of several optimizers; or a child has another ``process_group``.
-        TypeError: a child is no scheduler.
+        ValueError: no children, or children of several optimizers; ``last_epoch`` with a plateau in it; or a child
+            has another ``process_group``.
+        TypeError: a child is not a scheduler.
+
+    Example::
+
+        steps = fastsched.StepLR(optimizer, 30)
+        decay = fastsched.ExponentialLR(optimizer, gamma=0.99)
+        scheduler = fastsched.ChainedScheduler([steps, decay])
     """
 
     _schedule: ClassVar[str] = "ChainedScheduler"
@@ -536,6 +645,7 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
         schedulers: Sequence[LRScheduler],
         optimizer: Optimizers | None = None,
         *,
+        last_epoch: int = -1,
         process_group: ProcessGroup | None = None,
         reduce_op: ReduceOp = "mean",
     ) -> None:
@@ -544,10 +654,17 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
         reduced = _reduction_for(self, schedulers, process_group, reduce_op)
         self._schedulers = schedulers
         self.optimizer = union(own, (scheduler.optimizer for scheduler in schedulers))
-        self._begun()
+        if last_epoch >= 0:
+            _require_no_metric(self._schedulers, last_epoch)
+            lr_buffer.set_lrs(self.optimizer, self._initial_lrs())
+            _forget(self)
+            self._initial_step()
+        else:
+            self._begun()
         self._attach()
         self._reduce_for_all(reduced)
         self._note_first_lrs()
+        self._advance(last_epoch + 1)
 
     def _last_child(self) -> Any:
         return self._schedulers[-1]
@@ -558,7 +675,7 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
         self._begun()
 
     def _restart(self, metrics: Any) -> None:
-        _set_lrs(self.optimizer, self._initial_lrs())
+        lr_buffer.set_lrs(self.optimizer, self._initial_lrs())
         for child in self._schedulers:
             if _is_plateau(child):
                 _begin_plateau(child, metrics)
@@ -576,6 +693,9 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
 
     def _needs_metric(self) -> bool:
         return any(_needs_metric(child) for child in self._schedulers)
+
+    def _will_need_metric(self) -> bool:
+        return any(_will_need_metric(child) for child in self._schedulers)
 
     def _step_children(self, metrics: Any) -> None:
         for child in self._schedulers:

@@ -14,7 +14,8 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 
 from .. import _C
 from ..engine.checkpoint import checked, function_state
-from ..engine.momentum import kept_in_place
+from ..engine.host import DETACHED
+from ..engine.momentum import has_tensor_momentum, kept_in_place
 from ..engine.program import own_dict
 from ..engine.selection import Groups, Optimizers, select
 from .epoch import EpochScheduler
@@ -48,24 +49,51 @@ class _MomentumCycler(EpochScheduler):
 
     def _attach_again(self) -> None:
         """The groups have their momentum tensors back, which were numbers while torch's code constructed."""
-        self._detach()
-        self._attach()
+        if has_tensor_momentum(self.optimizer) or self._engine is DETACHED:
+            self._detach()
+            self._attach()
 
 
 class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
-    r"""Let the learning rates go up and down between two bounds.
+    """Let the learning rates go up and down between two bounds.
 
-    With :math:`c = \lfloor 1 + t / T \rfloor` the number of the cycle, which has :math:`T` = ``step_size_up`` +
-    ``step_size_down`` epochs, and :math:`h` going from 0 to 1 and back in it:
-    :math:`lr_t = base\_lr + (max\_lr - base\_lr) \, h \, s` with :math:`s = 1`, :math:`2^{1 - c}` or :math:`\gamma^t`
-    for the modes ``triangular``, ``triangular2``, ``exp_range`` (Smith, arXiv:1506.01186); torch's
-    :class:`torch.optim.lr_scheduler.CyclicLR`. The momentum goes from ``max_momentum`` down and back.
+    ::
+
+        lr(t) = base_lr + (max_lr - base_lr) * h(t) * s(t)
+
+        h: from 0 to 1 in step_size_up epochs, and back in step_size_down
+        s: 1 ("triangular"); 1/2 ** n in cycle n = 0, 1, ... ("triangular2"); gamma ** t ("exp_range")
+
+    (Smith, arXiv:1506.01186.) As torch's :class:`torch.optim.lr_scheduler.CyclicLR`, whose arguments it takes. ``t``
+    counts calls of ``step()``. The momentum goes from ``max_momentum`` down and back.
 
     With tensor learning rates, momentum that is a tensor as well is written on its device. Momentum in Python numbers
     is written by Python at each step, which does not wait for the device, but cannot be captured in a CUDA graph. A
     ``scale_fn`` is called by torch's code.
 
-    The arguments are torch's.
+    Args:
+        optimizer: the optimizer whose param groups it drives, or a list of several.
+        base_lr: the lower bound, or one for each group.
+        max_lr: the upper bound, or one for each group.
+        step_size_up: epochs from the lower bound to the upper.
+        step_size_down: epochs back; by default as many.
+        mode: ``"triangular"``, ``"triangular2"`` or ``"exp_range"``.
+        gamma: the base of ``"exp_range"``.
+        scale_fn: in place of ``mode``: a function that returns ``s``.
+        scale_mode: whether ``scale_fn`` is given the number of the cycle (``"cycle"``) or ``t`` (``"iterations"``).
+        cycle_momentum: whether momentum (``"momentum"``, or the first of ``"betas"``) goes the other way.
+        base_momentum: its lower bound, or one for each group.
+        max_momentum: its upper bound, or one for each group.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning.
+        param_name: the entry of each group that it drives; momentum is cycled only along with ``"lr"``.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, or the optimizer has no momentum to cycle.
+
+    Example::
+
+        scheduler = fastsched.CyclicLR(optimizer, base_lr=0.01, max_lr=0.1, step_size_up=2000)
     """
 
     _schedule: ClassVar[str] = "CyclicLR"
@@ -179,7 +207,7 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
             self._init_scale_fn()
         scale_mode: Literal["cycle", "iterations"] = "iterations" if self.mode == "exp_range" else "cycle"
         if self.scale_mode != scale_mode:
-            self.scale_mode = scale_mode  # as torch does when it chooses the function anew
+            self.scale_mode = scale_mode  # as torch does when it chooses the function again
 
     def _expressible(self) -> bool:
         attributes = own_dict(self)
@@ -199,17 +227,45 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
 
 
 class OneCycleLR(_MomentumCycler, torch_lr_scheduler.OneCycleLR):
-    r"""One cycle over the whole training: up to ``max_lr``, and down to far below where it began.
+    """One cycle over the whole training: up to ``max_lr``, and down to far below where it began.
 
-    Between the ends of a phase, with :math:`p` going from 0 to 1,
-    :math:`lr = end + (start - end) (1 + \cos(\pi p)) / 2`, or on a straight line (Smith and Topin,
-    arXiv:1708.07120); torch's :class:`torch.optim.lr_scheduler.OneCycleLR`. It begins at ``max_lr / div_factor`` and
-    ends at that over ``final_div_factor``. The momentum goes from ``max_momentum`` to ``base_momentum`` and back.
+    ::
+
+        lr = end + (start - end) * (1 + cos(pi * p)) / 2    p: from 0 to 1 within a phase
+
+        phases: max_lr / div_factor -> max_lr -> max_lr / div_factor / final_div_factor
+
+    or on straight lines (Smith and Topin, arXiv:1708.07120). As torch's
+    :class:`torch.optim.lr_scheduler.OneCycleLR`, whose arguments it takes; it is stepped after every batch. The
+    momentum goes from ``max_momentum`` to ``base_momentum`` and back.
 
     Stepping beyond ``total_steps`` raises ValueError; with tensor learning rates in compiled steps and graph replays,
     which cannot raise, the learning rates stay as they are. Momentum as in :class:`CyclicLR`.
 
-    The arguments are torch's.
+    Args:
+        optimizer: the optimizer whose param groups it drives, or a list of several.
+        max_lr: the highest learning rate, or one for each group.
+        total_steps: how many steps of the optimizer the cycle has; or else ``epochs`` and ``steps_per_epoch``.
+        epochs: of the training; with ``steps_per_epoch`` in place of ``total_steps``.
+        steps_per_epoch: batches of an epoch.
+        pct_start: which part of the cycle goes up, between 0 and 1.
+        anneal_strategy: ``"cos"`` or ``"linear"``.
+        cycle_momentum: whether momentum (``"momentum"``, or the first of ``"betas"``) goes the other way.
+        base_momentum: its lower bound, or one for each group.
+        max_momentum: its upper bound, or one for each group.
+        div_factor: ``max_lr`` over the learning rate that it begins with.
+        final_div_factor: the learning rate that it begins with over the last.
+        three_phase: whether it first goes down as steeply as it went up, and then on to the last learning rate.
+        last_epoch: the step before the one to begin at; -1 starts from the beginning.
+        param_name: the entry of each group that it drives; momentum is cycled only along with ``"lr"``.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type or is missing, or the optimizer has no momentum to cycle.
+
+    Example::
+
+        scheduler = fastsched.OneCycleLR(optimizer, max_lr=0.1, epochs=10, steps_per_epoch=len(loader))
     """
 
     _schedule: ClassVar[str] = "OneCycleLR"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsFloat, TypeGuard, cast
 
 from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
@@ -35,11 +35,18 @@ class EpochScheduler(EngineScheduler):
 
     _replaces: ClassVar[tuple[str, ...]] = ("get_lr", "_get_closed_form_lr", "_update_lr")
 
-    def step(self, epoch: int | None = None, *, found_inf: Tensor | float | None = None) -> None:
+    def step(
+        self,
+        epoch: int | None = None,
+        metrics: SupportsFloat | None = None,  # a default of what is keyword-only is looked up at each call
+        *,
+        found_inf: Tensor | float | None = None,
+    ) -> None:
         """Go on to the next epoch.
 
         Args:
             epoch: deprecated, as in torch: go to this epoch, by the closed form where there is one.
+            metrics: not read: so one loop may say ``step(metrics=loss)`` to any scheduler.
             found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
                 tensor with one element, which is read on the device if the learning rates are there.
 
@@ -55,7 +62,7 @@ class EpochScheduler(EngineScheduler):
         declined = self._engine.step(self, None)
         if declined is not None:
             self._step_off_path(declined)
-        elif self._history is not None:
+        elif self._is_attended:
             self._stepped(None)
 
     @untraced(OFF_PATH)
@@ -81,6 +88,7 @@ class EpochScheduler(EngineScheduler):
                 if self._finish(declined):
                     return
             self._detach()
+        self._fall_back()
         self._step_as_torch(None)
         self._stepped(None, by_torch=True)
         self._attach()
@@ -130,7 +138,7 @@ class EpochScheduler(EngineScheduler):
         return False
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        # What SequentialLR calls to begin a child anew, and step(epoch) to go there.
+        # What SequentialLR calls to start a child over, and step(epoch) to go there.
         self._follow_to_tensors()
         engine = self._engine
         whole = _is_number(epoch) and epoch == epoch // 1
@@ -195,9 +203,31 @@ def _is_number(epoch: object) -> TypeGuard[float]:
 
 
 class StepLR(EpochScheduler, torch_lr_scheduler.StepLR):
-    r"""Multiply the learning rates by ``gamma`` every ``step_size`` epochs.
+    """Multiply the learning rates by ``gamma`` every ``step_size`` epochs.
 
-    :math:`lr_t = base \cdot \gamma^{\lfloor t / step\_size \rfloor}`; torch's :class:`torch.optim.lr_scheduler.StepLR`.
+    ::
+
+        lr(t) = base * gamma ** (t // step_size)
+
+    As torch's :class:`torch.optim.lr_scheduler.StepLR`, whose arguments it takes.
+    ``t`` counts calls of ``step()``, which is what an epoch is here; ``base`` is a group's learning rate when the
+    scheduler was made.
+
+    Args:
+        optimizer: the optimizer whose param groups it drives, or a list of several.
+        step_size: epochs from one reduction to the next.
+        gamma: the factor.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
+        param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
+
+    Example::
+
+        scheduler = fastsched.StepLR(optimizer, step_size=30, gamma=0.1)
     """
 
     _schedule: ClassVar[str] = "StepLR"
@@ -216,10 +246,31 @@ class StepLR(EpochScheduler, torch_lr_scheduler.StepLR):
 
 
 class MultiStepLR(EpochScheduler, torch_lr_scheduler.MultiStepLR):
-    r"""Multiply the learning rates by ``gamma`` at every milestone, as often as it is listed.
+    """Multiply the learning rates by ``gamma`` at every milestone, as often as it is listed.
 
-    :math:`lr_t = base \cdot \gamma^n` with :math:`n` the number of milestones up to :math:`t`; torch's
-    :class:`torch.optim.lr_scheduler.MultiStepLR`.
+    ::
+
+        lr(t) = base * gamma ** n(t)    n(t): how many milestones are <= t
+
+    As torch's :class:`torch.optim.lr_scheduler.MultiStepLR`, whose arguments it takes.
+    ``t`` counts calls of ``step()``, which is what an epoch is here; ``base`` is a group's learning rate when the
+    scheduler was made.
+
+    Args:
+        optimizer: the optimizer whose param groups it drives, or a list of several.
+        milestones: epochs; they need not be sorted.
+        gamma: the factor.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
+        param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
+
+    Example::
+
+        scheduler = fastsched.MultiStepLR(optimizer, milestones=[30, 80], gamma=0.1)
     """
 
     _schedule: ClassVar[str] = "MultiStepLR"
@@ -238,10 +289,31 @@ class MultiStepLR(EpochScheduler, torch_lr_scheduler.MultiStepLR):
 
 
 class ConstantLR(EpochScheduler, torch_lr_scheduler.ConstantLR):
-    r"""Multiply the learning rates by ``factor`` until epoch ``total_iters``.
+    """Multiply the learning rates by ``factor`` until epoch ``total_iters``.
 
-    :math:`lr_t = base \cdot factor` for :math:`t < total\_iters`, then :math:`base`; torch's
-    :class:`torch.optim.lr_scheduler.ConstantLR`.
+    ::
+
+        lr(t) = base * factor    for t < total_iters, then base
+
+    As torch's :class:`torch.optim.lr_scheduler.ConstantLR`, whose arguments it takes.
+    ``t`` counts calls of ``step()``, which is what an epoch is here; ``base`` is a group's learning rate when the
+    scheduler was made.
+
+    Args:
+        optimizer: the optimizer whose param groups it drives, or a list of several.
+        factor: between 0 and 1.
+        total_iters: for how many epochs.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
+        param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
+
+    Example::
+
+        scheduler = fastsched.ConstantLR(optimizer, factor=0.5, total_iters=4)
     """
 
     _schedule: ClassVar[str] = "ConstantLR"
@@ -260,10 +332,32 @@ class ConstantLR(EpochScheduler, torch_lr_scheduler.ConstantLR):
 
 
 class LinearLR(EpochScheduler, torch_lr_scheduler.LinearLR):
-    r"""Change the learning rates linearly from ``start_factor`` to ``end_factor`` of their base.
+    """Change the learning rates linearly from ``start_factor`` to ``end_factor`` of their base: a warm-up, by default.
 
-    :math:`lr_t = base (s + (e - s) \min(t, T) / T)` with :math:`T` = ``total_iters``; torch's
-    :class:`torch.optim.lr_scheduler.LinearLR`.
+    ::
+
+        lr(t) = base * (start_factor + (end_factor - start_factor) * min(t, total_iters) / total_iters)
+
+    As torch's :class:`torch.optim.lr_scheduler.LinearLR`, whose arguments it takes.
+    ``t`` counts calls of ``step()``, which is what an epoch is here; ``base`` is a group's learning rate when the
+    scheduler was made.
+
+    Args:
+        optimizer: the optimizer whose param groups it drives, or a list of several.
+        start_factor: of the base, in epoch 0; more than 0 and at most 1.
+        end_factor: of the base, from epoch ``total_iters`` on; between 0 and 1.
+        total_iters: how many epochs it takes.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
+        param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
+
+    Example::
+
+        scheduler = fastsched.LinearLR(optimizer, start_factor=0.1, total_iters=10)
     """
 
     _schedule: ClassVar[str] = "LinearLR"
@@ -283,9 +377,30 @@ class LinearLR(EpochScheduler, torch_lr_scheduler.LinearLR):
 
 
 class ExponentialLR(EpochScheduler, torch_lr_scheduler.ExponentialLR):
-    r"""Multiply the learning rates by ``gamma`` every epoch.
+    """Multiply the learning rates by ``gamma`` every epoch.
 
-    :math:`lr_t = base \cdot \gamma^t`; torch's :class:`torch.optim.lr_scheduler.ExponentialLR`.
+    ::
+
+        lr(t) = base * gamma ** t
+
+    As torch's :class:`torch.optim.lr_scheduler.ExponentialLR`, whose arguments it takes.
+    ``t`` counts calls of ``step()``, which is what an epoch is here; ``base`` is a group's learning rate when the
+    scheduler was made.
+
+    Args:
+        optimizer: the optimizer whose param groups it drives, or a list of several.
+        gamma: the factor.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
+        param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
+
+    Example::
+
+        scheduler = fastsched.ExponentialLR(optimizer, gamma=0.95)
     """
 
     _schedule: ClassVar[str] = "ExponentialLR"
@@ -303,10 +418,31 @@ class ExponentialLR(EpochScheduler, torch_lr_scheduler.ExponentialLR):
 
 
 class PolynomialLR(EpochScheduler, torch_lr_scheduler.PolynomialLR):
-    r"""Decay the learning rates to zero over ``total_iters`` epochs by a polynomial.
+    """Decay the learning rates to zero over ``total_iters`` epochs by a polynomial.
 
-    :math:`lr_t = base (1 - \min(t, T) / T)^{power}` with :math:`T` = ``total_iters``; torch's
-    :class:`torch.optim.lr_scheduler.PolynomialLR`.
+    ::
+
+        lr(t) = base * (1 - min(t, total_iters) / total_iters) ** power
+
+    As torch's :class:`torch.optim.lr_scheduler.PolynomialLR`, whose arguments it takes.
+    ``t`` counts calls of ``step()``, which is what an epoch is here; ``base`` is a group's learning rate when the
+    scheduler was made.
+
+    Args:
+        optimizer: the optimizer whose param groups it drives, or a list of several.
+        total_iters: how many epochs it takes.
+        power: of the polynomial; 1 is a straight line.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
+        param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
+
+    Example::
+
+        scheduler = fastsched.PolynomialLR(optimizer, total_iters=100, power=0.9)
     """
 
     _schedule: ClassVar[str] = "PolynomialLR"
@@ -325,11 +461,32 @@ class PolynomialLR(EpochScheduler, torch_lr_scheduler.PolynomialLR):
 
 
 class CosineAnnealingLR(EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
-    r"""Anneal the learning rates along a cosine from their base to ``eta_min`` and back, with period ``2 T_max``.
+    """Anneal the learning rates along a cosine from their base to ``eta_min`` and back, with period ``2 * T_max``.
 
-    :math:`lr_t = \eta_{min} + (base - \eta_{min}) (1 + \cos(\pi t / T_{max})) / 2` (Loshchilov and Hutter,
-    arXiv:1608.03983, without restarts), in torch's recursive form; torch's
-    :class:`torch.optim.lr_scheduler.CosineAnnealingLR`.
+    ::
+
+        lr(t) = eta_min + (base - eta_min) * (1 + cos(pi * t / T_max)) / 2
+
+    As torch's :class:`torch.optim.lr_scheduler.CosineAnnealingLR`, whose arguments it takes.
+    ``t`` counts calls of ``step()``, which is what an epoch is here; ``base`` is a group's learning rate when the
+    scheduler was made.
+    It is computed in torch's recursive form (Loshchilov and Hutter, arXiv:1608.03983, without the restarts).
+
+    Args:
+        optimizer: the optimizer whose param groups it drives, or a list of several.
+        T_max: epochs from the base down to ``eta_min``.
+        eta_min: the lowest learning rate.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
+        param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
+
+    Example::
+
+        scheduler = fastsched.CosineAnnealingLR(optimizer, T_max=100, eta_min=1e-5)
     """
 
     _schedule: ClassVar[str] = "CosineAnnealingLR"
@@ -348,10 +505,35 @@ class CosineAnnealingLR(EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
 
 
 class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
-    r"""Anneal the learning rates along a cosine to ``eta_min``, starting anew after ``T_0``, then ``T_0 T_mult``, ...
+    """Anneal the learning rates along a cosine to ``eta_min``, and start over after ``T_0``, then ``T_0 * T_mult``, ...
 
-    :math:`lr = \eta_{min} + (base - \eta_{min}) (1 + \cos(\pi T_{cur} / T_i)) / 2` (SGDR, arXiv:1608.03983);
-    torch's :class:`torch.optim.lr_scheduler.CosineAnnealingWarmRestarts`.
+    ::
+
+        lr = eta_min + (base - eta_min) * (1 + cos(pi * T_cur / T_i)) / 2
+
+        T_cur: epochs since the last restart; T_i: how many there are until the next
+
+    As torch's :class:`torch.optim.lr_scheduler.CosineAnnealingWarmRestarts`, whose arguments it takes.
+    ``t`` counts calls of ``step()``, which is what an epoch is here; ``base`` is a group's learning rate when the
+    scheduler was made.
+    (SGDR, arXiv:1608.03983.)
+
+    Args:
+        optimizer: the optimizer whose param groups it drives, or a list of several.
+        T_0: epochs until the first restart.
+        T_mult: by which factor each period is longer than the one before; a whole number.
+        eta_min: the lowest learning rate.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
+        param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
+
+    Example::
+
+        scheduler = fastsched.CosineAnnealingWarmRestarts(optimizer, T_0=10, T_mult=2)
     """
 
     _schedule: ClassVar[str] = "CosineAnnealingWarmRestarts"
@@ -370,10 +552,17 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
     ) -> None:
         super().__init__(select(optimizer, param_name, groups), T_0, T_mult, eta_min, last_epoch)
 
-    def step(self, epoch: float | None = None, *, found_inf: Tensor | float | None = None) -> None:
+    def step(
+        self,
+        epoch: float | None = None,
+        metrics: SupportsFloat | None = None,
+        *,
+        found_inf: Tensor | float | None = None,
+    ) -> None:
         """Go on to the next epoch, or to ``epoch``, which may be a fraction: between batches, for instance.
 
-        ``found_inf`` as in the other schedulers: whether to skip this step. Along with an ``epoch`` Python reads it.
+        ``metrics`` is not read, and ``found_inf`` as in the other schedulers: whether to skip this step. Along with an
+        ``epoch`` Python reads it.
 
         Raises ValueError if ``epoch`` is negative.
         """
@@ -404,6 +593,8 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
             if isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, epoch):
                 return
         self._detach()
+        if epoch is None and not self._is_initial:
+            self._fall_back()
         TorchWarmRestarts.step(self, epoch)
         if not self._is_initial:
             self._stepped(None, by_torch=True)
@@ -419,10 +610,35 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
 
 
 class SWALR(EpochScheduler, swa_utils.SWALR):
-    r"""Anneal each learning rate from wherever it is to ``swa_lr``, for stochastic weight averaging.
+    """Anneal each learning rate from wherever it is to ``swa_lr``, for stochastic weight averaging.
 
-    :math:`lr = \alpha \, swa\_lr + (1 - \alpha) \, lr_0` with :math:`\alpha` going from 0 to 1 over ``anneal_epochs``
-    on a line or a cosine (Izmailov et al., arXiv:1803.05407); torch's :class:`torch.optim.swa_utils.SWALR`.
+    ::
+
+        lr = alpha * swa_lr + (1 - alpha) * lr_0
+
+        alpha: from 0 to 1 over anneal_epochs, on a line or a cosine; lr_0: where it was
+
+    As torch's :class:`torch.optim.swa_utils.SWALR`, whose arguments it takes.
+    ``t`` counts calls of ``step()``, which is what an epoch is here; ``base`` is a group's learning rate when the
+    scheduler was made.
+    (Izmailov et al., arXiv:1803.05407.)
+
+    Args:
+        optimizer: the optimizer whose param groups it drives, or a list of several.
+        swa_lr: the learning rate to reach, or one for each group.
+        anneal_epochs: how many epochs it takes.
+        anneal_strategy: ``"cos"`` or ``"linear"``.
+        last_epoch: the epoch before the one to begin at; -1 starts from the beginning, anything else needs
+            ``"initial_lr"`` in the groups, as in torch.
+        param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, or a group lacks the entry; the message names it.
+
+    Example::
+
+        scheduler = fastsched.SWALR(optimizer, swa_lr=0.05, anneal_epochs=5)
     """
 
     _schedule: ClassVar[str] = "SWALR"

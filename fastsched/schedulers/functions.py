@@ -114,7 +114,7 @@ class FunctionScheduler(EpochScheduler):
         return self._total_epochs is None
 
     def _factors(self) -> list[Any]:
-        # The epoch is asked for anew each time, as in torch: a function may have set it.
+        # The epoch is read again each time, as in torch: a function may have set it.
         return [function(self.last_epoch) for function in self.lr_lambdas]
 
     def _table(self) -> Table | None:
@@ -127,10 +127,11 @@ class FunctionScheduler(EpochScheduler):
         return self._tabulated[1]  # type: ignore[index]
 
     def _finish(self, declined: Any) -> bool:
-        # The learning rates, where they are no plain numbers any more.
+        # The learning rates, where they are no longer plain numbers.
         if not isinstance(declined, list):
             return False
         self._detach()
+        self._fall_back()
         groups = self.optimizer.param_groups
         for group, lr in zip(groups, declined, strict=True):
             if isinstance(group["lr"], Tensor):
@@ -144,9 +145,14 @@ class FunctionScheduler(EpochScheduler):
 
 
 class LambdaLR(FunctionScheduler, torch_lr_scheduler.LambdaLR):
-    r"""Multiply each base learning rate by a function of the epoch.
+    """Multiply each base learning rate by a function of the epoch.
 
-    :math:`lr_t = base \cdot f(t)`; torch's :class:`torch.optim.lr_scheduler.LambdaLR`.
+    ::
+
+        lr(t) = base * f(t)
+
+    As torch's :class:`torch.optim.lr_scheduler.LambdaLR`, whose arguments it takes. ``t`` counts calls of ``step()``;
+    ``base`` is a group's learning rate when the scheduler was made.
 
     Args:
         optimizer: any :class:`torch.optim.Optimizer`.
@@ -156,28 +162,45 @@ class LambdaLR(FunctionScheduler, torch_lr_scheduler.LambdaLR):
             learning rates, so that steps on tensor learning rates need no Python; beyond it the learning rates stay
             as they are. Without it the functions are called at each step, which then cannot be captured in a CUDA
             graph nor compiled with ``fullgraph=True``. Of no effect on Python numbers.
+        param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
 
     Raises:
         ValueError: not one function per param group, or ``total_steps`` is not positive.
+
+    Example::
+
+        scheduler = fastsched.LambdaLR(optimizer, lambda epoch: 0.95**epoch, total_steps=1000)
     """
 
     _schedule: ClassVar[str] = "LambdaLR"
 
 
 class MultiplicativeLR(FunctionScheduler, torch_lr_scheduler.MultiplicativeLR):
-    r"""Multiply each learning rate by a function of the epoch, at every step.
+    """Multiply each learning rate by a function of the epoch, at every step.
 
-    :math:`lr_t = lr_{t-1} \cdot f(t)`; torch's :class:`torch.optim.lr_scheduler.MultiplicativeLR`.
+    ::
+
+        lr(t) = lr(t - 1) * f(t)
+
+    As torch's :class:`torch.optim.lr_scheduler.MultiplicativeLR`, whose arguments it takes. ``t`` counts calls of
+    ``step()``.
 
     Args:
         optimizer: any :class:`torch.optim.Optimizer`.
         lr_lambda: a function from the epoch to a factor, or a list of them, one per param group.
         last_epoch: as in torch, the epoch before the one to begin at.
         total_steps: as in :class:`LambdaLR`.
+        param_name: the entry of each group that it drives: ``"weight_decay"`` or ``"betas[0]"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
 
     Raises:
         ValueError: not one function per param group, or ``total_steps`` is not positive.
         TypeError: ``lr_lambda`` is not callable.
+
+    Example::
+
+        scheduler = fastsched.MultiplicativeLR(optimizer, lambda epoch: 0.95)
     """
 
     _schedule: ClassVar[str] = "MultiplicativeLR"

@@ -11,9 +11,12 @@ from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
+from ..engine import lr_buffer
 from ..engine.capture import refuse_capture
 from ..engine.checkpoint import number
+from ..engine.judged_metric import SETTINGS, checked_setting, judge, patience_for_torch
 from ..engine.metric import completed
+from ..engine.program import own_dict
 from ..engine.reduction import ReduceOp, reduction
 from ..engine.selection import Groups, Optimizers, select
 from ..engine.untraced import OFF_PATH, untraced
@@ -22,24 +25,24 @@ from .ranks import MetricScheduler
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+if TYPE_CHECKING:
+    from typing_extensions import Never
+
 
 class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
-    r"""Multiply every learning rate by ``factor`` when a metric has stopped improving.
+    """Multiply every learning rate by ``factor`` when a metric has stopped improving.
 
     A drop-in for :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (the formulas are those of torch 2.13).
-    Per step, with metric :math:`m`, best so far :math:`b` and threshold :math:`\theta`, an epoch is good if
+    Per step an epoch is good if its metric ``m`` is better than the best so far, ``b``, by ``threshold``::
 
-    ========  =======================  ====================  ========================
-    mode      ``rel``                  ``abs``               ``rel_abs``
-    ========  =======================  ====================  ========================
-    ``min``   :math:`m < b(1-\theta)`  :math:`m < b-\theta`  :math:`m < b-\theta|b|`
-    ``max``   :math:`m > b(1+\theta)`  :math:`m > b+\theta`  :math:`m > b+\theta|b|`
-    ========  =======================  ====================  ========================
+        mode   rel                      abs                  rel_abs
+        min    m < b * (1 - threshold)  m < b - threshold    m < b - threshold * abs(b)
+        max    m > b * (1 + threshold)  m > b + threshold    m > b + threshold * abs(b)
 
     and bad otherwise, NaN included. Below zero ``rel`` counts a metric that got slightly worse, by less than
-    :math:`\theta|b|`, as better: then use ``rel_abs``, which torch does not have. Above zero the two are the same.
-    More than ``patience`` bad epochs in a row, not counting those in a cooldown, set
-    every group's LR to :math:`\max(lr \cdot factor, min\_lr)` where that is lower by more than ``eps``.
+    ``threshold * abs(b)``, as better: then use ``rel_abs``, which torch does not have. Above zero the two are the same.
+    More than ``patience`` bad epochs in a row, not counting those in a cooldown, set every group's learning rate to
+    ``max(lr * factor, min_lr)`` where that is lower by more than ``eps``.
 
     With Python-number learning rates every step is bit-identical to torch's. With tensor learning rates
     (:func:`fastsched.use_tensor_lr`) the decision is made on their device, in float64: each LR is torch's float
@@ -56,20 +59,37 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         cooldown: number of epochs after a reduction in which bad ones are not counted.
         min_lr: lower bound of the learning rate, one for all groups or one per group.
         eps: a reduction smaller than this is not made.
+        accumulate: how many metrics make one: their mean is judged, once for all of them. For a plateau that is stepped
+            at every iteration (as ``accumulation_size`` in optax). ``patience`` and ``cooldown`` count what is judged,
+            ``last_epoch`` counts steps.
+        smoothing: how much of an exponential average stays at each metric, or mean of metrics; the average is judged.
+            0 does not smooth. It is divided by ``1 - smoothing**n``, so that it does not begin near 0. A metric that
+            is not finite is judged as it is, and not averaged.
+        patience_counts: ``"torch"`` if the epoch *after* ``patience`` bad ones reduces, ``"keras"`` if the last of
+            ``patience`` bad ones does. (A ``cooldown`` of n is one of n + 1 in Keras.)
+        param_name: the entry of each group that it drives: ``"weight_decay"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
         process_group: the ranks, for instance ``torch.distributed.group.WORLD``, whose metrics are reduced to one by a
             collective before each decision, so that all decide alike. Every rank has to step. Without one, each rank
             decides by its own metric; where there are several ranks a warning says so once.
         reduce_op: what is made of the ranks' metrics: ``"mean"``, ``"sum"``, ``"min"`` or ``"max"``.
 
     Raises:
-        ValueError: ``factor`` is 1 or more, ``min_lr`` is not one per group, a mode is unknown, or this rank is not in
-            ``process_group``.
-        TypeError: ``optimizer`` is not an Optimizer.
+        ValueError: ``factor`` is 1 or more, ``min_lr`` is not one per group, a mode is unknown, ``accumulate``,
+            ``smoothing`` or ``patience_counts`` is out of its range, or this rank is not in ``process_group``.
+        TypeError: ``optimizer`` is not an Optimizer, or ``accumulate`` or ``smoothing`` is not a number.
         RuntimeError: the learning rates are on a CUDA device and fastsched has no CUDA operators.
 
     ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``last_epoch`` and ``get_last_lr()`` may be read and
     written as in torch. With learning rates on a CUDA device, reading one of the first four waits for the
     device; ``get_last_lr()`` returns tensors on the device without waiting.
+
+    Example::
+
+        scheduler = fastsched.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
+        for epoch in range(epochs):
+            train(model, optimizer)
+            scheduler.step(validation_loss(model))
     """
 
     _schedule: ClassVar[str] = "ReduceLROnPlateau"
@@ -80,6 +100,14 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
     best: float
     num_bad_epochs: int
     cooldown_counter: int
+    # torch does not have these. One that is as here is in no state and in no ``__dict__``.
+    accumulate: int = 1
+    smoothing: float = 0.0
+    patience_counts: Literal["torch", "keras"] = "torch"
+    accumulated_metric: float  # the mean of the metrics that wait to be judged
+    accumulated_count: int
+    smoothed_metric: float
+    smoothed_weight: float
 
     def __init__(
         self,
@@ -93,16 +121,25 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         min_lr: list[float] | float = 0,
         eps: float = 1e-8,
         *,
+        accumulate: int = 1,
+        smoothing: float = 0.0,
+        patience_counts: Literal["torch", "keras"] = "torch",
         param_name: str = "lr",
         groups: Groups = None,
         process_group: ProcessGroup | None = None,
         reduce_op: ReduceOp = "mean",
     ) -> None:
+        for name, value in zip(SETTINGS, (accumulate, smoothing, patience_counts), strict=True):
+            if checked_setting(name, value) != SETTINGS[name]:
+                setattr(self, name, value)
         optimizer = select(optimizer, param_name, groups)
         reduced = reduction(type(self).__name__, process_group, reduce_op)
         super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
-        self._reduction = reduced
+        self._attend(_reduction=reduced)
         self._attach()
+
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
+        super().__setattr__(name, checked_setting(name, value) if name in SETTINGS else value)
 
     def _init_is_better(self, mode: Any, threshold: Any, threshold_mode: Any) -> None:
         extra = threshold_mode == "rel_abs"
@@ -121,9 +158,9 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         self,
         metrics: SupportsFloat,
         epoch: int | None = None,
+        weight: Tensor | float | None = None,  # by position, too: to look up a default by name takes longest here
         *,
         found_inf: Tensor | float | None = None,
-        weight: Tensor | float | None = None,
     ) -> None:
         """Take note of a metric and reduce the learning rates if it has stopped improving.
 
@@ -154,7 +191,8 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         attributes and groups since the step before, as an eager one does; it is compiled again if groups were added.
         A Python-number metric recompiles once, at its second value.
         """
-        if self._reduction is not None or weight is not None:
+        attended = self._is_attended
+        if attended or weight is not None:
             metrics, found_inf = self._reduced(metrics, found_inf, weight)
         if epoch is not None:
             if not found_inf:
@@ -167,7 +205,7 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         if declined is not None:
             # None is no metric, also where there is no engine to say so.
             self._step_off_path(declined if metrics is not None else float(metrics))
-        elif self._history is not None:
+        elif attended:
             self._stepped(metrics)
 
     def _step_plainly(self, metrics: SupportsFloat) -> None:
@@ -196,17 +234,39 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
                 return
             metrics = declined
         self._detach()
+        self._fall_back()
         numbers = [group for group in self.optimizer.param_groups if not isinstance(group["lr"], Tensor)]
-        super().step(completed(metrics) if isinstance(metrics, Tensor) else metrics)
+        self._step_as_torch(completed(metrics) if isinstance(metrics, Tensor) else metrics)
         for group in numbers:
             if isinstance(group["lr"], Tensor):  # torch has made the bound itself the learning rate
                 group["lr"] = group["lr"].detach().clone()
         self._stepped(metrics, by_torch=True)
 
+    def _step_as_torch(self, metrics: SupportsFloat) -> None:
+        attributes = own_dict(self)
+        given = SETTINGS.keys() & attributes.keys()
+        if not given:
+            super().step(metrics)
+            return
+        settings = {name: checked_setting(name, getattr(self, name)) for name in SETTINGS}
+        judged = judge(attributes, float(metrics), settings)
+        if judged is None:
+            self.last_epoch += 1
+            self._last_lr = lr_buffer.copied_lrs(self.optimizer)
+            return
+        patience = attributes["patience"]
+        attributes["patience"] = patience_for_torch(patience, settings["patience_counts"])
+        try:
+            super().step(judged)
+        finally:
+            attributes["patience"] = patience
+
     def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
         state = super()._checked(state_dict, where)
         if state.get("default_min_lr") is not None:
             number(f"{where}['default_min_lr']", state["default_min_lr"])
+        for name in SETTINGS.keys() & state.keys():
+            state[name] = checked_setting(name, state[name], f"{where}[{name!r}]")
         return state
 
     def _load(self, state: dict[str, Any]) -> None:

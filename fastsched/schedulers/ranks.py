@@ -30,7 +30,8 @@ class MetricScheduler(EngineScheduler):
     def process_group(self, group: Any) -> None:
         if group is not None:
             check_group(group)
-        self._reduction = Reduction(group, "mean" if self._reduction is None else self._reduction.op)
+        op = "mean" if self._reduction is None else self._reduction.op
+        self._attend(_reduction=Reduction(group, op))
 
     def _reduced(self, metrics: Any, found_inf: Any, weight: Any) -> tuple[Any, Any]:
         """The metric and ``found_inf`` to step with, those of all ranks where there is a group."""
@@ -40,10 +41,10 @@ class MetricScheduler(EngineScheduler):
                 raise ValueError(
                     f"{type(self).__name__}: weight= is for a mean over ranks; construct it with process_group="
                 )
-            if not torch.compiler.is_compiling():
+            if reduction is not None and not torch.compiler.is_compiling():
                 warn_of_ranks(type(self).__name__, metrics)
-                if reduction is not None and reduction.op == "mean":
-                    self._reduction = None  # nothing that a copy, or a group that is set, has to know
+                if reduction.op == "mean":
+                    self._attend(_reduction=None)  # nothing that a copy, or a group that is set, has to know
             return metrics, found_inf
         engine = self._engine
         if isinstance(engine, TensorEngine):

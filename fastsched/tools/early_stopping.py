@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, TypeVar, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,14 @@ from ..engine import ops
 from ..engine.arrivals import Arrivals
 from ..engine.capture import in_capture, refuse_capture
 from ..engine.checkpoint import number, whole
+from ..engine.judged_metric import SETTINGS, checked_setting
 from ..engine.lr_buffer import LRBuffer
 from ..engine.metric import as_plain, traced
 from ..engine.program import NOTHING_BELOW
 from ..engine.reduction import ReduceOp, Reduction, check_group, reduction, warn_of_ranks
 from ..engine.replica import Replica
 from ..engine.untraced import untraced
-from .training_state import distinct
+from .training_state import distinct, reshard, sharded
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 _RULE = "EarlyStopping"
 _COUNTERS: list[str] = _C.counter_names(_RULE)
 _LAST, _BEST, _STOPPED, _IMPROVED = map(_COUNTERS.index, ("last_epoch", "best", "stopped_epoch", "improved"))
-_SETTINGS = ("mode", "patience", "threshold", "threshold_mode", "baseline", "start_after", "stop_on_nan")
+_FRACTIONS = ("best", "accumulated_metric", "smoothed_metric", "smoothed_weight")
+_OPTIONAL: dict[str, Any] = _C.optional_attributes(_RULE)
+_SETTINGS = ("mode", "patience", "threshold", "threshold_mode", "baseline", "start_after", "stop_on_nan", *SETTINGS)
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -72,7 +75,7 @@ class EarlyStopping:
 
     A metric improves by the rule of :class:`fastsched.ReduceLROnPlateau` with ``threshold_mode="rel_abs"``, and epochs
     are counted as there: it stops in the epoch that makes more than ``patience`` bad ones in a row. (Keras and
-    Lightning stop one epoch sooner: their ``patience=n`` is ``n - 1`` here.) Once stopped it stays stopped; stepped on,
+    Lightning stop one epoch sooner: ``patience_counts="keras"``.) Once stopped it stays stopped; stepped on,
     it goes on keeping the best metric. An epoch is whatever is between two calls of ``step()``.
 
     The counters live where the metric is. With metrics on a CUDA device, nothing but ``should_stop`` and the other
@@ -97,6 +100,11 @@ class EarlyStopping:
         model: whose best weights to keep, its parameters and buffers, in a second copy on the same devices. The copy is
             made by the device itself if the metric on it has improved.
         device: where the counters live; by default where the metrics are found to be, the host at first.
+        accumulate: how many metrics make one, as in :class:`fastsched.ReduceLROnPlateau`: for steps at every iteration.
+            ``patience`` counts means of so many, ``last_epoch``, ``stopped_epoch`` and ``start_after`` count steps.
+            With ``stop_on_nan`` a NaN among them stops at once.
+        smoothing: judge an exponential average, as there.
+        patience_counts: ``"torch"``, or ``"keras"`` to stop at the last of ``patience`` bad epochs, as there.
         process_group: the ranks, for instance ``torch.distributed.group.WORLD``, whose metrics are reduced to one by a
             collective before each decision, so that all of them stop in the same step. Every rank has to step. Without
             one, each decides by its own metric; where there are several ranks a warning says so once.
@@ -116,6 +124,9 @@ class EarlyStopping:
     baseline: float | None
     start_after: int
     stop_on_nan: bool
+    accumulate: int = 1
+    smoothing: float = 0.0
+    patience_counts: Literal["torch", "keras"] = "torch"
     _snapshots: _Snapshots
 
     def __init__(
@@ -130,11 +141,14 @@ class EarlyStopping:
         *,
         model: nn.Module | None = None,
         device: torch.device | str | None = None,
+        accumulate: int = 1,
+        smoothing: float = 0.0,
+        patience_counts: Literal["torch", "keras"] = "torch",
         process_group: ProcessGroup | None = None,
         reduce_op: ReduceOp = "mean",
     ) -> None:
-        settings = (mode, patience, threshold, threshold_mode, baseline, start_after, stop_on_nan)
-        for name, value in zip(_SETTINGS, settings, strict=True):
+        like_torchs = (mode, patience, threshold, threshold_mode, baseline, start_after, stop_on_nan)
+        for name, value in zip(_SETTINGS, (*like_torchs, accumulate, smoothing, patience_counts), strict=True):
             self.__dict__[name] = _checked(name, value)
         if model is not None and not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -149,12 +163,23 @@ class EarlyStopping:
         self._place(place if place is not None else torch.device("cpu"), counters)
         self._weights = _Weights(model) if model is not None else None
 
-    def step(self, metric: SupportsFloat, *, weight: Tensor | float | None = None) -> bool | Tensor:
+    @overload
+    def step(self, metric: SupportsFloat, *, weight: Tensor | float | None = None) -> bool | Tensor: ...
+    @overload
+    def step(self, *, metrics: SupportsFloat, weight: Tensor | float | None = None) -> bool | Tensor: ...
+    def step(
+        self,
+        metric: SupportsFloat | None = None,
+        *,
+        metrics: SupportsFloat | None = None,
+        weight: Tensor | float | None = None,
+    ) -> bool | Tensor:
         """Take note of a metric.
 
         Args:
             metric: a number, a numpy scalar, or a tensor with one element of any real dtype on any device. A DTensor
                 is gathered first, on all of its ranks; with a ``process_group`` the metric is reduced.
+            metrics: the same, by the name that schedulers have for it.
             weight: how much this rank's metric counts in the mean over the ``process_group``, the number of its samples
                 for instance; the same for all by default. 0 leaves the metric out, NaN included.
 
@@ -174,9 +199,16 @@ class EarlyStopping:
 
         Compile: traces under ``fullgraph=True``, under the same condition.
         """
+        if metrics is not None:
+            if metric is not None:
+                raise TypeError("step() got the metric twice, as metric and as metrics=; pass it once")
+            metric = metrics
+        if metric is None:
+            raise TypeError("metric must be a number, or a tensor with one element, got None")
         compiling = torch.compiler.is_compiling()
         if self._weights is not None:
             if not compiling:
+                self._weights.gather_no_more()
                 self._weights.check()
             elif not self._model_fits:
                 return self._step_off_path(metric, weight)
@@ -315,6 +347,7 @@ class EarlyStopping:
         """
         if self._weights is None:
             raise RuntimeError("restore_best() has no weights to restore: construct EarlyStopping with model=")
+        self._weights.gather_no_more()
         self._weights.check()
         self._weights.restore()
 
@@ -336,13 +369,14 @@ class EarlyStopping:
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
         for name in (*_SETTINGS, *_COUNTERS, *(["best_weights"] if self._weights is not None else [])):
-            if name not in state_dict:
+            if name not in state_dict and name not in _OPTIONAL:
                 raise KeyError(f"state_dict has no {name!r}; it is not the state of such an EarlyStopping")
-        settings = {name: _checked(name, state_dict[name]) for name in _SETTINGS}
+        settings = {name: _checked(name, state_dict[name]) for name in _SETTINGS if name in state_dict}
         counters = []
         for name in _COUNTERS:
             place = f"state_dict[{name!r}]"
-            value = float(number(place, state_dict[name])) if name == "best" else whole(place, state_dict[name])
+            value = state_dict.get(name, _OPTIONAL.get(name))
+            value = float(number(place, value)) if name in _FRACTIONS else whole(place, value)
             packed = _C.pack_counter(_RULE, name, value)
             if packed is None:
                 raise ValueError(f"{place} must be a number that was counted, got {value!r}")
@@ -403,6 +437,7 @@ class EarlyStopping:
             "baseline": math.nan if self.baseline is None else self.baseline,
             "start_after": self.start_after,
             "stop_on_nan": float(self.stop_on_nan),
+            **{name: getattr(self, name) for name in SETTINGS},
         }
         packed = _C.pack_node(_RULE, numbers, [], [], [], 0, *NOTHING_BELOW)
         assert packed is not None  # _checked lets nothing else through
@@ -459,7 +494,7 @@ class _Snapshots:
         """Whether it had stopped so many steps before the last."""
         back = min(behind, len(self._sent) - 1)
         counters = self._sent.wait(back)
-        return 0 < counters[_STOPPED] <= counters[_LAST] + back - behind  # one snapshot is one step
+        return bool(0 < counters[_STOPPED] <= counters[_LAST] + back - behind)  # one snapshot is one step
 
 
 _ANEW = "construct a new one"
@@ -470,6 +505,8 @@ class _Weights:
 
     @torch.inference_mode(False)
     def __init__(self, model: nn.Module):
+        self._shards = sharded([model])
+        reshard(self._shards)
         # Where each is, not what: modules put new tensors into their places, as do ``model.double()`` and loading.
         self._modules = [
             (parent._modules, name, module)
@@ -486,6 +523,10 @@ class _Weights:
         self.best: dict[str, Tensor] = {
             name: tensors[key].detach().clone() for name, (tensors, key) in self._places.items()
         }
+
+    def gather_no_more(self) -> None:
+        """Have FSDP2 put its shards back into their places, which a forward may have taken."""
+        reshard(self._shards)
 
     def check(self) -> None:
         """Raise RuntimeError if a module or a tensor is not where it was."""
@@ -513,8 +554,9 @@ class _Weights:
     def keep_if(self, improved: Tensor) -> None:
         """The same where ``improved`` is not 0, which each device looks at itself."""
         flags: dict[torch.device, Tensor] = {}
-        for name, weight in self._now():
-            best = self._fitting(name, weight)
+        for name, tensor in self._now():
+            # Of a DTensor each rank looks after its own part: where() takes no others beside a plain tensor.
+            weight, best = map(_local, (tensor, self._fitting(name, tensor)))
             if best.device not in flags:
                 flags[best.device] = improved.to(best.device, non_blocking=True) != 0
             torch.where(flags[best.device], weight, best, out=best)
@@ -545,6 +587,11 @@ class _Weights:
         return self.best[name]
 
 
+def _local(tensor: Tensor) -> Tensor:
+    part: Tensor = tensor.to_local() if hasattr(type(tensor), "to_local") else tensor  # type: ignore[attr-defined]
+    return part
+
+
 def _plain(metric: Any) -> Tensor | float:
     """The metric as an operator reads it, or an error that says whose it is."""
     problem = "metric must be a number, or a tensor with one element"
@@ -571,6 +618,8 @@ def _shapes(weights: Any) -> dict[str, torch.Size]:
 
 def _checked(name: str, value: Any) -> Any:
     """The value of a setting as a plain Python one, or an error that names it."""
+    if name in SETTINGS:
+        return checked_setting(name, value)
     if name in ("mode", "threshold_mode"):
         choices = ("min", "max") if name == "mode" else ("rel", "abs", "rel_abs")
         if not isinstance(value, str) or value not in choices:

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
 from .. import _C
 from ..engine.capture import refuse_capture
 from ..engine.replica import Replica
+from ..engine.selection import labels_of, quantity_of
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import untraced
 from ..schedulers.base import EngineScheduler
@@ -34,12 +35,7 @@ class History:
 
     With tensor learning rates the step itself writes a row into a buffer on their device, in compiled steps and in
     replays of CUDA graphs as well; nothing waits for the device until the rows are asked for. With Python numbers, and
-    where torch's code steps, the row is kept on the host. Reading waits for the device, once::
-
-        history = fastsched.History(scheduler)
-        ...
-        history.to_csv("run.csv")
-        history.plot("run.png")
+    where torch's code steps, the row is kept on the host. Reading waits for the device, once.
 
     Args:
         scheduler: one of fastsched's. Of a composition it records the whole; a child may have a history of its own, of
@@ -48,12 +44,21 @@ class History:
             groups and three more.
 
     Raises:
-        TypeError: ``scheduler`` is none of fastsched's.
+        TypeError: ``scheduler`` is not one of fastsched's.
         ValueError: it has a history already, or ``capacity`` is less than 1.
         RuntimeError: inside CUDA graph capture. Construct it before the capture, or after: graphs that were captured
             before record as well.
 
     Steps are numbered on from the scheduler's ``last_epoch`` at construction. Copies of the scheduler have no history.
+
+    Example::
+
+        history = fastsched.History(scheduler)
+        for epoch in range(epochs):
+            train(model, optimizer)
+            scheduler.step(validation_loss(model))
+        history.to_csv("run.csv")
+        history.plot("run.png")
     """
 
     def __init__(self, scheduler: EngineScheduler, capacity: int = 10_000) -> None:
@@ -65,7 +70,7 @@ class History:
         if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
             raise ValueError(f"capacity must be a whole number of 1 or more, got {capacity!r}")
         if scheduler._history is not None:
-            raise ValueError("the scheduler has a history already; close() that first")
+            raise ValueError("the scheduler already has a history; close() that one first")
         refuse_capture("a history begins; construct it before the capture, or after")
         self.capacity = capacity
         self._scheduler: weakref.ref[EngineScheduler] | None = weakref.ref(scheduler)  # which refers to this
@@ -75,10 +80,12 @@ class History:
         groups = scheduler.optimizer.param_groups
         self._groups = len(groups)
         self._names = names_of(groups)
+        self._quantity = quantity_of(scheduler.optimizer)
+        self._labels = labels_of(scheduler.optimizer)
         self._began_with = [_number_of(group["lr"]) for group in groups]
         self._steps_of_plateaus = _steps_of(_plateaus(scheduler))
         try:
-            object.__setattr__(scheduler, "_history", self)
+            scheduler._attend(_history=self)
             if isinstance(scheduler._engine, TensorEngine):
                 self.install(scheduler._engine._replicas)
         except BaseException:  # a Ctrl-C: nobody has this object to close it
@@ -92,7 +99,7 @@ class History:
             return
         refuse_capture("a history ends; close it before the capture, or after")
         if scheduler._history is self:
-            object.__setattr__(scheduler, "_history", None)
+            scheduler._attend(_history=None)
         if isinstance(scheduler._engine, TensorEngine):
             own = [part.rows for period in self._periods if isinstance(period, _OnDevice) for part in period.parts]
             for replica in scheduler._engine._replicas:
@@ -102,6 +109,14 @@ class History:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_scheduler": None}  # a copy is closed: the scheduler has its history
+
+    def __repr__(self) -> str:
+        # Without waiting: how many steps a CUDA device has recorded, only that knows.
+        scheduler = None if self._scheduler is None else self._scheduler()
+        of = "closed" if scheduler is None else type(scheduler).__name__
+        away = [period.parts[0].rows.device for period in self._periods if isinstance(period, _OnDevice)]
+        steps = next((f"<on {device}>" for device in away if device.type != "cpu"), None)
+        return f"{type(self).__name__}({of}, steps={steps or len(self)}, capacity={self.capacity})"
 
     def __len__(self) -> int:
         """How many steps there are to read. With tensor learning rates on a CUDA device this waits for the device."""
@@ -135,6 +150,9 @@ class History:
     def to_pandas(self) -> pd.DataFrame:
         """The same as a DataFrame: ``step``, ``metric``, ``best``, ``reductions``, ``lr_0``, ``lr_1``, ...
 
+        A group that has a ``"name"`` is called by it, ``lr_head`` for one; another entry than the learning rate by its
+        own name, ``weight_decay_0``.
+
         Raises ImportError without pandas.
         """
         try:
@@ -143,7 +161,8 @@ class History:
             raise ImportError("History.to_pandas needs pandas: pip install pandas") from error
         rows = self.to_numpy()
         columns = {name: rows[name] for name in ("step", "metric", "best", "reductions")}
-        return pd.DataFrame(columns | {f"lr_{group}": rows["lr"][:, group] for group in range(rows["lr"].shape[1])})
+        labels = self._labels_for(rows["lr"].shape[1])
+        return pd.DataFrame(columns | {label: rows["lr"][:, group] for group, label in enumerate(labels)})
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the rows to a file, with the columns of :meth:`to_pandas`; empty where there is no number."""
@@ -151,10 +170,13 @@ class History:
         groups = table.shape[1] - _C.HISTORY_OWN
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["step", "metric", "best", "reductions", *(f"lr_{group}" for group in range(groups))])
+            writer.writerow(["step", "metric", "best", "reductions", *self._labels_for(groups)])
             for step, (metric, best, reductions, *lrs) in zip(steps, table.tolist(), strict=True):
                 numbers = [metric, best, int(reductions), *lrs]
                 writer.writerow([step, *("" if math.isnan(number) else number for number in numbers)])
+
+    def _labels_for(self, groups: int) -> list[str]:
+        return [*self._labels, *(f"lr_{group}" for group in range(len(self._labels), groups))]
 
     def plot(self, path_or_axes: Any = None, *, scale: Scale | None = None, title: str | None = None) -> Axes:
         """Draw the learning rates over the steps, the metric beside them, and where plateaus lowered learning rates.
@@ -192,7 +214,8 @@ class History:
                 first, lrs = first - 1, np.concatenate([began, lrs])
             lowered = lrs[1:] < lrs[:-1]
             at = 1 + np.flatnonzero((rows["reductions"][-len(lowered) :] > 0) & lowered.any(1))
-            draw(axes, lines_of(0, "learning rate", lrs, self._names), first=first, scale=scale)
+            lines = lines_of(0, self._quantity, lrs, self._names)
+            draw(axes, lines, first=first, scale=scale, quantity=self._quantity)
             draw_reductions(axes, (first + at).tolist(), lrs[at].max(1, where=lowered[at - 1], initial=0.0).tolist())
             if not all(math.isnan(metric) for metric in rows["metric"]):
                 draw_metric(axes, rows["step"].tolist(), rows["metric"].tolist())
@@ -249,16 +272,16 @@ def _number_of(value: Any) -> Tensor | float:
 class _Part(NamedTuple):
     """The rows of the groups of one device and dtype."""
 
-    indices: list[int]
+    positions: list[int]  # of the groups among those that the scheduler drives; -1 for what it does not
     rows: Tensor  # laid out as csrc/schedule/report/history.h says
 
     @classmethod
     @torch.inference_mode(False)
     def of(cls, replica: Replica, capacity: int) -> _Part:
-        columns = _C.HISTORY_OWN + len(replica.buffer.indices)
+        columns = _C.HISTORY_OWN + len(replica.positions)
         rows = torch.zeros(_C.HISTORY_HEADER + capacity * columns, dtype=torch.float64, device=replica.buffer.device)
         rows[0], rows[1] = capacity, columns
-        return cls(replica.buffer.indices, rows)
+        return cls(replica.positions, rows)
 
     def read(self, until: int) -> Tensor:
         """The rows of the steps before this one in order, shape (steps, columns), on the host."""
@@ -275,8 +298,8 @@ class _OnDevice(NamedTuple):
     parts: list[_Part]
 
     def fits(self, replicas: list[Replica]) -> bool:
-        return [(part.indices, part.rows.device) for part in self.parts] == [
-            (replica.buffer.indices, replica.buffer.device) for replica in replicas
+        return [(part.positions, part.rows.device) for part in self.parts] == [
+            (replica.positions, replica.buffer.device) for replica in replicas
         ]
 
     def steps(self) -> int:
@@ -288,11 +311,13 @@ class _OnDevice(NamedTuple):
         tables = [part.read(steps) for part in self.parts]
         shortest = min(map(len, tables))
         tables = [table[len(table) - shortest :] for table in tables]
-        groups = sum(len(part.indices) for part in self.parts)
+        groups = sum(position >= 0 for part in self.parts for position in part.positions)
         table = torch.empty(len(tables[0]), _C.HISTORY_OWN + groups, dtype=torch.float64, device="cpu")
         table[:, : _C.HISTORY_OWN] = tables[0][:, : _C.HISTORY_OWN]
         for part, rows in zip(self.parts, tables, strict=True):
-            table[:, [_C.HISTORY_OWN + index for index in part.indices]] = rows[:, _C.HISTORY_OWN :]
+            slots = [slot for slot, position in enumerate(part.positions) if position >= 0]
+            columns = [_C.HISTORY_OWN + part.positions[slot] for slot in slots]
+            table[:, columns] = rows[:, [_C.HISTORY_OWN + slot for slot in slots]]
         return table
 
 

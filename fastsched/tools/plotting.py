@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ..engine.selection import LR, GroupEntry, quantity_of
 from . import terminal
 from .picture import COLORS, GRAY, beside, canvas, finish
 from .simulation import Ahead, Metrics, look_ahead, metric_series
@@ -42,6 +43,7 @@ class Trajectories(NamedTuple):
     lines: list[Line]
     momenta: list[Line]
     series: list[float] | None
+    quantity: str = "learning rate"  # what the lines are of
 
 
 def plot(
@@ -67,8 +69,8 @@ def plot(
             ``plt.show()``.
         metrics: as for :func:`fastsched.simulate`; a series is drawn too, on an axis of its own at the right.
         scale: of the learning rates, ``"linear"`` or ``"log"``. None takes the logarithmic one where learning rates
-            change by factors and span two decades or more, as a ``StepLR`` with ``gamma=0.1`` does, or where one line
-            is two decades below another. A warm-up or a cosine is no reason, however close to zero it comes.
+            change by factors and span two decades or more, as those of a ``StepLR`` with ``gamma=0.1`` do, or where one
+            line is two decades below another; but not where it would bend a warm-up or a cosine on its way to zero.
         title: written above the picture.
 
     Returns:
@@ -90,7 +92,7 @@ def plot(
     check_scale(scale)
     with canvas(path_or_axes) as axes:
         drawn = trajectories(schedulers, steps, metrics)
-        draw(axes, drawn.lines, scale=scale)
+        draw(axes, drawn.lines, scale=scale, quantity=drawn.quantity)
         if drawn.momenta:
             draw_beside(axes, drawn.momenta)
         if drawn.series is not None:
@@ -122,27 +124,35 @@ def trajectories(schedulers: Any, steps: int | None, metrics: Metrics | None) ->
     series = None if metrics is None else metric_series(metrics, steps)
     lines: list[Line] = []
     momenta: list[Line] = []
+    quantities = set()
     for index, (name, scheduler) in enumerate(schedulers.items()):
         if name in arrays:
             lines += lines_of(index, str(name), arrays[name])
+            quantities.add("learning rate")
             continue
         ahead = scheduler if isinstance(scheduler, Ahead) else look_ahead(scheduler, steps, series)
         names = [] if scheduler is ahead else names_of(scheduler.optimizer.param_groups)
+        quantities.add("learning rate" if scheduler is ahead else quantity_of(scheduler.optimizer))
         lines += lines_of(index, str(name), ahead.lrs, names)
         if ahead.momenta is not None:
             called = f"{name}, momentum" if len(schedulers) > 1 else "momentum"
             momenta += lines_of(index, called, ahead.momenta, names)
-    return Trajectories(lines, momenta, None if isinstance(metrics, Real) else series)
+    quantity = quantities.pop() if len(quantities) == 1 else "value"
+    return Trajectories(lines, momenta, None if isinstance(metrics, Real) else series, quantity)
 
 
 def logarithmic(lines: Sequence[Line]) -> bool:
-    """Whether a logarithmic scale shows more: where the learning rates differ by decades, and by factors.
+    """Whether a log scale shows more: where learning rates change by factors, over decades, or are decades apart.
 
-    Zeros do not count, nor do the decades that a straight line or a cosine goes through on its way to zero.
+    Not where it would bend a line or a cosine that goes down through decades, or to zero.
     """
-    highest = [float(lrs.max()) for line in lines if len(lrs := _positive(line.lrs))]
+    drawn = [(line.lrs, positive) for line in lines if len(positive := _positive(line.lrs))]
+    highest = [float(positive.max()) for _, positive in drawn]
+    by_factors = [_factor(positive) >= DECADES for _, positive in drawn]
+    low = [bool((lrs <= high / DECADES).any()) for (lrs, _), high in zip(drawn, highest, strict=True)]
     apart = len(highest) > 1 and min(highest) <= max(highest) / DECADES
-    return apart or any(_factor(_positive(line.lrs)) >= DECADES for line in lines)
+    bent = any(is_low and not factors for is_low, factors in zip(low, by_factors, strict=True))
+    return (apart or any(by_factors)) and not bent
 
 
 def _positive(lrs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -195,13 +205,11 @@ def corners(lrs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.f
 
 def plot_text(trajectories: Trajectories, width: int, *, scale: Scale | None = None, color: bool) -> str:
     """The same for a terminal, ``width`` characters wide; momentum and the metrics in charts of their own."""
-    lines, momenta, series = trajectories
+    lines, momenta, series, quantity = trajectories
     steps = len(lines[0].lrs) - 1
     log = logarithmic(lines) if scale is None else scale == "log"
     charts = [
-        terminal.chart(
-            "learning rate", _curves(lines, log=log), steps=steps, width=width, height=16, log=log, color=color
-        )
+        terminal.chart(quantity, _curves(lines, log=log), steps=steps, width=width, height=16, log=log, color=color)
     ]
     if momenta:
         charts.append(terminal.chart("momentum", _curves(momenta), steps=steps, width=width, height=8, color=color))
@@ -235,7 +243,11 @@ def _checked(name: str, lrs: NDArray[Any]) -> NDArray[np.float64]:
 def names_of(groups: Sequence[Mapping[str, Any]]) -> list[str | None]:
     """What param groups are called, by their own ``"name"``."""
     names = [group.get("name") for group in groups]
-    return [name if isinstance(name, str) and name else None for name in names]
+    found = [name if isinstance(name, str) and name else None for name in names]
+    entries = [group.name if isinstance(group, GroupEntry) else LR for group in groups]
+    if len(set(entries)) <= 1:
+        return found
+    return [entry if name is None else f"{entry} of {name}" for entry, name in zip(entries, found, strict=True)]
 
 
 def lines_of(
@@ -278,8 +290,15 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in ranges)
 
 
-def draw(axes: Axes, lines: Sequence[Line], *, first: int = 0, scale: Scale | None = None) -> None:
-    """Draw learning rates; ``first`` is the step of the first one."""
+def draw(
+    axes: Axes,
+    lines: Sequence[Line],
+    *,
+    first: int = 0,
+    scale: Scale | None = None,
+    quantity: str = "learning rate",
+) -> None:
+    """Draw learning rates, or what else the ``quantity`` is; ``first`` is the step of the first one."""
     import numpy as np
 
     several = lines[-1].scheduler > 0
@@ -306,7 +325,7 @@ def draw(axes: Axes, lines: Sequence[Line], *, first: int = 0, scale: Scale | No
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.set_xlabel(axes.get_xlabel() or "step")
     if not axes.get_ylabel():
-        axes.set_ylabel("learning rate (log scale)" if axes.get_yscale() == "log" else "learning rate")
+        axes.set_ylabel(f"{quantity} (log scale)" if axes.get_yscale() == "log" else quantity)
     axes.margins(x=0.01)
 
 

@@ -9,15 +9,21 @@ from importlib.util import find_spec
 from inspect import Parameter, signature
 from math import inf
 from numbers import Real
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
+from torch.utils.data import Dataset, IterableDataset
 
+from ..engine.arrivals import Arrivals
+from ..engine.reduction import Reduction, warn_of_ranks, world_size
 from .range_test_result import LRRangeTestResult
 from .training_state import preserved
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 LossOfBatch = Callable[[nn.Module, Any], Tensor]
 
@@ -38,6 +44,7 @@ def lr_range_test(
     step_fn: LossOfBatch | None = None,
     validation_loader: Iterable[Any] | None = None,
     progress: bool = True,
+    process_group: ProcessGroup | None = None,
 ) -> LRRangeTestResult:
     """Train for ``num_iter`` steps while the learning rate rises from ``start_lr`` to ``end_lr``; then undo all of it.
 
@@ -58,7 +65,7 @@ def lr_range_test(
             tensor learning rate is written in place. An optimizer that needs a closure, as LBFGS does, is refused.
         criterion: gives the loss from the model's outputs and the targets; None with a ``step_fn``.
         train_loader: gives batches ``(inputs, targets)``, tensors or dicts, lists and tuples of tensors, which are
-            moved to the model's device. It begins anew as often as needed. Running persistent workers of a DataLoader
+            moved to the model's device. It starts over as often as needed. Running persistent workers of a DataLoader
             are left alone, and others started meanwhile.
         start_lr: the first learning rate, positive.
         end_lr: the last, larger than ``start_lr``.
@@ -75,23 +82,31 @@ def lr_range_test(
         validation_loader: the recorded loss is then that of its batches after each step, their mean, in evaluation
             mode and without gradients, instead of that of the training batches.
         progress: show a progress bar, if tqdm is installed (``pip install "fastsched[range-test]"``).
+        process_group: the ranks that train together, for instance ``torch.distributed.group.WORLD``. The recorded loss
+            is then the mean of theirs, so that all have the same curve and suggestion, and stop together. Every rank
+            has to call. Without one each has the curve of its own losses, and a warning says so once.
 
     Returns:
         Learning rates and losses up to where the loss diverged, with suggestions and a plot.
 
     Raises:
-        TypeError: an argument is of a wrong kind, a batch is no pair, or a loss is no tensor.
-        ValueError: an argument is not as described, a loader is empty or an iterator that ended too early, or a loss
-            has several elements or requires no grad.
+        TypeError: an argument has the wrong type, a batch is not a pair, or a loss is not a tensor.
+        ValueError: an argument is not as described, this rank is not in ``process_group``, a loader is empty or an
+            iterator that ended too early, or a loss has several elements or requires no grad.
 
     The message names the argument and the fix. What only shows in training raises then, and all is put back.
 
     Waits for the device before the first step and after the last, not in between: losses stay on the device, which also
     decides where they diverge. On CUDA the host sees that from pinned memory, maybe some steps later; the result ends
-    where the device says. The optimizer itself may wait: see :func:`fastsched.use_tensor_lr`. While several processes
-    train together (torch.distributed), none stops early, since the others would wait for it; each has the curve of its
-    own losses. Holds a second copy of parameters, buffers, gradients and optimizer state. Must not be called inside
-    CUDA graph capture.
+    where the device says. The optimizer itself may wait: see :func:`fastsched.use_tensor_lr`. With a ``process_group``
+    on CUDA the host waits for the step before the last, so that all ranks stop at the same. Where several processes
+    train together without one, none stops early, since the others would wait for it. Holds a second copy of parameters,
+    buffers, gradients and optimizer state. Must not be called inside CUDA graph capture.
+
+    Example::
+
+        result = fastsched.lr_range_test(model, optimizer, torch.nn.CrossEntropyLoss(), loader)
+        scheduler = fastsched.OneCycleLR(optimizer, max_lr=result.suggestion(), total_steps=1000)
     """
     device = _check_model(model)
     _check_optimizer(optimizer, model)
@@ -102,8 +117,11 @@ def lr_range_test(
     loss_of = _loss_function(criterion, step_fn)
     ratios = _lr_ratios(optimizer)
     lrs = _curve(start_lr, end_lr, num_iter, mode)
-    history = _LossHistory(device, num_iter, smoothing, divergence_factor)
-    stops_early = not _is_distributed()
+    reduced = None if process_group is None else Reduction(process_group, "mean")
+    if reduced is None:
+        warn_of_ranks("lr_range_test", what="has the curve of its own losses", stacklevel=3)
+    history = _LossHistory(device, num_iter, smoothing, divergence_factor, reduced)
+    stops_early = reduced is not None or world_size() == 1
 
     modules = [module for module in (model, criterion) if isinstance(module, nn.Module)]
     loaders = [loader for loader in (train_loader, validation_loader) if loader is not None]
@@ -140,7 +158,15 @@ def lr_range_test(
 class _LossHistory:
     """The losses so far, raw and smoothed, and where they diverge: all of it on the device."""
 
-    def __init__(self, device: torch.device, num_iter: int, smoothing: float, divergence_factor: float):
+    def __init__(
+        self,
+        device: torch.device,
+        num_iter: int,
+        smoothing: float,
+        divergence_factor: float,
+        reduction: Reduction | None = None,
+    ):
+        self._reduction = reduction
         self._smoothing = smoothing
         self._factor = divergence_factor
         self._records = torch.full((3, num_iter), torch.nan, dtype=torch.float64, device=device)
@@ -149,12 +175,17 @@ class _LossHistory:
         self._diverged = torch.zeros((), dtype=torch.bool, device=device)
         # What the host looks at. On CUDA each step sends a copy to pinned memory, and what has arrived is seen.
         self._seen = self._diverged
-        if device.type == "cuda":
+        # Of several ranks all look at the same step.
+        self._sent = Arrivals() if reduction is not None and device.type != "cpu" else None
+        if device.type == "cuda" and self._sent is None:
             self._seen = torch.zeros((), dtype=torch.bool, device="cpu", pin_memory=True)
 
     @torch.no_grad()
     def add(self, step: int, loss: Tensor) -> None:
         """Record the loss of this step, a float64 tensor of no dimensions. Never waits for the device."""
+        if self._reduction is not None:
+            of_all, _ = self._reduction.reduce(loss, loss.device)
+            loss = cast(Tensor, of_all).to(loss.device)
         smoothed = self._smooth(step, loss)
         torch.minimum(self._lowest, smoothed, out=self._lowest)
         # The second is the larger one where the lowest loss is negative.
@@ -163,7 +194,10 @@ class _LossHistory:
         self._diverged |= diverges
         for record, value in zip(self._records, (loss, smoothed, diverges), strict=True):
             record[step].copy_(value)
-        if self._seen is not self._diverged:
+        if self._sent is not None:
+            self._sent.send(self._diverged)
+            self._sent.forget(2)
+        elif self._seen is not self._diverged:
             self._seen.copy_(self._diverged, non_blocking=True)
 
     def _smooth(self, step: int, loss: Tensor) -> Tensor:
@@ -173,7 +207,12 @@ class _LossHistory:
         return self._average / (1 - (1 - self._smoothing) ** (step + 1))
 
     def seen_to_diverge(self) -> bool:
-        """Whether the host knows by now that the loss has diverged. Never waits for a CUDA device."""
+        """Whether the host knows by now that the loss has diverged.
+
+        Waits for no CUDA device, but for the step before the last where all ranks have to know the same.
+        """
+        if self._sent is not None:
+            return len(self._sent) > 1 and self._sent.wait(1) != 0
         return bool(self._seen.item())
 
     def read(self) -> tuple[list[float], list[float], int | None]:
@@ -246,7 +285,7 @@ def _cycled(loader: Iterable[Any], needed: int) -> Generator[Any, None, None]:
             raise ValueError("train_loader is empty: it gave no batch")
         if given == before:
             raise ValueError(
-                f"train_loader ended after {given} of {needed} batches and cannot begin anew: pass a DataLoader or a "
+                f"train_loader ended after {given} of {needed} batches and cannot start over: pass a DataLoader or a "
                 "list instead of an iterator, or lower num_iter"
             )
 
@@ -266,11 +305,16 @@ def _moved(batch: Any, device: torch.device) -> Any:
 
 def _loss_function(criterion: Any, step_fn: Any) -> LossOfBatch:
     if step_fn is not None:
-        if not callable(step_fn):
-            raise TypeError(f"step_fn must be a function of model and batch, got {type(step_fn).__name__}")
+        if not callable(step_fn) or isinstance(step_fn, type):
+            raise TypeError(f"step_fn must be a function of model and batch, got {_kind(step_fn)}")
         if criterion is not None:
             raise ValueError("criterion is not used with step_fn: pass criterion=None")
         return step_fn  # type: ignore[no-any-return]
+    if isinstance(criterion, type):
+        raise TypeError(
+            f"criterion must be a function of outputs and targets, got {_kind(criterion)}: pass an instance, "
+            f"{criterion.__name__}()"
+        )
     if not callable(criterion):
         raise TypeError(
             f"criterion must be a function of outputs and targets, got {type(criterion).__name__}; or pass step_fn"
@@ -329,15 +373,15 @@ def _steps(count: int, progress: bool) -> AbstractContextManager[Iterable[int]]:
     return bar
 
 
-def _is_distributed() -> bool:
-    distributed = torch.distributed
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+def _kind(value: Any) -> str:
+    """What somebody has passed, for messages."""
+    return f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
 
 
 def _check_model(model: Any) -> torch.device:
     """The model's device."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        raise TypeError(f"model must be a torch.nn.Module, got {_kind(model)}")
     parameters = list(model.parameters())
     if not parameters:
         raise ValueError("model has no parameters: there is nothing to train")
@@ -354,7 +398,7 @@ def _check_model(model: Any) -> torch.device:
 
 def _check_optimizer(optimizer: Any, model: nn.Module) -> None:
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {_kind(optimizer)}")
     closure = signature(type(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is Parameter.empty:
         raise ValueError(
@@ -402,5 +446,11 @@ def _check_settings(
 
 
 def _check_loader(name: str, loader: Any) -> None:
-    if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
-        raise TypeError(f"{name} must be iterable, a DataLoader or a list of batches, got {type(loader).__name__}")
+    if isinstance(loader, type) or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
+        raise TypeError(f"{name} must be iterable, a DataLoader or a list of batches, got {_kind(loader)}")
+    # Those that are iterated may give batches themselves; the others give samples.
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        raise TypeError(
+            f"{name} must give batches, and {type(loader).__name__} is a Dataset, which gives samples: pass a "
+            "DataLoader of it, DataLoader(dataset, batch_size=...)"
+        )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right, insort
 from dataclasses import asdict, dataclass
-from math import log
+from math import log, sqrt
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -70,12 +70,14 @@ class LRRangeTestResult:
             skip_end: how many at the end.
 
         Raises:
-            TypeError, ValueError: another method, or skips that are no whole numbers from 0; or the curve has no
-                suggestion, because it is too short or the loss does not fall. The message says what to change.
+            TypeError, ValueError: another method, or skips that are not whole numbers of 0 or more; or the curve has no
+                suggestion, because it is too short or the loss does not fall by more than its noise. The message says
+                what to change.
         """
         if method not in get_args(Method):
             raise ValueError(f"method must be one of {', '.join(map(repr, get_args(Method)))}, got {method!r}")
-        lrs, losses = self._part(skip_start, skip_end)
+        part = self._part(skip_start, skip_end)
+        lrs, losses = self.lrs[part], self.smoothed[part]
         least = _INTERVAL + 1 if method == "slide" else 3
         if len(losses) < least:
             raise ValueError(
@@ -86,9 +88,15 @@ class LRRangeTestResult:
             raise ValueError(
                 f"the loss never falls below where it began, at lr {lrs[0]:.3g}: lower start_lr, or train on more data"
             )
+        lowest = losses.index(min(losses))
+        if lowest < len(losses) // 20 or _is_noise(self.losses[part][: lowest + 1]):
+            raise ValueError(
+                f"the loss never fell: what there is between lr {lrs[0]:.3g} and {lrs[lowest]:.3g} is noise, and would "
+                "be another rate each time; raise end_lr or num_iter, accumulate gradients, or look whether it trains"
+            )
         return {"valley": _valley, "steep": _steep, "minimum": _minimum, "slide": _slide}[method](lrs, losses)
 
-    def _part(self, skip_start: Any, skip_end: Any) -> tuple[list[float], list[float]]:
+    def _part(self, skip_start: Any, skip_end: Any) -> slice:
         if skip_start is None:
             skip_start = len(self.lrs) // 10
         for name, skip in (("skip_start", skip_start), ("skip_end", skip_end)):
@@ -96,8 +104,7 @@ class LRRangeTestResult:
                 raise TypeError(f"{name} must be an int, got {type(skip).__name__}")
             if skip < 0:
                 raise ValueError(f"{name} must be 0 or more, got {skip}")
-        part = slice(skip_start, max(len(self.lrs) - skip_end, 0))
-        return self.lrs[part], self.smoothed[part]
+        return slice(skip_start, max(len(self.lrs) - skip_end, 0))
 
     def plot(
         self,
@@ -186,6 +193,24 @@ class LRRangeTestResult:
         if self.diverged:
             parts.append(f"diverged at step {self.diverged_at}, lr {self.diverged_lr:.3g}")
         return f"LRRangeTestResult({'; '.join(parts)})"
+
+
+def _is_noise(losses: list[float]) -> bool:
+    """Whether losses in a random order would fall so far in one of a hundred tests, by Kendall's rank correlation.
+
+    3 standard deviations, and not 2.3, because the last is the one with the lowest average. Losses that fall at
+    every step are no noise, however few.
+    """
+    count = len(losses)
+    falls = 0
+    before: list[float] = []
+    for loss in losses:
+        falls += len(before) - bisect_right(before, loss)  # pairs of which the later is lower
+        falls -= bisect_left(before, loss)  # and those of which it is higher
+        insort(before, loss)
+    deviation = sqrt(count * (count - 1) * (2 * count + 5) / 18)
+    all_fall = count * (count - 1) / 2
+    return falls < min(3 * deviation, all_fall)
 
 
 def _steep(lrs: list[float], losses: list[float]) -> float:

@@ -8,6 +8,7 @@ import operator
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from inspect import Parameter
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat
 
@@ -48,8 +49,9 @@ def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDAr
         float64, of shape ``(steps + 1, groups)``: in row 0 the learning rates now, in row ``i`` those ``i`` steps on.
 
     Raises:
-        TypeError, ValueError: ``steps`` is no whole number, or negative, or makes more than 500 million learning rates;
-            ``metrics`` has fewer numbers than steps, or none where a step needs one; the scheduler cannot be copied.
+        TypeError, ValueError: ``steps`` is not a whole number, or negative, or makes more than 500 million learning
+            rates; ``metrics`` has fewer numbers than steps, or none where a step needs one; the scheduler cannot be
+            copied.
         ImportError: NumPy is not installed.
         RuntimeError: inside CUDA graph capture.
 
@@ -97,14 +99,18 @@ def look_ahead(scheduler: Any, steps: int, metrics: Metrics | None = None) -> Ah
         momenta = np.empty_like(lrs) if _cycles_momentum(twin) else None
         if momenta is not None:
             momenta[0] = list(map(_momentum, groups))
+        if isinstance(twin, Composite):
+            twin._expect_no_metric()  # whoever asks for steps without one gets an error where they end
         for step in range(count):
-            if not takes_metric:
+            if takes_metric is None:
                 twin.step()
             elif series is None and _needs_metric(twin):
                 raise ValueError(
                     f"metrics: step {step + 1} of this {type(twin).__name__} needs a metric, and there is none; pass "
                     "one number per step, or one for all"
                 )
+            elif takes_metric is Parameter.KEYWORD_ONLY:
+                twin.step(metrics=None if series is None else series[step])
             else:
                 twin.step(None if series is None else series[step])
             lrs[step + 1] = [float(group["lr"]) for group in groups]
@@ -164,9 +170,14 @@ def _count(steps: int, groups: int = 1) -> int:
     return count
 
 
-def _takes_metric(scheduler: Any) -> bool:
-    plateau = isinstance(scheduler, TorchReduceLROnPlateau)
-    return plateau or "metrics" in inspect.signature(scheduler.step).parameters
+def _takes_metric(scheduler: Any) -> Any:
+    """How ``step()`` takes a metric, as a kind of ``inspect.Parameter``; None if it reads none."""
+    if isinstance(scheduler, TorchReduceLROnPlateau):
+        return Parameter.POSITIONAL_OR_KEYWORD
+    if isinstance(scheduler, EngineScheduler) and not scheduler._takes_metrics and scheduler._is_native():
+        return None  # it takes one by keyword and does not read it
+    metrics = inspect.signature(scheduler.step).parameters.get("metrics")
+    return None if metrics is None else metrics.kind
 
 
 def _needs_metric(scheduler: Any) -> bool:
@@ -237,7 +248,7 @@ def _twin(scheduler: Any, memo: dict[int, Any]) -> Any:
     for stand_in, param_groups in zip(stand_ins, groups, strict=True):
         stand_in.param_groups = param_groups
     if isinstance(twin, EngineScheduler):
-        twin._reduction = None  # the copy has no process group, and what it is given are the metrics of all ranks
+        twin._attend(_reduction=None)  # without a process group: it is given the metrics of all ranks
     return twin
 
 

@@ -31,12 +31,32 @@ def preserved(modules: list[nn.Module], optimizer: Optimizer, loaders: list[Any]
 
     Waits for CUDA devices.
     """
+    shards = sharded(modules)
+    reshard(shards)
     state = _TrainingState(modules, optimizer, loaders)
     try:
         state.set_workers_aside()
         yield
     finally:
+        reshard(shards)
         state.restore()
+
+
+def sharded(modules: list[nn.Module]) -> list[Any]:
+    """The modules among these, and within, whose parameters FSDP2 (``fully_shard``) keeps in shards."""
+    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
+    if kind is None:
+        return []
+    return [module for root in modules for module in root.modules() if isinstance(module, kind)]
+
+
+def reshard(shards: list[Any]) -> None:
+    """Put away what a forward has gathered: a root keeps it for a backward that need not come.
+
+    The shards are the parameters that optimizers and copies know; what was gathered takes their place in the modules.
+    """
+    for module in shards:
+        module.reshard()
 
 
 class _TrainingState:

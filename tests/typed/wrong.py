@@ -34,7 +34,7 @@ def train(optimizer: Optimizer, model: torch.nn.Module) -> None:
     fastsched.EarlyStopping(mode="minimum")  # wrong
 
     step_lr = fastsched.StepLR(optimizer, 3)
-    step_lr.step(metrics=0.5)  # wrong
+    step_lr.step(metrics="0.5")  # wrong
     step_lr.step("next")  # wrong
     step_lr.gama = 0.5  # wrong
     step_lr.gamma = "half"  # wrong

@@ -11,12 +11,13 @@ namespace fastsched {
 
 struct EarlyStopping {
   Improvement improved;
-  double patience;
+  Patience patience;
   double baseline;     // NaN: none
   double start_after;  // so many first epochs are not looked at
   double stop_on_nan;  // 0 or 1
+  JudgedMetric judged;
 
-  FASTSCHED_HD bool valid() const { return true; }
+  FASTSCHED_HD bool valid() const { return judged.valid(); }
   FASTSCHED_HD bool beats_baseline(double metric) const {
     return baseline != baseline || improved(metric, baseline);
   }
@@ -28,6 +29,7 @@ struct EarlyStoppingState {
   double num_bad_epochs;
   double stopped_epoch;  // 0: not yet
   double improved;       // whether this epoch's metric is the best so far
+  JudgedMetricState judged;
 
   FASTSCHED_HD bool valid() const { return true; }
   FASTSCHED_HD void reset() {}
@@ -40,23 +42,25 @@ struct EarlyStoppingState {
 FASTSCHED_HD Update decide(const EarlyStopping& rule, EarlyStoppingState& state, const Moment& moment,
                            const Table&) {
   if (!moment.measured) return Update::hold();
-  const double metric = moment.value;
+  double metric = moment.value;
   state.last_epoch += 1.0;
   state.improved = 0.0;
   if (!(state.last_epoch > rule.start_after)) return Update::hold();
-  if (rule.improved(metric, state.best)) {
-    state.best = metric;
-    state.improved = 1.0;
+  bool stops =
+      rule.stop_on_nan != 0.0 && metric != metric;  // at once, whatever is still to be judged with it
+  if (rule.judged(metric, state.judged)) {
+    if (rule.improved(metric, state.best)) {
+      state.best = metric;
+      state.improved = 1.0;
+    }
+    if (state.improved != 0.0 && rule.beats_baseline(metric)) {
+      state.num_bad_epochs = 0.0;
+    } else {
+      state.num_bad_epochs += 1.0;
+    }
+    stops = stops || rule.patience.exhausted(state.num_bad_epochs);
   }
-  if (state.improved != 0.0 && rule.beats_baseline(metric)) {
-    state.num_bad_epochs = 0.0;
-  } else {
-    state.num_bad_epochs += 1.0;
-  }
-  const bool diverged = rule.stop_on_nan != 0.0 && metric != metric;
-  if (state.stopped_epoch == 0.0 && (diverged || state.num_bad_epochs > rule.patience)) {
-    state.stopped_epoch = state.last_epoch;
-  }
+  if (stops && state.stopped_epoch == 0.0) state.stopped_epoch = state.last_epoch;
   return Update::hold();
 }
 

@@ -1,6 +1,7 @@
 // Reduce on plateau, as torch.optim.lr_scheduler.ReduceLROnPlateau (torch 2.13) decides it.
 #pragma once
 
+#include "judged_metric.h"
 #include "schedule/plan/host_device.h"
 #include "schedule/plan/layout.h"
 #include "schedule/plan/moment.h"
@@ -34,14 +35,32 @@ struct Improvement {
   }
 };
 
+// The own parameters of groups.
+inline constexpr int kMinLR = 0;
+inline constexpr int kBaseLR = 1;  // with a warm-up only
+
+// How many bad epochs in a row are too many.
+struct Patience {
+  double epochs;
+  double counts;  // kBeyond: the epoch after so many; kUpTo: the last of so many, and at least one
+
+  static constexpr double kBeyond = 0.0;  // torch
+  static constexpr double kUpTo = 1.0;    // Keras
+
+  FASTSCHED_HD bool exhausted(double bad) const {
+    return counts == kUpTo ? bad >= epochs && bad > 0.0 : bad > epochs;
+  }
+};
+
 struct Plateau {
   Improvement improved;
   double factor;
-  double patience;
+  Patience patience;
   double cooldown;
   double eps;
+  JudgedMetric judged;
 
-  FASTSCHED_HD bool valid() const { return true; }
+  FASTSCHED_HD bool valid() const { return judged.valid(); }
 };
 
 struct PlateauState {
@@ -49,18 +68,17 @@ struct PlateauState {
   double best;
   double num_bad_epochs;
   double cooldown_counter;
+  JudgedMetricState judged;
 
   FASTSCHED_HD bool valid() const { return counts_on(last_epoch) && counts_on(num_bad_epochs); }
   FASTSCHED_HD void reset() {}
   FASTSCHED_HD void undo() {}
 };
 
-// One step. The order is torch's: count the metric as better or bad; let a running cooldown forgive a bad
-// epoch; only then compare with patience.
-FASTSCHED_HD Update decide(const Plateau& plateau, PlateauState& state, const Moment& moment, const Table&) {
-  if (!moment.measured) return Update::hold();
-  const double metric = moment.value;
-  state.last_epoch += 1.0;
+// Takes note of a metric. The order is torch's: count it as better or bad; let a running cooldown forgive a
+// bad one; only then compare with patience.
+FASTSCHED_HD Update take_note(const Plateau& plateau, PlateauState& state, double metric) {
+  if (!plateau.judged(metric, state.judged)) return Update::hold();
   if (plateau.improved(metric, state.best)) {
     state.best = metric;
     state.num_bad_epochs = 0.0;
@@ -71,10 +89,41 @@ FASTSCHED_HD Update decide(const Plateau& plateau, PlateauState& state, const Mo
     state.cooldown_counter -= 1.0;
     state.num_bad_epochs = 0.0;
   }
-  if (!(state.num_bad_epochs > plateau.patience)) return Update::hold();
+  if (!plateau.patience.exhausted(state.num_bad_epochs)) return Update::hold();
   state.cooldown_counter = plateau.cooldown;
   state.num_bad_epochs = 0.0;
-  return Update::make(Law::reduce, plateau.factor, plateau.eps);
+  return Update::make(Law::reduce, plateau.factor, plateau.eps, kMinLR);
+}
+
+FASTSCHED_HD Update decide(const Plateau& plateau, PlateauState& state, const Moment& moment, const Table&) {
+  if (!moment.measured) return Update::hold();
+  state.last_epoch += 1.0;
+  return take_note(plateau, state, moment.value);
+}
+
+// A plateau with a linear warm-up in front, in which metrics are not looked at.
+struct WarmupPlateau {
+  Plateau plateau;
+  double warmup_steps;
+  double start_factor;
+
+  FASTSCHED_HD bool valid() const { return plateau.valid(); }
+  FASTSCHED_HD Update warm_up(double epoch) const {
+    const double factor =
+        epoch < warmup_steps ? start_factor + (1.0 - start_factor) * epoch / warmup_steps : 1.0;
+    return Update::make(Law::scale_base, factor, 0.0, kBaseLR);
+  }
+};
+
+FASTSCHED_HD Update decide(const WarmupPlateau& rule, PlateauState& state, const Moment& moment,
+                           const Table&) {
+  const bool begins = moment.event == Event::initial || moment.closed_form();
+  if (begins) state.last_epoch = 0.0;
+  if (begins) return rule.warmup_steps > 0.0 ? rule.warm_up(0.0) : Update::hold();
+  if (!moment.measured) return Update::hold();
+  state.last_epoch += 1.0;
+  if (state.last_epoch <= rule.warmup_steps) return rule.warm_up(state.last_epoch);
+  return take_note(rule.plateau, state, moment.value);
 }
 
 }  // namespace fastsched

@@ -19,8 +19,8 @@
 
 namespace fastsched {
 
-inline constexpr int kNodeParams = 11;
-inline constexpr int kNodeCounters = 6;
+inline constexpr int kNodeParams = 12;
+inline constexpr int kNodeCounters = 9;
 
 struct Node {
   double kind_number;  // a Kind

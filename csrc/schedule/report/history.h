@@ -28,8 +28,9 @@ inline constexpr int kHistoryOwn = 3;  // columns before the learning rates
 // note of a metric.
 FASTSCHED_HD bool steps(const Place& place, const Moment& moment) {
   const auto event = static_cast<Event>(static_cast<int>(place.event()));
-  if (place.kind() == Kind::plateau) {
-    return moment.measured && (event == Event::step || event == Event::restart);
+  if (is_plateau(place.kind())) {
+    const bool takes_note = event == Event::restart && place.kind() == Kind::plateau;
+    return moment.measured && (event == Event::step || takes_note);
   }
   return event == Event::step || event == Event::at_epoch;
 }
@@ -46,7 +47,7 @@ FASTSCHED_HD PlateauReport report_of(const Place& root, const Node& node, std::i
   PlateauReport report = {NAN, NAN, 0.0};
   const Place end = root.after(node);
   for (Place place = root; place.program < end.program; place = place.next(place.node(), groups)) {
-    if (place.kind() != Kind::plateau) continue;
+    if (!is_plateau(place.kind())) continue;
     if (moment.measured) report.metric = moment.value;
     if (!steps(place, moment)) continue;
     report.best = read_words<PlateauState>(place.counters()).best;

@@ -1,0 +1,72 @@
+// What has to be looked at before a step over buffers, whoever then makes it: that they are still where they
+// were, and still hold what the scheduler's attributes and the optimizer's groups say.
+#pragma once
+
+#include <vector>
+
+#include "python.h"
+#include "watch.h"
+
+namespace fastsched::host {
+
+class StepGuard {
+ public:
+  // `watch` is that of a TensorEngine (fastsched/engine/tensor.py).
+  explicit StepGuard(pybind11::object watch)
+      : watch_(unwrap<Watch>(watch.ptr())), watch_alive_(std::move(watch)) {}
+
+  // One of the engine's replicas.
+  void add(const pybind11::handle& replica) {
+    const pybind11::object buffer = replica.attr("buffer");
+    const pybind11::object lrs = buffer.attr("lrs");
+    places_.push_back({address(lrs), lrs.attr("data_ptr")});
+    for (const pybind11::handle copied : replica.attr("copied")) {
+      places_.push_back({address(copied.attr("values")), copied.attr("first").attr("data_ptr")});
+    }
+    layouts_.push_back({buffer, buffer.attr("layout")});
+  }
+
+  bool holds(PyObject* scheduler) const { return !moved() && !watch_.changed(scheduler) && in_place(); }
+
+  static void* address(const pybind11::object& tensor) {
+    return reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<std::uintptr_t>());
+  }
+
+ private:
+  // A tensor's memory: share_memory_() on a learning rate moves them all.
+  struct Place {
+    void* address;
+    pybind11::object data_ptr;  // the bound method
+  };
+  struct Layout {
+    pybind11::object lr_buffer;
+    pybind11::object layout;
+  };
+
+  // Whether the buffers are not laid out any more as they were, or not the optimizer's.
+  bool moved() const {
+    static PyObject* const layout_name = intern("layout");
+    for (const Layout& known : layouts_) {
+      const Ref now(PyObject_GetAttr(known.lr_buffer.ptr(), layout_name));
+      if (!now) throw pybind11::error_already_set();
+      if (now.get() != known.layout.ptr()) return true;
+    }
+    return false;
+  }
+
+  bool in_place() const {
+    for (const Place& place : places_) {
+      const Ref now(PyObject_CallNoArgs(place.data_ptr.ptr()));
+      if (!now) throw pybind11::error_already_set();
+      if (PyLong_AsVoidPtr(now.get()) != place.address) return false;
+    }
+    return true;
+  }
+
+  Watch& watch_;
+  pybind11::object watch_alive_;
+  std::vector<Place> places_;  // of learning rates, and of settings that steps copy
+  std::vector<Layout> layouts_;
+};
+
+}  // namespace fastsched::host

@@ -1,0 +1,154 @@
+"""What steps a scheduler, and why not something faster."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from .. import _C
+from ..engine.host import DETACHED, Engine, attach
+from ..engine.momentum import HostMomentum
+from ..engine.program import own_dict
+from ..engine.tensor import TensorEngine
+from ..engine.untraced import untraced
+from ..schedulers.base import EngineScheduler
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What steps a scheduler; see :func:`explain`. Printed, a line for each scheduler in it.
+
+    Attributes:
+        scheduler: the name of its class.
+        engine: ``"host"``, compiled code that writes Python numbers into the param groups; ``"tensor"``, one operator
+            where the learning rates are; ``"torch"``, Python code, torch's or somebody's.
+        where: of the tensor engine, the devices, ``"cpu"`` for one.
+        reasons: what keeps it from a faster way, or from capture and compilation, and what to change.
+        children: of a composition, the same for each scheduler in it.
+    """
+
+    scheduler: str
+    engine: Literal["host", "tensor", "torch"]
+    where: str = ""
+    reasons: tuple[str, ...] = ()
+    children: tuple[Explanation, ...] = ()
+
+    def lines(self, indent: str = "") -> list[str]:
+        """The text in lines, those of children indented."""
+        engine = {
+            "host": "the host engine steps it (Python numbers, compiled code)",
+            "tensor": f"the tensor engine steps it (one operator on {self.where})",
+            "torch": "Python code steps it",
+        }[self.engine]
+        reasons = [f"{indent}  - {reason}" for reason in self.reasons]
+        below = [line for child in self.children for line in child.lines(f"{indent}  ")]
+        return [f"{indent}{self.scheduler}: {engine}", *reasons, *below]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    __repr__ = __str__
+
+
+@untraced("it looks at Python objects")
+def explain(scheduler: LRScheduler) -> Explanation:
+    """Say which engine is going to make the next step of a scheduler, and why not a faster one.
+
+    The reasons are those of the code that chooses the engine: it is asked to choose once more, as the next step would,
+    and nothing that has been chosen is changed.
+
+    Args:
+        scheduler: any scheduler, fastsched's, torch's or your own.
+
+    Returns:
+        An :class:`Explanation`: print it, or read its ``engine`` and ``reasons``.
+
+    Raises:
+        TypeError: it is not a scheduler.
+        RuntimeError: inside CUDA graph capture, if attributes or groups were changed.
+
+    May wait for the device that learning rates are on. Under torch.compile it breaks the graph.
+
+    Example::
+
+        >>> print(fastsched.explain(fastsched.StepLR(optimizer, 30)))
+        StepLR: the host engine steps it (Python numbers, compiled code)
+
+    With ``FASTSCHED_LOG=1`` in the environment the logger ``"fastsched"`` tells stderr the same while schedulers step:
+    once for each scheduler and reason.
+    """
+    name = type(scheduler).__name__
+    if not isinstance(scheduler, LRScheduler):
+        raise TypeError(f"scheduler must be a scheduler, got {name}; a framework's wrapper holds one")
+    if not isinstance(scheduler, EngineScheduler):
+        return Explanation(name, "torch", reasons=(reason_of_other_class(type(scheduler)),))
+    reasons = []
+    step_is_own = type(scheduler).step is not type(scheduler)._native_step or "step" in own_dict(scheduler)
+    if step_is_own:
+        reasons.append("its own step() is Python code, which may call the engine's")
+    engine = _engine_of_next_step(scheduler)
+    noted = _C.take_reason()
+    fallback = scheduler._fallback
+    kind: Literal["host", "tensor", "torch"] = "host"
+    where = ""
+    if isinstance(engine, TensorEngine):
+        kind = "tensor"
+        where = ", ".join(sorted({str(replica.buffer.device) for replica in engine._replicas}))
+        if engine._functions:
+            reasons.append("its functions are called by Python at each step; give it total_steps=")
+        if isinstance(engine._momentum, HostMomentum):
+            reasons.append(
+                "it cycles momentum that is a Python number, which Python writes; give the optimizer a tensor for it, "
+                "or pass cycle_momentum=False"
+            )
+    elif engine is DETACHED:
+        kind = "torch"
+        reasons.append(noted)
+    elif noted and any(isinstance(group.get("lr"), Tensor) for group in scheduler.optimizer.param_groups):
+        reasons.append(f"not one operator for all of it: {noted}")
+    if kind != "torch" and fallback is not None and fallback[1] == getattr(scheduler, "last_epoch", None):
+        reasons.append(f"torch's code made the last step: {fallback[0]}")
+    children = tuple(map(explain, scheduler._children()))
+    return Explanation(name, kind, where, tuple(reasons), children)
+
+
+def _engine_of_next_step(scheduler: EngineScheduler) -> Engine:
+    """The one in charge, if that can go on; else what would be chosen."""
+    engine = scheduler._engine
+    _C.take_reason()
+    if isinstance(engine, TensorEngine):
+        fits = engine._momentum is None or engine._momentum.fits(scheduler)
+        if (fits and not engine._is_stale(scheduler)) or engine._follow(scheduler):
+            return engine
+    if not scheduler._decides_natively():
+        return DETACHED
+    engine.lend(own_dict(scheduler))  # choosing reads the state there; the next step takes it out again
+    return attach(scheduler)
+
+
+def reason_of_other_class(kind: type) -> str:
+    """Why fastsched steps no scheduler of this class, and what to change."""
+    for base in kind.__mro__:
+        if base.__module__ in ("torch.optim.lr_scheduler", "torch.optim.swa_utils") and base is not LRScheduler:
+            ours = f"fastsched.{base.__name__}"
+            if base is kind:
+                return f"it is torch's; construct {ours}, or call fastsched.install() before it is made"
+            return f"{kind.__name__} is derived from torch's {base.__name__}; derive it from {ours}"
+    return f"{kind.__name__} is none of torch's schedulers but one of its own; fastsched.LambdaLR takes any function"
+
+
+def log_to_stderr_if_asked() -> None:
+    """As ``FASTSCHED_LOG`` in the environment says."""
+    if os.environ.get("FASTSCHED_LOG", "0") in ("", "0"):
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("fastsched: %(message)s"))
+    log = logging.getLogger("fastsched")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False

@@ -1,0 +1,100 @@
+"""ignite, skorch, torchtitan, DeepSpeed: a test or two each."""
+
+import numpy as np
+import pytest
+import skorch
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import ReduceLROnPlateauScheduler
+from ignite.handlers.param_scheduler import LRScheduler as IgniteScheduler
+from skorch.callbacks import LRScheduler as SkorchScheduler
+from training import data, expected, loader, model
+
+import fastsched
+
+
+def step_lr(optimizer):
+    return torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
+
+
+@pytest.mark.parametrize("tensor_lr", [False, True], ids=["float", "tensor"])
+def test_ignite(tensor_lr):
+    optimizer = torch.optim.SGD(model().parameters(), lr=0.1)
+    if tensor_lr:
+        fastsched.use_tensor_lr(optimizer)
+    with fastsched.installed():
+        scheduler = step_lr(optimizer)
+    assert type(scheduler) is fastsched.StepLR
+    lrs = []
+
+    def update(engine, batch):
+        lrs.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+
+    engine = Engine(update)
+    engine.add_event_handler(Events.ITERATION_STARTED, IgniteScheduler(scheduler))
+    engine.run(loader(), max_epochs=2)
+    assert lrs == pytest.approx(expected(step_lr, 8), rel=1e-6)
+
+
+def test_ignites_plateau():
+    """It makes torch's by itself, and reduces by itself."""
+    runs = []
+    for install in (False, True):
+        optimizer = torch.optim.SGD(model().parameters(), lr=0.1)
+        arguments = {"metric_name": "loss", "patience": 0, "threshold": 10.0, "threshold_mode": "abs", "factor": 0.5}
+        if install:
+            with fastsched.installed():
+                handler = ReduceLROnPlateauScheduler(optimizer, **arguments)
+        else:
+            handler = ReduceLROnPlateauScheduler(optimizer, **arguments)
+        assert isinstance(handler.scheduler, fastsched.ReduceLROnPlateau) is install
+        engine = Engine(lambda engine, batch: None)
+        lrs = []
+
+        @engine.on(Events.EPOCH_COMPLETED)
+        def note(engine, optimizer=optimizer, lrs=lrs):
+            engine.state.metrics["loss"] = -1.0
+            lrs.append(optimizer.param_groups[0]["lr"])
+
+        engine.add_event_handler(Events.EPOCH_COMPLETED, handler)
+        engine.run([0], max_epochs=5)
+        runs.append(lrs)
+    assert runs[0] == runs[1]
+    assert runs[0][-1] < 0.1
+
+
+def fit(policy, **arguments):
+    x, y = data().tensors
+    net = skorch.NeuralNetRegressor(
+        model,
+        lr=0.1,
+        max_epochs=5,
+        batch_size=8,
+        train_split=None,
+        verbose=0,
+        callbacks=[("schedule", SkorchScheduler(policy, event_name="event_lr", **arguments))],
+    )
+    net.fit(x.numpy().astype(np.float32), y.numpy())
+    return net, net.history[:, "event_lr"]
+
+
+def test_skorch():
+    """It compares classes by identity and passes ``last_epoch``: torch's class is what it is given."""
+    torchs = torch.optim.lr_scheduler.StepLR
+    _, theirs = fit(torchs, step_size=2, gamma=0.5)
+    with fastsched.installed():
+        net, ours = fit(torchs, step_size=2, gamma=0.5)
+    assert ours == theirs
+    assert type(dict(net.callbacks_)["schedule"].lr_scheduler_) is fastsched.StepLR
+
+
+def test_skorchs_plateau():
+    torchs = torch.optim.lr_scheduler.ReduceLROnPlateau
+    arguments = {"monitor": "train_loss", "patience": 0, "threshold": 10.0, "threshold_mode": "abs", "factor": 0.5}
+    _, theirs = fit(torchs, **arguments)
+    with fastsched.installed():
+        net, ours = fit(torchs, **arguments)
+    assert ours == theirs
+    assert ours[-1] < 0.1
+    assert type(dict(net.callbacks_)["schedule"].lr_scheduler_) is fastsched.ReduceLROnPlateau
