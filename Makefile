@@ -20,7 +20,7 @@ FORCE:
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo       train on digits with torch's scheduler and with fastsched's, compare, draw a picture"
+	@echo "make demo       train on digits with torch's scheduler and with fastsched's: reductions, equality, cost, a chart"
 	@echo "make docs       the guide, with pictures of every schedule, into build/docs/html; warnings are errors"
 	@echo "make test       the tests (GPU tests are skipped without a GPU; FASTSCHED_REQUIRE_CUDA=1 forbids that)"
 	@echo "make test-slow  the random tests with twenty times as many examples"
@@ -34,7 +34,7 @@ help:
 	@echo "make gpu        on a CUDA machine, offline: build, all GPU tests, measurements, into benchmarks/results/gpu.json"
 	@echo "make gpu-wheels what 'make gpu' needs besides torch, for a machine without a network"
 	@echo "make bench      cost against torch, the floor and peers, as ratios, into benchmarks/results; ten minutes"
-	@echo "make report     the chart, and the README's tables, from benchmarks/results"
+	@echo "make report     the chart, and the tables of docs/measured.md, from benchmarks/results"
 	@echo "make counts     instructions per step, by valgrind, into benchmarks/results"
 	@echo "FASTSCHED_CUDA=AUTO|ON|OFF decides whether the CUDA operators are built; AUTO: if nvcc is there"
 
@@ -59,7 +59,7 @@ $(VENV)/linters: constraints.txt pyproject.toml $(VENV)/ready
 build: $(VENV)/built
 
 demo: build
-	$(BIN)/python examples/digits_plateau.py
+	$(BIN)/python -m fastsched demo
 
 $(VENV)/sphinx: $(VENV)/built
 	FASTSCHED_CUDA=$(FASTSCHED_CUDA) $(INSTALL) --no-build-isolation --editable '.[docs]'
@@ -164,7 +164,7 @@ bench: $(VENV)/peers
 	$(BIN)/python benchmarks/report.py record build/benchmarks.json --machine $(MACHINE) && exit $$status
 
 report: $(VENV)/peers
-	$(BIN)/python benchmarks/report.py readme --machine $(MACHINE)
+	$(BIN)/python benchmarks/report.py pages --machine $(MACHINE)
 
 counts: build
 	$(BIN)/python benchmarks/instructions.py record

@@ -1,7 +1,8 @@
 """Turn a pytest-benchmark run into the committed result, and the committed result into tables and a chart.
 
 python benchmarks/report.py record RUN.json [--machine cpu]   writes benchmarks/results/cpu.json
-python benchmarks/report.py readme [--machine cpu]            from that: the chart, and the README between its markers
+python benchmarks/report.py pages [--machine cpu]             from that: the chart, and what stands between markers in
+                                                              docs/measured.md and the README
 """
 
 from __future__ import annotations
@@ -202,7 +203,9 @@ def peer_table(result: Result) -> str:
         by_groups = {case["groups"]: case for case in cases if (case["peer"], case["schedule"]) == name}
         body.append([": ".join(name), *(f"{ratio(by_groups[count], name[0]):.1f}" for count in groups)])
     versions = ", ".join(f"{name} {number}" for name, number in result["peers"].items())
-    return "\n".join([*markdown(["peer / fastsched", *map(str, groups)], body), "", f"{versions}."])
+    return "\n".join(
+        [*markdown(["peer / fastsched", *map(str, groups)], body), "", f"Python {result['python']}, {versions}."]
+    )
 
 
 def percent(share: float) -> str:
@@ -238,7 +241,7 @@ def training_table(result: Result) -> str:
     ]
     steps = suite(result, "recompiles")[0]["steps"]
     head = [f"recompiles of `optimizer.step()` in {steps} steps", "torch", "fastsched"]
-    return "\n".join([*lines, "", *markdown(head, counts)])
+    return "\n".join([*lines, "", *markdown(head, counts), "", f"Python {result['python']}, torch {result['torch']}."])
 
 
 def smallest(cases: list[Case]) -> Case:
@@ -291,23 +294,37 @@ def indifferent(result: Result) -> str:
     return "\n".join(lines)
 
 
-SECTIONS = {
-    "benchmarks": step_table,
-    "peers": peer_table,
-    "training": training_table,
-    "indifferent": indifferent,
+def headline(result: Result) -> str:
+    """The means over all schedules."""
+    head = ["torch's time per step / fastsched's", *(f"{groups} param group{'s' * (groups > 1)}" for groups in GROUPS)]
+    body = []
+    for mode, name in {"host": "learning rates in Python numbers", "tensor": "in tensors, on the CPU"}.items():
+        steps = [suite(result, "step", mode=mode, groups=groups) for groups in GROUPS]
+        body.append([name, *(f"{geometric_mean(map(ratio, cases)):.0f}" for cases in steps)])
+    about = f"{result['processor']}, Python {result['python']}, torch {result['torch']}"
+    return "\n".join([*markdown(head, body), "", f"Geometric mean over all schedulers; {about}."])
+
+
+PAGES = {
+    ROOT / "README.md": {"headline": headline},
+    ROOT / "docs" / "measured.md": {
+        "benchmarks": step_table,
+        "peers": peer_table,
+        "training": training_table,
+        "indifferent": indifferent,
+    },
 }
 
 
-def readme(result: Result) -> None:
-    file = ROOT / "README.md"
-    text = file.read_text()
-    for name, section in SECTIONS.items():
-        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        before, rest = text.split(begin)
-        after = rest.split(end)[1]
-        text = f"{before}{begin}\n{section(result)}\n{end}{after}"
-    file.write_text(text)
+def write_pages(result: Result) -> None:
+    for file, sections in PAGES.items():
+        text = file.read_text()
+        for name, section in sections.items():
+            begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+            before, rest = text.split(begin)
+            after = rest.split(end)[1]
+            text = f"{before}{begin}\n{section(result)}\n{end}{after}"
+        file.write_text(text)
 
 
 def chart(result: Result, stem: Path) -> None:
@@ -386,7 +403,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     recording = commands.add_parser("record")
     recording.add_argument("run", type=Path)
-    writing = commands.add_parser("readme")
+    writing = commands.add_parser("pages")
     for command in (recording, writing):
         command.add_argument("--machine", default="cpu")
     arguments = parser.parse_args()
@@ -396,7 +413,7 @@ def main() -> None:
         show(result)
     else:
         result = json.loads(file.read_text())
-        readme(result)
+        write_pages(result)
     chart(result, RESULTS / f"{arguments.machine}_step_cost")
 
 

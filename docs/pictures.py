@@ -16,6 +16,6 @@ def plot(schedulers, steps, metrics=None):
     return fastsched.plot(schedulers, steps, axes(), metrics)
 
 
-def sgd(lr=0.1):
+def sgd(lr=0.1, momentum=0.0):
     """An optimizer of one param group."""
-    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr, momentum=momentum)

@@ -2,7 +2,7 @@
 
 Three runs of one network from one seed: with torch's scheduler, with fastsched's in its place, and with fastsched's on
 learning rates that are tensors on the training device. The first two agree to the last bit. The third, whose float32
-learning rates are decided on the device, has those of torch's scheduler for its losses, rounded. ``make demo`` runs it.
+learning rates are decided on the device, has those of torch's scheduler for its losses, rounded.
 """
 
 import argparse

@@ -42,6 +42,7 @@ from .lr_scheduler import (
 )
 from .tools.early_stopping import EarlyStopping
 from .tools.history import History
+from .tools.installation import install, installed, uninstall
 from .tools.plotting import plot
 from .tools.range_test import lr_range_test
 from .tools.range_test_result import LRRangeTestResult
@@ -72,10 +73,13 @@ __all__ = [
     "WarmupReduceLROnPlateau",
     "_LRScheduler",
     "__version__",
+    "install",
+    "installed",
     "lr_range_test",
     "lr_scheduler",
     "plot",
     "simulate",
+    "uninstall",
     "use_float_lr",
     "use_tensor_lr",
 ]

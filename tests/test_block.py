@@ -38,8 +38,9 @@ def step_in_threads(tmp_path_factory):
     subprocess.run([*compiler, *flags, str(SOURCE), "-o", str(library)], check=True)
     function = ctypes.CDLL(str(library)).step_in_threads
     pointer, number = ctypes.c_void_p, ctypes.c_long
-    function.argtypes = [pointer, number, pointer, number, pointer, pointer, number, ctypes.c_int, ctypes.c_int]
-    function.argtypes += [ctypes.c_double, ctypes.c_int]
+    function.argtypes = [pointer, number, pointer, number, pointer, pointer, number, ctypes.c_bool, ctypes.c_int]
+    function.argtypes += [pointer, pointer, ctypes.c_bool, ctypes.c_int]
+    function.restype = ctypes.c_bool
     return function
 
 
@@ -65,9 +66,12 @@ class Twin:
                     words[at + offset + 1] = ~copy.data_ptr()
                     self.words = [*getattr(self, "words", []), at + offset, at + offset + 1]
 
-    def step(self, step_in_threads, event, value, threads):
+    def step(self, step_in_threads, event, value, threads, *, has_room, found_inf=None):
+        """Whether it was found to be a schedule."""
+        metric = torch.tensor(value)
+        overflow = None if found_inf is None else torch.tensor(found_inf)
         program, state, masters, lrs = self.tensors
-        failed = step_in_threads(
+        return step_in_threads(
             program.data_ptr(),
             program.numel(),
             state.data_ptr(),
@@ -77,10 +81,11 @@ class Twin:
             lrs.numel(),
             lrs.dtype is torch.float32,
             event,
-            value,
+            metric.data_ptr(),
+            None if overflow is None else overflow.data_ptr(),
+            has_room,
             threads,
         )
-        assert not failed
 
     def agrees(self):
         replica = self.replica
@@ -99,9 +104,10 @@ class Twin:
     groups=st.integers(1, 5),
     values=st.lists(st.sampled_from([0.0, 0.5, 1.0, float("nan")]), min_size=1, max_size=6),
     threads=st.sampled_from([1, 2, 3, 7]),
+    has_room=st.booleans(),
     data=st.data(),
 )
-def test_a_block_does_what_the_host_does(step_in_threads, tree, dtype, groups, values, threads, data):
+def test_a_block_does_what_the_host_does(step_in_threads, tree, dtype, groups, values, threads, has_room, data):
     some = st.none() | st.lists(st.integers(0, groups - 1), min_size=1, unique=True)
     optimizer = stepped_sgd([torch.tensor(0.5 / (1 + i), dtype=dtype) for i in range(groups)])
     scheduler = grow(optimizer, tree, groups=lambda: data.draw(some))
@@ -115,7 +121,7 @@ def test_a_block_does_what_the_host_does(step_in_threads, tree, dtype, groups, v
     for value in values:
         event = data.draw(st.sampled_from([0, 0, 0, 3]))
         twin = Twin(scheduler)
-        twin.step(step_in_threads, event, value, threads)
+        assert twin.step(step_in_threads, event, value, threads, has_room=has_room)
         scheduler._engine._call(value if event == 0 else None, event, None)
         twin.agrees()
 
@@ -128,7 +134,41 @@ def test_as_many_threads_as_a_block_has(step_in_threads, groups):
     history = fastsched.History(scheduler, capacity=3)
     for value in (1.0, 0.5, 0.5, 0.5):
         twin = Twin(scheduler)
-        twin.step(step_in_threads, 0, value, -(-groups // 32) * 32)
+        assert twin.step(step_in_threads, 0, value, -(-groups // 32) * 32, has_room=True)
         scheduler._engine._call(value, 0, None)
         twin.agrees()
     assert len(history) == 3
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_overflow_stops_every_thread_before_anything_is_written(step_in_threads, has_room):
+    scheduler = deep(stepped_sgd([torch.tensor(0.5 / (1 + i)) for i in range(5)]), 2)
+    scheduler.step(1.0)
+    twin = Twin(scheduler)
+    for found_inf in (1.0, float("inf"), float("nan")):
+        assert twin.step(step_in_threads, 0, 1.0, 3, has_room=has_room, found_inf=found_inf)
+        twin.agrees()
+    assert twin.step(step_in_threads, 0, 1.0, 3, has_room=has_room, found_inf=0.0)
+    scheduler._engine._call(1.0, 0, None)
+    twin.agrees()
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+@pytest.mark.parametrize("word", [0, 1, 2, 3, 4])
+def test_a_block_refuses_what_is_not_a_program_and_changes_nothing(step_in_threads, word, has_room):
+    scheduler = deep(stepped_sgd([torch.tensor(0.5 / (1 + i)) for i in range(5)]), 2)
+    scheduler.step(1.0)
+    *_, last = tree_of(scheduler)
+    twin = Twin(scheduler)
+    program, *written = twin.tensors
+    before = [tensor.clone() for tensor in written]
+    for node in (0, len(program) - len(last._engine._replicas[0].program)):
+        right = program[node + word].item()
+        one_more = [] if word == 0 else [right + 1.0]  # of the kind: another schedule, perhaps of the same size
+        for wrong in (-1.0, right + 0.5, *one_more, 1e300, float("nan")):
+            program[node + word] = wrong
+            assert not twin.step(step_in_threads, 0, 1.0, 3, has_room=has_room)
+        program[node + word] = right
+    for tensor, copy in zip(written, before, strict=True):
+        assert torch.equal(tensor, copy)
+    assert twin.step(step_in_threads, 0, 1.0, 3, has_room=has_room)

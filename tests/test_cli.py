@@ -25,11 +25,23 @@ def test_info_names_versions_and_says_why_an_engine_is_missing():
         assert "yes" in cuda or "no CUDA device" in cuda or "Rebuild" in cuda
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"]])
-def test_a_wrong_command_points_at_the_argument(arguments, capsys):
+def test_a_wrong_command_points_at_the_argument(capsys):
     with pytest.raises(SystemExit):
-        main(arguments)
+        main(["fly"])
     assert "COMMAND" in capsys.readouterr().err
+
+
+def test_without_a_command_it_shows_what_there_is(capsys):
+    assert main([]) == 0
+    output = capsys.readouterr().out
+    assert all(re.search(rf"^ +{command} ", output, re.MULTILINE) for command in ("info", "plot", "demo", "bench"))
+
+
+def test_its_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"fastsched {fastsched.__version__}\n"
 
 
 @pytest.fixture
@@ -56,10 +68,52 @@ def test_plot_into_a_file(history, capsys):
     assert (history / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("name", ["out.svg", "out", "out.", "a.b/out"])
+def test_what_it_prints_is_the_file_that_it_writes(history, capsys, name):
+    (history / "a.b").mkdir()
+    before = set(history.rglob("*"))
+    assert main(["plot", "StepLR(3)", "--steps", "9", "-o", name]) == 0
+    assert capsys.readouterr().out == f"{name}\n"
+    assert set(history.rglob("*")) - before == {history / name}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "last"),
+    [
+        (["CosineAnnealingLR(20)"], 20),
+        (["StepLR(3)", "warmup(10) >> CosineAnnealingLR(30)"], 40),
+        (["OneCycleLR(0.1, total_steps=41)"], 40),
+        (["OneCycleLR(0.1, epochs=4, steps_per_epoch=10)"], 39),
+        (["LinearLR(total_iters=10) * StepLR(30) >> StepLR(3)"], None),
+        (["StepLR(30)"], None),
+        (["ReduceLROnPlateau()", "--metrics", "numbers.csv"], 3),
+        (["CosineAnnealingLR(20)", "--metrics", "numbers.csv", "--steps", "2"], 2),
+    ],
+)
+def test_as_many_steps_as_the_expression_says(history, capsys, arguments, last):
+    drawn = main(["plot", *arguments]) if last else None
+    if last is None:
+        with pytest.raises(SystemExit):
+            main(["plot", *arguments])
+        return
+    assert drawn == 0
+    [_, *charts] = capsys.readouterr().out.split("└")
+    ticks = [int(number) for number in charts[0].splitlines()[1].split()]
+    assert last - (ticks[1] - ticks[0]) < ticks[-1] <= last
+
+
+def test_the_scale_and_the_title(history, capsys):
+    for scale, top in (("linear", "0.10"), ("log", "0.1")):
+        assert main(["plot", "StepLR(3, gamma=0.5)", "--steps", "9", "--scale", scale]) == 0
+        assert f"{top} ┤" in capsys.readouterr().out
+    assert main(["plot", "StepLR(3)", "--steps", "9", "--scale", "log", "--title", "by a tenth", "-o", "out.svg"]) == 0
+    assert "by a tenth" in (history / "out.svg").read_text()
+
+
 def test_plot_in_the_terminal(history, capsys):
     assert main(["plot", *EXAMPLE, "--steps", "40", "--metrics", "history.csv:val:loss", "--lr", "0.2"]) == 0
     output = capsys.readouterr().out
-    assert all(text in output for text in (*EXAMPLE, "metric", "0.2"))
+    assert all(text in output for text in (*EXAMPLE, "metric", "0.01 ┤"))
     assert main(["plot", "StepLR(3)", "--steps", "4"]) == 0
     assert "StepLR(3)" in capsys.readouterr().out
 
@@ -80,7 +134,9 @@ def test_a_column_of_metrics(history, argument, expected):
 
 
 WRONG = [
-    (["plot", "StepLR(3)"], "the following arguments are required: --steps"),
+    (["plot", "StepLR(3)"], "argument --steps: say how many steps to draw; no EXPR says how long it lasts"),
+    (["plot", "CosineAnnealingLR(2000000)"], "argument --steps: say how many"),
+    (["plot", "CosineAnnealingLR(20)", "--metrics", "numbers.csv"], "has 3 numbers for 20 steps; give --steps 3"),
     (["plot", "--steps", "3"], "the following arguments are required: EXPR"),
     (["plot", "StepLR(3)", "--steps", "0"], "argument --steps: must be a positive whole number, not '0'"),
     (["plot", "StepLR(3)", "--steps", "x"], "argument --steps: must be a positive whole number, not 'x'"),
@@ -88,14 +144,18 @@ WRONG = [
     (["plot", "StepLR(3)", "--steps", "3", "--lr", "nan"], "argument --lr: must be a number"),
     (["plot", "StepLR(3)", "--steps", "3", "-o", "x.qqq"], "argument -o: Format 'qqq' is not supported"),
     (["plot", "StepLR(3)", "--steps", "3", "-o", "no/x.png"], "argument -o: [Errno 2] No such file"),
-    (["plot", "StepLR(3)", "--step", "3"], "required: --steps"),
+    (["plot", "StepLR(3)", "--step", "3"], "unrecognized arguments: --step 3"),
     (
         ["plot", "StepLR(3)", EXAMPLE[1], "--steps", "20"],
         "argument EXPR 2: step 11 of this SequentialLR needs a metric",
     ),
     (["plot", EXAMPLE[1], "--steps", "20"], "give --metrics FILE"),
     (["plot", "OneCycleLR(1, 5)", "--steps", "9"], "argument EXPR 1: Tried to step 6 times"),
-    (["plot", "StepLR(0)", "--steps", "9"], "argument EXPR 1: "),
+    (
+        ["plot", "StepLR(0)", "--steps", "9"],
+        "argument EXPR 1: step_size must be 1 or more, not 0\n  StepLR(0)\n         ^",
+    ),
+    (["plot", "StepLR('30')", "--steps", "9"], "argument EXPR 1: step_size must be a number, not '30'\n"),
     (
         ["plot", "StepLR(3)", "StepLR(3, gama=1)", "--steps", "9"],
         "argument EXPR 2: StepLR has no argument gama; did you mean gamma?\n  StepLR(3, gama=1)\n            ^^^^^^\n",
@@ -198,7 +258,6 @@ def test_a_reader_that_leaves_early_is_no_traceback(monkeypatch):
         ("matplotlib.axes", ["plot", "StepLR(3)", "--steps", "3", "-o", "x.png"], "plot"),
         ("numpy", ["plot", "StepLR(3)", "--steps", "3"], "plot"),
         ("sklearn.datasets", ["demo"], "demo"),
-        ("rich.console", ["demo"], "demo"),
     ],
 )
 def test_what_is_missing_is_asked_for_by_name(capsys, monkeypatch, module, arguments, extra):
@@ -209,25 +268,30 @@ def test_what_is_missing_is_asked_for_by_name(capsys, monkeypatch, module, argum
     assert f"pip install 'fastsched[{extra}]'" in capsys.readouterr().err
 
 
-def test_demo_shows_reductions(capsys, monkeypatch):
+@pytest.mark.parametrize("with_tqdm", [False, True])
+def test_demo_shows_reductions_equality_cost_and_a_chart(capsys, monkeypatch, with_tqdm):
     pytest.importorskip("sklearn")
-    pytest.importorskip("rich")
-    pytest.importorskip("tqdm")
+    if not with_tqdm:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setattr(demo, "EPOCHS", 12)
+    monkeypatch.setattr(bench, "CELL_SECONDS", 0.0)
     before = torch.get_rng_state()
     assert main(["demo"]) == 0
     output = capsys.readouterr().out
-    assert re.search(r"\d+ │ +0\.\d+ │ +0\.03 │ +0\.009", output)
-    assert re.search(r"accuracy at the end 9\d\.\d%", output)
+    assert re.search(r"^\d+ +0\.\d+ +0\.03 +0\.009$", output, flags=re.MULTILINE)
+    assert re.search(r"accuracy at the end: 9\d\.\d%", output)
+    assert len(re.findall(r": yes$", output, flags=re.MULTILINE)) == 2
+    assert len(re.findall(r"LRs +[\d.]+ us +[\d.]+ us +[\d.]+$", output, flags=re.MULTILINE)) == 2
+    assert "⠒⠒⠒ ReduceLROnPlateau" in output
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("with_rich", [False, True])
-def test_bench_compares(capsys, monkeypatch, with_rich):
-    if with_rich:
-        pytest.importorskip("rich")
-    else:
-        monkeypatch.setitem(sys.modules, "rich.console", None)
+def test_demo_says_where_it_is_not_equal():
+    runs = [demo.Run([0.1, lr], [1.0], 0.9, 1) for lr in (0.1, 0.1 + 2**-56)]
+    assert demo._yes(runs[0] == runs[1]) == "NO"
+
+
+def test_bench_compares(capsys, monkeypatch):
     monkeypatch.setattr(bench, "ROUND_SECONDS", 1e-5)
     monkeypatch.setattr(bench, "CELL_SECONDS", 0.0)
     threads = torch.get_num_threads()
@@ -237,8 +301,7 @@ def test_bench_compares(capsys, monkeypatch, with_rich):
     for name in ("StepLR", "ReduceLROnPlateau"):
         for mode in ("float", "tensor"):
             [row] = [line for line in output.splitlines() if re.match(rf"{name}(, idle)?\s.*{mode}", line)]
-            assert len(re.findall(r"[\d.]+ ±\d+%", row)) == 2
-    assert ("pip install rich" in output) is not with_rich
+            assert len(re.findall(r"[\d.]+ ±\d+% \([\d.]+ / [\d.]+ us\)", row)) == 2
 
 
 def test_bench_steps_what_it_says():

@@ -25,6 +25,7 @@ pytestmark = [
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+HOME = r"https://(?:github|raw\.githubusercontent)\.com/fastsched"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("*.rst"))]
 GPU_BLOCK = "<!-- gpu -->"  # before a block that needs a CUDA device
 BLOCK = r"^(```python|```console|\.\. plot::)$"
@@ -149,8 +150,19 @@ def test_every_scheduler_has_a_formula_a_picture_and_its_reference(name):
 
 
 @pytest.mark.skipif(not (ROOT / "CMakeLists.txt").exists(), reason="needs the checkout")
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_no_link_to_a_file_is_dead(name):
-    """Of the pages in docs/, Sphinx checks this, anchors included."""
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text())
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES], ids=lambda page: page.name)
+def test_no_link_to_a_file_is_dead(page):
+    """Of links within docs/, Sphinx checks the anchors as well."""
+    text = page.read_text()
+    if page.suffix == ".md":
+        links = re.findall(r"\]\((?!https?:|#fastsched)([^)#]+)", text)
+        assert [link for link in links if not (page.parent / link).exists()] == []
+    at_home = re.findall(rf"{HOME}/fastsched/(?:blob/|tree/)?main/([^)#\s\"]+)", text)
+    assert [link for link in at_home if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_reads_on_a_package_index():
+    """Nothing in it is relative to the repository, and it is short."""
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    assert re.findall(r"\]\((?!https://)[^)]*\)", text) == []

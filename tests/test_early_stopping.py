@@ -4,6 +4,7 @@ import copy
 import io
 import math
 import pickle
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from sklearn.datasets import load_digits
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
 import fastsched
+from fastsched import _C
+from fastsched.engine import arrivals
 
 from .conftest import capture, sgd
 from .watching import NoSyncs
@@ -497,3 +500,136 @@ def test_patience_may_be_any_int():
         stopping.step(1.0)
     assert not stopping.should_stop
     assert stopping.num_bad_epochs == 2
+
+
+STOPS_IN_4 = (1.0, 1.1, 1.2, 1.3, 0.5, 0.4)
+
+
+def test_a_loop_may_break_on_a_step():
+    stopper = stopper_that_polls()
+    answers = [stopper.step(metric) for metric in STOPS_IN_4]
+    assert answers == [False, False, False, True, True, True]
+    assert all(type(answer) is bool for answer in answers)
+
+
+def stopper_that_polls(**keywords):
+    return fastsched.EarlyStopping(patience=2, **keywords)
+
+
+@pytest.mark.parametrize("behind", [0, 1, 2, 5])
+def test_a_poll_may_ask_of_an_earlier_step(behind):
+    stopper = stopper_that_polls()
+    assert not stopper.poll(behind)
+    for epoch, metric in enumerate(STOPS_IN_4, 1):
+        stopper.step(metric)
+        assert stopper.poll(behind) is (epoch - behind >= 4)
+        assert stopper.poll(behind=behind) is stopper.poll(behind)
+
+
+class Late:
+    """The event of a device that has done nothing until somebody waits for it."""
+
+    waited: ClassVar[list[int]] = []
+    sent = 0
+
+    def __init__(self, device):
+        type(self).sent += 1
+        self.number = self.sent
+
+    def query(self):
+        return self.number in self.waited
+
+    def synchronize(self):
+        self.waited.append(self.number)
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Metrics on the host are taken for some on a device that is late."""
+    monkeypatch.setattr(arrivals, "mark", Late)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(Late, "waited", [])
+    monkeypatch.setattr(Late, "sent", 0)
+
+    def made(**keywords):
+        stopper = stopper_that_polls(**keywords)
+        stopper._replica.buffer.on_host = False
+        stopper._stays = True
+        return stopper
+
+    return made
+
+
+@pytest.mark.parametrize("behind", [0, 1, 2, 5])
+@pytest.mark.parametrize("polls_from", [1, 3])
+def test_a_poll_waits_for_that_step_only(late, behind, polls_from):
+    stopper = late()
+    stopper._replica.mirror = torch.zeros(_C.mirror_size(0), dtype=torch.float64)  # in which no step leaves anything
+    for epoch, metric in enumerate(STOPS_IN_4, 1):
+        assert stopper.step(metric) is False  # as far as the host has heard
+        if epoch >= polls_from:
+            assert stopper.poll(behind) is (epoch - behind >= 4)
+    sent = Late.sent
+    assert sent == len(STOPS_IN_4) - polls_from + 1
+    if behind and polls_from == 1:
+        assert sent not in Late.waited
+        assert sent - min(behind, sent - 1) in Late.waited
+
+
+def test_with_a_group_on_a_device_a_step_answers_for_the_step_before(late, monkeypatch):
+    monkeypatch.setattr(fastsched.EarlyStopping, "process_group", "a group")
+    stopper = late()
+    assert [stopper.step(metric) for metric in STOPS_IN_4] == [False] * 4 + [True] * 2
+    again = late()
+    polls = []
+    for metric in STOPS_IN_4:
+        again.step(metric)
+        polls.append(again.poll())
+    assert polls == [False] * 4 + [True] * 2
+    loaded = late()
+    loaded.load_state_dict(stopper.state_dict())
+    assert loaded.poll()
+
+
+def test_polls_count_the_steps_of_a_graph(late):
+    # Whose replays run no Python: all that is seen of them are the counters.
+    stopper = late()
+    answers = []
+    for metric in STOPS_IN_4:
+        stopper._replica.call(metric)
+        answers.append(stopper.poll(behind=1))
+    assert answers == [False] * 4 + [True] * 2
+
+
+def test_a_poll_that_is_not_called_is_not_true():
+    stopper = stopper_that_polls()
+    with pytest.raises(TypeError, match=r"EarlyStopping.poll is a method: call it, poll\(\)"):
+        bool(stopper.poll)
+    assert stopper.poll.__doc__ == fastsched.EarlyStopping.poll.__doc__
+    assert fastsched.EarlyStopping.poll(stopper) is False
+
+
+@pytest.mark.parametrize(
+    ("behind", "error"), [(-1, "behind must be 0 or more"), (1.0, "behind must be an int"), (True, "got bool")]
+)
+def test_what_is_no_number_of_steps_is_refused(behind, error):
+    with pytest.raises((TypeError, ValueError), match=error):
+        stopper_that_polls().poll(behind)
+
+
+@pytest.mark.parametrize(
+    ("metric", "error", "words"),
+    [
+        (None, TypeError, "got None"),
+        ("high", ValueError, "got str: could not convert string to float: 'high'"),
+        ([1.0], TypeError, "got list"),
+        (torch.ones(2), ValueError, "got Tensor"),
+        (torch.ones(2, dtype=torch.complex64), ValueError, "got Tensor"),
+        (1j, TypeError, "got complex"),
+    ],
+)
+def test_what_is_no_metric_is_named(metric, error, words):
+    stopper = stopper_that_polls()
+    with pytest.raises(error, match=f"metric must be a number, or a tensor with one element, {words}"):
+        stopper.step(metric)
+    assert stopper.last_epoch == 0

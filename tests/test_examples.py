@@ -93,5 +93,4 @@ def test_every_example_is_short_tested_and_listed():
     assert [file.stem for file in files if file.suffix == ".py"] == sorted(RUNS)
     for file in EXAMPLES.glob("*.py"):
         assert len(file.read_text().splitlines()) < 100, file
-        assert f"(examples/{file.name})" in (ROOT / "README.md").read_text()
         assert f"../examples/{file.name}\n" in (ROOT / "docs" / "examples.md").read_text()

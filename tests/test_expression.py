@@ -13,6 +13,7 @@ from fastsched.tools import expression
 from fastsched.tools.expression import ExpressionError
 
 from .configurations import CONFIGURATIONS, FUNCTIONS
+from .optimizers import stepped_sgd
 from .trees import plateaus
 
 np = pytest.importorskip("numpy")
@@ -196,12 +197,12 @@ REFUSED = [
     ("CosineAnnealingLR(1.5) >> StepLR(1)", "CosineAnnealingLR(1.5)", "this lasts 1.5 steps"),
     ("ConstantLR(1, 0) >> StepLR(1)", "ConstantLR(1, 0)", "this lasts 0 steps"),
     ("ConstantLR(1, 1e999) >> StepLR(1)", "ConstantLR(1, 1e999)", "this lasts inf steps"),
-    ("ConstantLR(1, '5') >> StepLR(1)", "ConstantLR(1, '5')", "it cannot be told how many steps"),
+    ("ConstantLR(1, '5') >> StepLR(1)", "'5'", "total_iters must be a number, not '5'"),
     ("ConstantLR(2)", "ConstantLR(2)", "ConstantLR: .* between 0 and 1"),
     ("StepLR(1) * ConstantLR(2)", "ConstantLR(2)", "ConstantLR: .* between"),
-    ("warmup(0)", "warmup(0)", "warmup: steps must be a positive whole number, got 0"),
+    ("warmup(-1)", "warmup(-1)", "warmup: steps must be a positive whole number, got -1"),
     ("warmup(True)", "warmup(True)", "got True"),
-    ("StepLR('é', gama=1)", "gama=1", "did you mean gamma"),
+    ("ReduceLROnPlateau('é', patienc=1)", "patienc=1", "did you mean patience"),
     ("a\0b", None, "null"),
     ("é = 3", "=", "invalid syntax"),
     ("(" * 1000, None, "nested"),
@@ -276,3 +277,41 @@ def test_every_scheduler_can_be_written_or_says_why_not():
     for name in fastsched.lr_scheduler.__all__:
         if isinstance(getattr(fastsched.lr_scheduler, name), type) and not name.endswith("LRScheduler"):
             assert name in expression.SCHEDULERS
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("StepLR(0)", "step_size must be 1 or more, not 0"),
+        ("StepLR(step_size=0)", "step_size must be 1 or more, not 0"),
+        ("CosineAnnealingLR(0)", "T_max must be 1 or more, not 0"),
+        ("CyclicLR(0.1, 1, 0)", "step_size_up must be 1 or more, not 0"),
+        ("warmup(0)", "steps must be 1 or more, not 0"),
+        ("StepLR('30')", "step_size must be a number, not '30'"),
+        ("StepLR(None)", "step_size must be a number, not None"),
+        ("StepLR([30])", r"step_size must be a number, not \[30\]"),
+        ("ExponentialLR(gamma='0.9')", "gamma must be a number, not '0.9'"),
+        ("MultiStepLR(30)", r"milestones must be a list of numbers, such as \[30, 60\], not 30"),
+        ("MultiStepLR('30')", "milestones must be a list of numbers"),
+        ("MultiStepLR([30, '60'])", "milestones must have only numbers, not '60'"),
+        ("ReduceLROnPlateau(mode=1)", "mode must be a string, not 1"),
+        ("OneCycleLR(0.1, 5, cycle_momentum='no')", "cycle_momentum must be True or False, not 'no'"),
+        ("CyclicLR(0.1, 1, scale_fn='f')", "scale_fn is a function, which cannot be written here"),
+    ],
+)
+def test_an_argument_of_another_kind_is_called_by_its_name(text, problem):
+    with pytest.raises(expression.ExpressionError, match=f"^{problem}"):
+        expression.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PolynomialLR(0)",
+        "LinearLR(total_iters=0)",
+        "CyclicLR([0.1], (1,), step_size_down=None)",
+        "ReduceLROnPlateau(min_lr=[0])",
+    ],
+)
+def test_what_torch_takes_is_taken(text):
+    expression.parse(text).build(stepped_sgd([0.1]))

@@ -300,14 +300,63 @@ def test_its_picture(kind, tmp_path):
     lines = {line.get_label(): line for line in axes.get_lines()}
     for group in (0, 1):
         x, y = lines[f"learning rate, group {group}"].get_data()
-        np.testing.assert_array_equal(x, rows["step"])
-        np.testing.assert_array_equal(y, rows["lr"][:, group])
+        np.testing.assert_array_equal(x, [0, *rows["step"]])
+        np.testing.assert_array_equal(y, [(0.5, 0.25)[group], *rows["lr"][:, group]])
     # Every other epoch finds that it is time; the floor of 0.2 lets two of those be.
     assert rows["reductions"].tolist() == [0, 0, 1] + [0, 1] * 4 + [0]
-    marks = [line.get_xdata()[0] for line in axes.get_lines() if line.get_linestyle() == ":"]
-    assert marks == [3, 5]
+    marks = [line.get_xydata()[0].tolist() for line in axes.get_lines() if line.get_marker() == "v"]
+    assert marks == [[3, 0.25], [5, rows["lr"][4, 0]]]
     [beside] = [other for other in axes.figure.axes if other is not axes]
     np.testing.assert_array_equal(beside.get_lines()[0].get_ydata(), rows["metric"])
+    assert (axes.get_title(), axes.get_yscale()) == ("", "linear")
+    axes = history.plot(tmp_path / "run.png", scale="log", title="a run")
+    assert (axes.get_title(), axes.get_yscale()) == ("a run", "log")
+    with pytest.raises(ValueError, match="scale must be 'linear', 'log' or None, got 'sqrt'"):
+        history.plot(tmp_path / "run.png", scale="sqrt")
+
+
+def test_its_picture_names_groups_and_marks_a_reduction_in_the_first_step(tmp_path):
+    groups = [
+        {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr, "name": name}
+        for lr, name in ((0.1, "body"), (1.0, "head"))
+    ]
+    scheduler = fastsched.ReduceLROnPlateau(torch.optim.SGD(groups), patience=0, factor=0.5)
+    scheduler.step(1.0)
+    history = fastsched.History(scheduler)
+    for _ in range(4):
+        scheduler.step(2.0)
+    axes = history.plot(tmp_path / "run.png")
+    assert [text.get_text() for text in axes.get_legend().get_texts()][:2] == [
+        "learning rate, body",
+        "learning rate, head",
+    ]
+    assert [line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() == "v"] == [2, 3, 4, 5]
+    assert axes.get_lines()[0].get_xydata()[0].tolist() == [1, 0.1]
+
+
+def test_its_picture_does_not_know_the_first_learning_rate_once_steps_are_dropped(tmp_path):
+    scheduler = fastsched.ExponentialLR(stepped_sgd([1.0]), 0.5)
+    history = fastsched.History(scheduler, capacity=3)
+    for _ in range(5):
+        scheduler.step()
+    assert history.plot(tmp_path / "run.png").get_lines()[0].get_xydata().tolist() == [
+        [3, 0.125],
+        [4, 0.0625],
+        [5, 0.03125],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "scale"),
+    [([2 * 0.7**i for i in range(40)], "log"), ([1.0, 0.9, 0.8] * 9, "linear"), ([0.0] * 9, "linear")],
+)
+def test_the_axis_of_the_metric_is_logarithmic_where_it_would_lie_on_the_ground(metrics, scale, tmp_path):
+    scheduler = fastsched.ReduceLROnPlateau(stepped_sgd([1.0]), patience=100)
+    history = fastsched.History(scheduler)
+    for metric in metrics:
+        scheduler.step(metric)
+    [beside] = history.plot(tmp_path / "run.png").figure.axes[1:]
+    assert beside.get_yscale() == scale
 
 
 def test_bad_arguments_are_refused():

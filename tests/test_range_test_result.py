@@ -177,11 +177,15 @@ class TestPlot:
         axes = curve.plot(tmp_path / name)
         assert (tmp_path / name).read_bytes()[:5] in (b"\x89PNG\r", b"<?xml")
         assert pyplot.get_fignums() == before
-        assert (axes.get_xscale(), axes.get_xlabel(), axes.get_ylabel()) == ("log", "learning rate", "loss")
+        assert (axes.get_xscale(), axes.get_xlabel(), axes.get_ylabel()) == ("log", "learning rate (log scale)", "loss")
         texts = [text.get_text() for text in axes.get_legend().get_texts()]
-        assert texts == ["loss", "smoothed", "diverged at 2e+03", f"valley: {curve.suggestion():.3g}"]
-        (marker,) = [line for line in axes.get_lines() if line.get_marker() == "o"]
-        assert list(marker.get_xdata()) == [curve.suggestion()]
+        suggestions = {method: curve.suggestion(method) for method in ("valley", "steep", "minimum", "slide")}
+        named = [f"{method}: {lr:.3g}" for method, lr in suggestions.items()]
+        assert texts == ["loss", "loss, smoothed", "diverged at 2e+03", *named]
+        marked = [line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() != "None"]
+        assert marked == list(suggestions.values())
+        legend = axes.get_legend().get_window_extent()
+        assert legend.y0 >= axes.get_window_extent().y1
 
     def test_given_axes_are_drawn_on_and_keep_their_limits_once_they_have_data(self):
         from matplotlib.figure import Figure
@@ -191,8 +195,9 @@ class TestPlot:
         assert linear.plot(axes, suggestion="steep") is axes
         assert axes.get_xscale() == "linear"
         limits = axes.get_ylim()
-        result(lambda lr: 100 * lr, 1, 5, 30, "linear").plot(axes, suggestion=None)
+        result(lambda lr: 100 * lr, 1, 5, 30, "linear").plot(axes, suggestion=None, title="two")
         assert axes.get_ylim() == limits
+        assert axes.get_title() == "two"
 
     def test_without_a_target_it_is_a_new_pyplot_figure(self):
         from matplotlib import pyplot
@@ -212,7 +217,8 @@ class TestPlot:
         short = result(bowl)
         short = result(bowl, lrs=short.lrs[:steps], losses=short.losses[:steps], smoothed=short.smoothed[:steps])
         axes = short.plot(tmp_path / "curve.png")
-        assert axes.get_legend().get_texts()[-1].get_text() == "valley: no suggestion"
+        texts = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert texts[-4:] == [f"{method}: no suggestion" for method in ("valley", "steep", "minimum", "slide")]
 
     def test_bad_arguments(self):
         with pytest.raises(TypeError, match="path_or_axes must be a path, a matplotlib Axes or None, got int"):

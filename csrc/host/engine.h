@@ -29,7 +29,7 @@ bool is_engine_of(PyObject* scheduler, const Engine* engine) {
 
 class HostEngine : public Bound {
  public:
-  // `read_tensor` turns a metric of type `tensor` into a float where reading it would wait for a GPU.
+  // `read_tensor` turns a metric of type `tensor` into a float where that takes more than `float()`.
   // `name`: of the entry that is scheduled.
   HostEngine(const std::string& scheduler, pybind11::type tensor, pybind11::object read_tensor,
              const std::string& name)
@@ -161,14 +161,20 @@ class HostEngine : public Bound {
       value = PyFloat_AS_DOUBLE(metric);
       return true;
     }
-    Ref number(is_on_gpu(metric) ? PyObject_CallOneArg(read_tensor_.ptr(), metric) : PyNumber_Float(metric));
+    Ref number(is_read_by_python(metric) ? PyObject_CallOneArg(read_tensor_.ptr(), metric) : PyNumber_Float(metric));
     if (!number) return false;
     value = PyFloat_AsDouble(number.get());
     return !(value == -1.0 && PyErr_Occurred());
   }
 
-  bool is_on_gpu(PyObject* metric) const {
-    if (!PyObject_TypeCheck(metric, reinterpret_cast<PyTypeObject*>(tensor_.ptr()))) return false;
+  // A tensor on a GPU, where reading waits, or of another class, which may be one rank's part of the metric.
+  bool is_read_by_python(PyObject* metric) const {
+    PyTypeObject* const tensor = reinterpret_cast<PyTypeObject*>(tensor_.ptr());
+    if (Py_IS_TYPE(metric, tensor)) return is_on_gpu(metric);
+    return PyObject_TypeCheck(metric, tensor);
+  }
+
+  static bool is_on_gpu(PyObject* metric) {
     const Ref is_cuda(PyObject_GetAttr(metric, is_cuda_name()));
     if (!is_cuda) PyErr_Clear();
     return is_cuda.get() == Py_True;

@@ -342,6 +342,11 @@ PYBIND11_MODULE(_C, module) {
   py::class_<Slots>(module, "Slots", py::is_final())
       .def(py::init<const std::vector<std::tuple<std::size_t, std::size_t, std::string>>&>(),
            py::arg("slots"))
+      .def("groups",
+           [](Slots& self, py::object selection) {
+             Ref groups = self.groups(selection.ptr());
+             return groups ? py::reinterpret_steal<py::object>(groups.release()) : py::none();
+           })
       .def_static("use", &Slots::use, py::arg("selection"));
 
   py::class_<Watch> watch(module, "Watch", py::is_final());

@@ -6,15 +6,6 @@
 
 namespace fastsched::ops {
 
-// A number where it lies: an address for the device to read, or a value the host already has.
-struct Operand {
-  const void* address;  // null: use value
-  ScalarType type;
-  double value;
-
-  FASTSCHED_HD double read() const { return address != nullptr ? load_scalar(address, type) : value; }
-};
-
 inline ScalarType scalar_type(const Tensor& number, const char* name) {
   static const struct {
     std::int32_t code;
@@ -121,16 +112,6 @@ inline Operand check_number(const OptionalTensor& number, double value, const Te
                   " must be on the host or on the same device as lrs");
   return {number->data_ptr(), type, 0.0};
 }
-
-// What one step is called with besides its buffers.
-struct Call {
-  Event event;
-  Operand metric;
-  Operand found_inf;
-
-  FASTSCHED_HD bool skipped() const { return found_inf.read() != 0.0; }
-  FASTSCHED_HD Moment moment() const { return Moment::make(event, metric.read()); }
-};
 
 inline Call check_call(const OptionalTensor& metric, const OptionalTensor& found_inf, double value,
                        std::int64_t event, const Tensor& lrs) {

@@ -1,6 +1,9 @@
 // One launch per step at any number of param groups. Launched on the current stream, never synchronizes,
 // may be captured: everything that changes between replays lies in device memory.
+#include <cuda_pipeline.h>
 #include <cuda_runtime.h>
+
+#include <algorithm>
 
 #include "arguments.h"
 #include "schedule/plan/step_in_block.h"
@@ -11,9 +14,22 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 constexpr int kWarp = 32;
+constexpr std::int64_t kBytesPerThread = 64;  // to copy, if there are enough threads
+constexpr std::int64_t kGivenToAll =
+    48 * 1024;  // bytes of shared memory, on every device; more has to be asked for
 
 struct Barrier {
   __device__ void wait() { __syncthreads(); }
+  template <typename T>
+  __device__ void copy(T* to, const T* from) {
+    __pipeline_memcpy_async(to, from, sizeof(T));
+  }
+  __device__ void copied() {
+    __pipeline_commit();
+    __pipeline_wait_prior(0);
+    __syncthreads();
+  }
+  __device__ bool all(bool yes) { return __syncthreads_and(yes ? 1 : 0) != 0; }
   __device__ void publish() {
     __threadfence_system();
     __syncthreads();
@@ -23,24 +39,39 @@ struct Barrier {
 
 // A single block: the decision is serial, and one block needs no grid-wide barrier between it and the groups.
 template <typename LR>
-__global__ void __launch_bounds__(kMaxThreads) step_kernel(Buffers buffers, LR* lrs, Call call) {
-  if (call.skipped()) return;  // the same for all threads
-  // The host cannot look into device memory, so what the CPU operator reports as an error stops here.
-  if (threadIdx.x == 0 && !well_formed(buffers)) __trap();
+__global__ void __launch_bounds__(kMaxThreads)
+    step_kernel(Buffers buffers, LR* lrs, Call call, bool has_room) {
+  extern __shared__ double shared[];
   Barrier barrier;
-  step_in_block(buffers, lrs, call.moment(), threadIdx.x, blockDim.x, barrier);
+  const bool fits =
+      step_in_block(buffers, lrs, call, has_room ? shared : nullptr, threadIdx.x, blockDim.x, barrier);
+  // The host cannot look into device memory, so what the CPU operator reports as an error stops here.
+  if (!fits) __trap();
 }
 
 void check_cuda(cudaError_t error) {
   STD_TORCH_CHECK(error == cudaSuccess, "fastsched::step_: CUDA error: ", cudaGetErrorString(error));
 }
 
+// How much shared memory a block of the kernel may have on this device.
+int shared_limit(const void* kernel, int device) {
+  int limit = 0;
+  check_cuda(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit));
+  return limit;
+}
+
 template <typename LR>
-void launch(const Buffers& buffers, void* lrs, const Call& call, cudaStream_t stream) {
-  const std::int64_t warps = (buffers.groups + kWarp - 1) / kWarp;
-  const std::int64_t wanted = warps * kWarp;
-  const int threads = static_cast<int>(wanted < kWarp ? kWarp : wanted > kMaxThreads ? kMaxThreads : wanted);
-  step_kernel<LR><<<1, threads, 0, stream>>>(buffers, static_cast<LR*>(lrs), call);
+void launch(const Buffers& buffers, void* lrs, const Call& call, int device, cudaStream_t stream) {
+  const auto kernel = step_kernel<LR>;
+  const std::int64_t size = shared_size<LR>(buffers);
+  const bool has_room =
+      size <= kGivenToAll || size <= shared_limit(reinterpret_cast<const void*>(kernel), device);
+  const std::int64_t wanted = std::max(buffers.groups, has_room ? size / kBytesPerThread : 0);
+  const std::int64_t warps = std::max<std::int64_t>((wanted + kWarp - 1) / kWarp, 1);
+  const auto threads = static_cast<unsigned>(std::min<std::int64_t>(warps * kWarp, kMaxThreads));
+  const auto bytes = static_cast<std::size_t>(has_room ? size : 0);
+  kernel<<<1, threads, bytes, stream>>>(buffers, static_cast<LR*>(lrs), call, has_room);
   check_cuda(cudaGetLastError());
 }
 
@@ -54,9 +85,9 @@ void step_cuda(const Tensor program, const Tensor state, const Tensor masters, c
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   if (is_float32(lrs)) {
-    launch<float>(buffers, lrs.data_ptr(), call, static_cast<cudaStream_t>(stream));
+    launch<float>(buffers, lrs.data_ptr(), call, device, static_cast<cudaStream_t>(stream));
   } else {
-    launch<double>(buffers, lrs.data_ptr(), call, static_cast<cudaStream_t>(stream));
+    launch<double>(buffers, lrs.data_ptr(), call, device, static_cast<cudaStream_t>(stream));
   }
 }
 

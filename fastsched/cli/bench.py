@@ -7,6 +7,7 @@ import platform
 import statistics
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from timeit import Timer
 from types import ModuleType
@@ -36,6 +37,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "OneCycleLR": {"max_lr": 0.1, "total_steps": LONG, "cycle_momentum": False},
     "ReduceLROnPlateau": {"patience": LONG, "threshold": 0.0},
 }
+MODES = {"float": "Python-number", "tensor": "tensor"}
 IDLE = ("ReduceLROnPlateau",)  # nothing is reduced, as at most steps of a training
 DEFAULT = ("StepLR", "CosineAnnealingLR", "OneCycleLR", "ReduceLROnPlateau")
 LIBRARIES: dict[str, ModuleType] = {"torch": torch_lr_scheduler, "fastsched": lr_scheduler}
@@ -43,25 +45,25 @@ LIBRARIES: dict[str, ModuleType] = {"torch": torch_lr_scheduler, "fastsched": lr
 
 @dataclass(frozen=True)
 class Cell:
-    """torch's time of a step over fastsched's: median over the rounds, and half the distance of the quartiles."""
+    """torch's time of a step over fastsched's: median over the rounds, and half the distance of the quartiles.
+
+    ``torch_us`` and ``our_us`` are the medians of the times themselves, in microseconds.
+    """
 
     schedule: str
     mode: str
     groups: int
     ratio: float
     spread: float
+    torch_us: float
+    our_us: float
 
 
 def measure(schedules: Sequence[str], groups: Sequence[int]) -> Iterator[Cell]:
     """Compare, one cell after another; with a bar on stderr where tqdm is installed and it is a terminal."""
-    cases = [(name, mode, count) for name in schedules for mode in ("float", "tensor") for count in groups]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # schedulers use one; a barrier between threads would only add noise
-    try:
-        for name, mode, count in _with_bar(cases):
-            yield _compare(name, mode, count)
-    finally:
-        torch.set_num_threads(threads)
+    cases = [(name, mode, count) for name in schedules for mode in MODES for count in groups]
+    for name, mode, count in _with_bar(cases):
+        yield compare(name, mode, count)
 
 
 def _with_bar(cases: Sequence[tuple[str, str, int]]) -> Iterable[tuple[str, str, int]]:
@@ -71,6 +73,23 @@ def _with_bar(cases: Sequence[tuple[str, str, int]]) -> Iterable[tuple[str, str,
         return cases
     bar: Iterable[tuple[str, str, int]] = tqdm(cases, unit="case", file=sys.stderr, leave=False, disable=None)
     return bar
+
+
+def compare(name: str, mode: str, groups: int) -> Cell:
+    """One cell: a scheduler, ``"float"`` or ``"tensor"`` learning rates, and a number of param groups."""
+    with one_thread():
+        return _compare(name, mode, groups)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Schedulers use one, and so do small networks: a barrier between threads would only add noise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _compare(name: str, mode: str, groups: int) -> Cell:
@@ -83,9 +102,10 @@ def _compare(name: str, mode: str, groups: int) -> Cell:
     for _ in range(rounds):
         for library, timer in timers.items():
             times[library].append(timer.timeit(counts[library]) / counts[library])
-    ratios = [theirs / ours for theirs, ours in zip(times["torch"], times["fastsched"], strict=True)]
+    ratios = [slower / faster for slower, faster in zip(times["torch"], times["fastsched"], strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return Cell(name, mode, groups, middle, (high - low) / 2)
+    theirs, ours = (statistics.median(times[library]) * 1e6 for library in ("torch", "fastsched"))
+    return Cell(name, mode, groups, middle, (high - low) / 2, theirs, ours)
 
 
 def _timer(library: ModuleType, name: str, mode: str, groups: int) -> Timer:
@@ -128,30 +148,38 @@ def table(cells: Iterable[Cell], groups: Sequence[int]) -> str:
     rows: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         schedule = f"{cell.schedule}, idle" if cell.schedule in IDLE else cell.schedule
-        number = f"{cell.ratio:.0f}" if cell.ratio >= 100 else f"{cell.ratio:.1f}"
-        rows.setdefault((schedule, cell.mode), []).append(f"{number} \u00b1{cell.spread / cell.ratio:.0%}")
+        ratio = f"{_three(cell.ratio)} \u00b1{cell.spread / cell.ratio:.0%}"
+        times = f"({_three(cell.torch_us)} / {_three(cell.our_us)} us)"
+        rows.setdefault((schedule, cell.mode), []).append(f"{ratio} {times}")
     header = ["torch / fastsched", "LRs", *(f"{count} group{'s' if count > 1 else ''}" for count in groups)]
-    drawn = _drawn(header, [[schedule, mode, *values] for (schedule, mode), values in rows.items()])
-    return (
-        f"{drawn}\n"
-        "How many times as long a step of torch's takes: median ratio over alternating rounds, and half the distance\n"
-        "of its quartiles. Each step changes every learning rate, but for idle ones, where nothing is to be changed.\n"
-        f"torch {torch.__version__}, Python {platform.python_version()} on {platform.machine()}, one thread."
+    drawn = aligned(header, [[schedule, mode, *values] for (schedule, mode), values in rows.items()], left=2)
+    return "\n".join(
+        [
+            *drawn,
+            "",
+            "How many times as long a step of torch's takes, and how long either takes: medians over alternating",
+            "rounds, and half the distance of the ratios' quartiles. Each step changes every learning rate, but for",
+            "idle ones, where nothing is to be changed.",
+            f"torch {torch.__version__}, Python {platform.python_version()} on {platform.machine()}, one thread.",
+        ]
     )
 
 
-def _drawn(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        return "\n".join("\t".join(line) for line in (header, *lines)) + "\n(pip install rich draws this as a table)"
-    drawn = Table(show_edge=False, pad_edge=False)
-    for index, name in enumerate(header):
-        drawn.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
-    for line in lines:
-        drawn.add_row(*line)
-    console = Console(width=200, no_color=True)
-    with console.capture() as capture:
-        console.print(drawn)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+def _three(value: float) -> str:
+    """Three digits, and no exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.{1 if value >= 10 else 2}f}"
+
+
+def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
+    """The lines of a table; all columns but the first ``left`` are aligned to the right."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = [
+        "  ".join(
+            f"{cell:{'<' if place < left else '>'}{width}}"
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    padded.insert(1, "\u2500" * (sum(widths) + 2 * (len(widths) - 1)))
+    return padded

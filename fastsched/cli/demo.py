@@ -1,66 +1,138 @@
-"""A small training run, for ``fastsched demo``: digits, learning rates in tensors, a plateau."""
+"""A small training run, for ``fastsched demo``: digits and a plateau, with torch's scheduler and with fastsched's."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from itertools import pairwise
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.optim import lr_scheduler as torch_lr_scheduler
 
+from .. import lr_scheduler
 from ..engine.tensor_lr import use_tensor_lr
-from ..schedulers.plateau import ReduceLROnPlateau
+from ..tools import plotting
+from . import bench
 
 EPOCHS = 40
 LR = 0.03
-NEEDED = "the demo needs scikit-learn, rich, tqdm and plotille: pip install 'fastsched[demo]'"
+PLATEAU: dict[str, Any] = {"factor": 0.3, "patience": 2, "threshold": 1e-3, "cooldown": 1, "min_lr": 1e-5}
 
 
-def run() -> str:
-    """Train, and return what happened as text."""
+class Run(NamedTuple):
+    """What came of a training."""
+
+    lrs: list[float]  # before the first epoch, and after each
+    losses: list[float]  # on what is held out, after each epoch
+    accuracy: float
+    groups: int
+
+
+def run(width: int = 80) -> str:
+    """Train three times, compare, and return what happened as text."""
     try:
-        from rich.console import Console
-        from rich.table import Table
         from sklearn.datasets import load_digits
-        from tqdm import trange
     except ImportError as error:
-        raise ImportError(NEEDED) from error
+        raise ImportError("the demo trains on scikit-learn's digits: pip install 'fastsched[demo]'") from error
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images, labels = load_digits(return_X_y=True)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        order = torch.randperm(len(images))
-        x = (torch.tensor(images, dtype=torch.float32)[order] / 16).to(device)
-        y = torch.tensor(labels)[order].to(device)
-        (x, held_x), (y, held_y) = x.split([1400, len(x) - 1400]), y.split([1400, len(y) - 1400])
-        model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)).to(device)
-        optimizer = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
-        use_tensor_lr(optimizer)
-        scheduler = ReduceLROnPlateau(optimizer, factor=0.3, patience=2, threshold=1e-3, cooldown=1, min_lr=1e-5)
-        losses = []
-        lrs = [scheduler.get_last_lr()[0]]
-        for _ in trange(EPOCHS, unit="epoch", file=sys.stderr, leave=False, disable=None):
-            for batch in torch.randperm(len(x)).to(device).split(128):
-                optimizer.zero_grad()
-                cross_entropy(model(x[batch]), y[batch]).backward()
-                optimizer.step()
-            with torch.no_grad():
-                losses.append(cross_entropy(model(held_x), held_y))
-            scheduler.step(losses[-1])  # decided where the loss is; nothing waits for the device
-            lrs.append(scheduler.get_last_lr()[0])
-        accuracy = (model(held_x).argmax(1) == held_y).float().mean().item()
-
-    reductions = Table(
-        title=f"digits, {EPOCHS} epochs on {device.type}: what the plateau did", show_edge=False, pad_edge=False
+    data = load_digits(return_X_y=True)
+    with torch.random.fork_rng(), bench.one_thread():
+        torchs = _train(torch_lr_scheduler, data, device)
+        ours = _train(lr_scheduler, data, device)
+        on_device = _train(lr_scheduler, data, device, tensors=True)
+    rounded = torch.tensor(_replayed(on_device.losses)).tolist()
+    reductions = [
+        [str(epoch), f"{ours.losses[epoch - 1]:.4f}", f"{before:.3g}", f"{after:.3g}"]
+        for epoch, (before, after) in enumerate(pairwise(ours.lrs), start=1)
+        if after < before
+    ]
+    costs = [bench.compare("ReduceLROnPlateau", mode, ours.groups) for mode in bench.MODES]
+    return "\n".join(
+        [
+            f"digits, {EPOCHS} epochs on {device.type}, {ours.groups} param groups: what ReduceLROnPlateau did",
+            "",
+            *bench.aligned(["after epoch", "validation loss", "LR before", "LR after"], reductions),
+            "",
+            _drawn(ours, width),
+            "",
+            f"accuracy at the end: {ours.accuracy:.1%}",
+            f"equal to torch's run to the last bit, learning rates and losses: {_yes(ours == torchs)}",
+            f"with float32 tensor LRs, equal to torch's learning rates, rounded: {_yes(on_device.lrs == rounded)}",
+            "",
+            *bench.aligned(
+                ["one step, idle", "torch", "fastsched", "ratio"],
+                [
+                    [
+                        f"{bench.MODES[cell.mode]} LRs",
+                        f"{cell.torch_us:.2f} us",
+                        f"{cell.our_us:.2f} us",
+                        f"{cell.ratio:.1f}",
+                    ]
+                    for cell in costs
+                ],
+            ),
+        ]
     )
-    for column in ("after epoch", "validation loss", "learning rate before", "after"):
-        reductions.add_column(column, justify="right")
-    for epoch, (before, after) in enumerate(pairwise(lrs)):
-        if after < before:
-            reductions.add_row(str(epoch + 1), f"{losses[epoch]:.4f}", f"{before:.3g}", f"{after:.3g}")
-    console = Console(width=80, no_color=True)
-    with console.capture() as capture:
-        console.print(reductions)
-    return f"{capture.get()}\nbest validation loss {scheduler.best:.4f}, accuracy at the end {accuracy:.1%}"
+
+
+def _yes(equal: bool) -> str:
+    return "yes" if equal else "NO"
+
+
+def _drawn(ours: Run, width: int) -> str:
+    import numpy as np
+
+    [*lines] = plotting.lines_of(0, "ReduceLROnPlateau", np.array(ours.lrs)[:, None])
+    return plotting.plot_text(plotting.Trajectories(lines, [], ours.losses), width, color=sys.stdout.isatty())
+
+
+def _train(module: ModuleType, data: Any, device: torch.device, *, tensors: bool = False) -> Run:
+    torch.manual_seed(0)
+    images, labels = data
+    order = torch.randperm(len(images))
+    x = (torch.tensor(images, dtype=torch.float32)[order] / 16).to(device)
+    y = torch.tensor(labels)[order].to(device)
+    (x, held_x), (y, held_y) = x.split([1400, len(x) - 1400]), y.split([1400, len(y) - 1400])
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)).to(device)
+    groups = [{"params": [parameter]} for parameter in model.parameters()]
+    optimizer = torch.optim.Adam(groups, lr=LR, fused=True)
+    if tensors:
+        use_tensor_lr(optimizer)
+    scheduler = module.ReduceLROnPlateau(optimizer, **PLATEAU)
+    losses, lrs = [], [scheduler.get_last_lr()[0]]
+    for _ in _with_bar(range(EPOCHS)):
+        for batch in torch.randperm(len(x)).to(device).split(128):
+            optimizer.zero_grad()
+            cross_entropy(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            losses.append(cross_entropy(model(held_x), held_y))
+        scheduler.step(losses[-1])  # torch waits for the device here; with tensor learning rates fastsched does not
+        lrs.append(scheduler.get_last_lr()[0])
+    accuracy = (model(held_x).argmax(1) == held_y).float().mean().item()
+    return Run([float(lr) for lr in lrs], torch.stack(losses).tolist(), accuracy, len(groups))
+
+
+def _replayed(losses: Iterable[float]) -> list[float]:
+    """The learning rates that torch's scheduler makes of these losses."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=LR)
+    scheduler = torch_lr_scheduler.ReduceLROnPlateau(optimizer, **PLATEAU)
+    lrs = [LR]
+    for loss in losses:
+        scheduler.step(loss)
+        lrs.append(float(scheduler.get_last_lr()[0]))
+    return lrs
+
+
+def _with_bar(epochs: range) -> Iterable[int]:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return epochs
+    bar: Iterable[int] = tqdm(epochs, unit="epoch", file=sys.stderr, leave=False, disable=None)
+    return bar

@@ -1,4 +1,4 @@
-"""The command line: ``fastsched info``, ``plot``, ``demo``, ``bench``."""
+"""The command line: ``fastsched info``, ``plot``, ``demo``, ``bench``, ``run``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import torch
 from .. import _C, __version__
 from ..engine import ops
 from ..tools import expression, plotting
-from ..tools.simulation import simulate
-from . import bench, demo
+from ..tools.simulation import Ahead, look_ahead
+from . import bench, demo, run
 
 
 def _wrapped(names: Iterable[str]) -> str:
@@ -34,14 +34,16 @@ Draws the learning rates of schedulers over the steps, in the terminal, or into 
 
 An EXPR is a scheduler as in Python, without its optimizer. Quote it:
 
-  fastsched plot "CosineAnnealingLR(T_max=100)" --steps 100
-  fastsched plot "OneCycleLR(max_lr=0.4, total_steps=3*30)" --steps 90 -o one_cycle.svg
+  fastsched plot "StepLR(30, gamma=0.5)" --steps 100
+  fastsched plot "OneCycleLR(max_lr=0.4, total_steps=3*30)" -o one_cycle.svg
+
+Without --steps, as many are drawn as the schedule says that it lasts.
 
 A >> B is one after another (a SequentialLR). How long A lasts is what its T_max, total_iters, total_steps or
 anneal_epochs says; where it has none, say it with @:
 
-  fastsched plot "LinearLR(0.1, total_iters=10) >> CosineAnnealingLR(90)" --steps 100
-  fastsched plot "ExponentialLR(0.97) @ 50 >> CosineAnnealingLR(50)" --steps 100
+  fastsched plot "LinearLR(0.1, total_iters=10) >> CosineAnnealingLR(90)"
+  fastsched plot "ExponentialLR(0.97) @ 50 >> CosineAnnealingLR(50)"
 
 warmup(10) is a linear warm-up over 10 steps. A * B is both at every step (a ChainedScheduler); it binds more tightly
 than >>, and parentheses group as in Python:
@@ -57,14 +59,15 @@ A ReduceLROnPlateau reads a metric at each step, one line of a CSV file after an
 """
 
 DEMO = """\
-Trains a small network on scikit-learn's digits, with its learning rate in a tensor and a ReduceLROnPlateau that is
-given the validation loss after every epoch, and shows when that reduced it and what came of it. Takes seconds.
+Trains a small network on scikit-learn's digits three times: with torch's ReduceLROnPlateau, with fastsched's, and with
+fastsched's on learning rates in tensors. Shows when the learning rate was reduced and from what to what, whether all of
+them agree to the last bit, a chart, and what one step of either costs here. Takes seconds.
 """
 
 BENCH = f"""\
 Times one step of torch's schedulers and of fastsched's on this machine, in alternating rounds of one process, and
-prints how many times as long torch's takes. "float" are learning rates in Python numbers, "tensor" in tensors on the
-CPU. Takes well under half a minute.
+prints how many times as long torch's takes, and how many microseconds either takes. "float" are learning rates in
+Python numbers, "tensor" in tensors on the CPU. Takes well under half a minute.
 
   fastsched bench
   fastsched bench --schedulers StepLR,OneCycleLR --groups 1,1000
@@ -85,15 +88,19 @@ class UsageError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, or exits with 2 if an argument is wrong."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        _exit(options.command or "", f"unrecognized arguments: {' '.join(map(_shortened, unknown))}")
+    if options.command == "run":  # whose errors are those of the script
+        return run.run(options.script, options.arguments, is_module=options.is_module)
     try:
         print(options.run(options), flush=True)
     except BrokenPipeError:  # who reads it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UsageError as error:
-        _exit(options.command, str(error))
+        _exit(options.command or "", str(error))
     except ImportError as error:
-        _exit(options.command, str(error), status=1)
+        _exit(options.command or "", str(error), status=1)
     return 0
 
 
@@ -115,9 +122,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="fastsched COMMAND --help explains each, with examples.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"fastsched {__version__}")
+    parser.set_defaults(run=lambda _: parser.format_help().rstrip())
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    def command(name: str, run: Callable[[Any], str], summary: str, text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[Any], str] | None, summary: str, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
             help=summary,
@@ -133,7 +142,10 @@ def _parser() -> argparse.ArgumentParser:
     drawing = command("plot", _plot, "draw schedules, given as expressions", PLOT)
     drawing.add_argument("expressions", nargs="+", metavar="EXPR", help="a schedule; see above")
     drawing.add_argument(
-        "--steps", required=True, type=_positive_int(MOST_STEPS), metavar="N", help="how many steps to draw"
+        "--steps",
+        type=_positive_int(MOST_STEPS),
+        metavar="N",
+        help="how many steps to draw; by default as many as the longest EXPR lasts, or as there are metrics",
     )
     drawing.add_argument(
         "--lr", type=_learning_rate, default=0.1, help="the optimizer's learning rate (default: %(default)s)"
@@ -145,10 +157,21 @@ def _parser() -> argparse.ArgumentParser:
         "where there is only one. Rows without a value are skipped",
     )
     drawing.add_argument(
+        "--scale",
+        choices=("linear", "log"),
+        help="of the learning rates; by default what shows more: log where they change by factors, over decades",
+    )
+    drawing.add_argument("--title", metavar="TEXT", help="written above the picture")
+    drawing.add_argument(
         "-o", "--output", metavar="FILE", help="write a picture, in the format of the extension: .png, .svg, .pdf"
     )
 
-    command("demo", lambda _: demo.run(), "train on digits with a plateau, in seconds", DEMO)
+    command(
+        "demo",
+        lambda _: demo.run(shutil.get_terminal_size().columns),
+        "train on digits with a plateau, in seconds",
+        DEMO,
+    )
 
     timing = command("bench", _bench, "a short comparison with torch on this machine", BENCH)
     timing.add_argument(
@@ -164,6 +187,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help=f"by commas (default: {','.join(bench.DEFAULT)})",
     )
+
+    running = command("run", None, "run a script whose torch schedulers are fastsched's", run.ABOUT)
+    run.add_arguments(running)
     return parser
 
 
@@ -234,38 +260,61 @@ def info() -> str:
 
 
 def _plot(options: Any) -> str:
-    metrics = None if options.metrics is None else read_metrics(options.metrics, options.steps)
-    if metrics is not None and len(metrics) < options.steps:
-        raise UsageError(
-            f"argument --metrics: {_shortened(options.metrics)} has {len(metrics)} numbers for --steps {options.steps}"
-        )
-    drawn: dict[str, Any] = {}
+    metrics = None if options.metrics is None else read_metrics(options.metrics, options.steps or MOST_STEPS)
+    schedulers: dict[str, Any] = {}
+    lengths: list[int] = []
     for place, text in enumerate(options.expressions, start=1):
         try:
-            scheduler = expression.parse(text).build(_optimizer(options.lr))
+            parsed = expression.parse(text)
+            schedulers[text] = parsed.build(_optimizer(options.lr))
         except expression.ExpressionError as error:
             raise UsageError(f"argument EXPR {place}: {error}") from None
-        try:
-            drawn[text] = simulate(scheduler, options.steps, metrics)
-        except ImportError:
-            raise
-        except Exception as error:  # whatever a scheduler says at some step, its arguments are the reason
-            reason = str(error) or type(error).__name__
-            if metrics is None and reason.startswith("metrics: "):
-                reason = f"{reason.split(';')[0].removeprefix('metrics: ')}; give --metrics FILE"
-            raise UsageError(f"argument EXPR {place}: {reason}\n  {text}") from None
+        lengths += _length(parsed.lasts(schedulers[text]), schedulers[text])
+    steps = options.steps or max(lengths, default=0) or (0 if metrics is None else len(metrics))
+    if not steps:
+        raise UsageError("argument --steps: say how many steps to draw; no EXPR says how long it lasts")
+    if metrics is not None and len(metrics) < steps:
+        of = f"--steps {steps}" if options.steps else f"{steps} steps; give --steps {len(metrics)}"
+        raise UsageError(f"argument --metrics: {_shortened(options.metrics)} has {len(metrics)} numbers for {of}")
+    drawn = {
+        text: _ahead(f"argument EXPR {place}", text, scheduler, steps, metrics)
+        for place, (text, scheduler) in enumerate(schedulers.items(), start=1)
+    }
     if options.output is None:
         width = shutil.get_terminal_size().columns
         color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        return plotting.plot_text(*plotting.trajectories(drawn, None, metrics), width, color=color)
+        return plotting.plot_text(plotting.trajectories(drawn, steps, metrics), width, scale=options.scale, color=color)
     try:
-        plotting.plot(drawn, None, options.output, metrics)
+        plotting.plot(drawn, steps, options.output, metrics, scale=options.scale, title=options.title)
     except ImportError:
         raise
     except Exception as error:  # of all kinds: formats are written by backends and programs, which may be missing
         reason = str(error).strip() or type(error).__name__
         raise UsageError(f"argument -o: {reason.splitlines()[0]}") from None
     return str(options.output)
+
+
+def _ahead(argument: str, text: str, scheduler: Any, steps: int, metrics: list[float] | None) -> Ahead:
+    try:
+        return look_ahead(scheduler, steps, metrics)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a scheduler says at some step, its arguments are the reason
+        reason = str(error) or type(error).__name__
+        if metrics is None and reason.startswith("metrics: "):
+            reason = f"{reason.split(';')[0].removeprefix('metrics: ')}; give --metrics FILE"
+        raise UsageError(f"{argument}: {reason}\n  {text}") from None
+
+
+def _length(steps: Any, scheduler: Any) -> list[int]:
+    """How many steps to draw of a scheduler that lasts so many; none if that is not known, or too many."""
+    while hasattr(scheduler, "_schedulers"):
+        scheduler = scheduler._schedulers[-1]
+    if not isinstance(steps, (int, float)) or not 1 <= steps <= MOST_STEPS:
+        return []
+    return [
+        max(int(steps) - hasattr(scheduler, "total_steps"), 1)
+    ]  # a OneCycleLR's learning rate before the first is one of them
 
 
 def _optimizer(lr: float) -> torch.optim.Optimizer:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import _C
 from . import lr_buffer
-from .metric import read_from_gpu
+from .metric import as_number
 from .program import own_dict
 from .replica import Replica
 from .selection import name_of
@@ -177,7 +177,7 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     elif tensors:
         return DETACHED
     else:
-        host = _C.HostEngine(scheduler._schedule, Tensor, read_from_gpu, name_of(scheduler.optimizer))
+        host = _C.HostEngine(scheduler._schedule, Tensor, as_number, name_of(scheduler.optimizer))
     return host if host.attach(scheduler) else DETACHED
 
 

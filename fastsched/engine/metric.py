@@ -41,23 +41,47 @@ def read_from_gpu(metric: Tensor) -> float:
             "the metric is on the GPU but the learning rates are Python numbers, so every scheduler step waits for "
             "the device; call fastsched.use_tensor_lr(optimizer) to decide on the GPU",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return float(metric)
 
 
 def as_number(metric: Any) -> float:
     """``float(metric)``, with a word of advice where that waits for a GPU."""
-    return read_from_gpu(metric) if isinstance(metric, Tensor) and metric.is_cuda else float(metric)
+    if not isinstance(metric, Tensor):
+        return float(metric)
+    metric = completed(metric)
+    return read_from_gpu(metric) if metric.is_cuda else float(metric)
+
+
+def is_complete(metric: Any) -> bool:
+    """Whether this is a metric that all ranks have alike: a DTensor, or what a collective is going to give."""
+    return hasattr(type(metric), "full_tensor") or hasattr(type(metric), "trigger_wait")
+
+
+def completed(metric: Tensor) -> Tensor:
+    """What a tensor of many ranks is as a whole, on the device where it is: reads nothing, and does not wait for one.
+
+    A DTensor is gathered, and added up where each rank has only a part of the sum (``Partial``): every rank has to come
+    here. ``float()`` would give each its own part. What a collective is still to fill in is waited for by the stream.
+    """
+    # By what they can do: importing their classes takes longer than importing torch.
+    if hasattr(type(metric), "full_tensor") and metric.numel() == 1:
+        metric = metric.full_tensor()  # type: ignore[attr-defined]
+    if hasattr(type(metric), "trigger_wait"):
+        metric = metric.wait()  # type: ignore[attr-defined]
+    return metric
 
 
 def as_plain(metric: Any) -> Tensor | float:
     """A metric that an operator can read where it lies, as it is; anything else as ``float(metric)``.
 
-    Only ``float()`` knows the value of a tensor whose class computes it (a DTensor), of a sparse one, or of a number
+    Only ``float()`` knows the value of a tensor whose class computes it, of a sparse one, or of a number
     that is no tensor; it raises for what is no single number. A subclass of ``Tensor`` that computes nothing, but
     carries something along, is one of these tensors.
     """
+    if type(metric) not in _PLAIN and isinstance(metric, Tensor):
+        metric = completed(metric)
     if type(metric) not in _PLAIN and isinstance(metric, Tensor) and _is_tensors_own(type(metric)):
         with torch._C.DisableTorchFunctionSubclass():  # its class is not asked
             metric = metric.detach()

@@ -129,17 +129,19 @@ class Selection(Optimizer):
     @property
     def param_groups(self) -> list[Any]:  # type: ignore[override]
         """A group for each entry: where that is the learning rate, the optimizer's own."""
-        groups = [list(optimizer.param_groups) for optimizer in self.optimizers]
-        found = []
-        for slot in self._slots:
-            if slot.group >= len(groups[slot.optimizer]):
-                raise RuntimeError(
-                    f"param_groups[{slot.group}] of {type(self.optimizers[slot.optimizer]).__name__}, whose "
-                    f"{slot.name!r} is scheduled, is not there any more: make the scheduler anew"
-                )
-            group = groups[slot.optimizer][slot.group]
-            found.append(group if slot.name == LR else GroupEntry(group, slot.name))
-        return found
+        groups = self.slots.groups(self)
+        if groups is None:
+            at, group, name = next(
+                slot for slot in self._slots if slot.group >= len(self.optimizers[slot.optimizer].param_groups)
+            )
+            raise RuntimeError(
+                f"param_groups[{group}] of {type(self.optimizers[at]).__name__}, whose {name!r} is scheduled, is not "
+                "there any more: make the scheduler anew"
+            )
+        return [
+            group if slot.name == LR else GroupEntry(group, slot.name)
+            for group, slot in zip(groups, self._slots, strict=True)
+        ]
 
     def places(self) -> list[Slot]:
         """Which entries these are."""
@@ -162,7 +164,7 @@ class Selection(Optimizer):
             _check(one, slot.group, group, slot.name)
         self._looked_at = [len(one.param_groups) for one in self.optimizers]
         self._slots = [*self._slots, *(slot for slot, _, _ in came)]
-        self.slots = _C.Slots(self._slots)
+        self.slots = _C.Slots(list(self._slots))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "optimizers" not in vars(self):

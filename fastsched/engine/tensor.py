@@ -122,6 +122,11 @@ class TensorEngine:
         engine._mark(scheduler)
         return engine
 
+    @property
+    def device(self) -> torch.device:
+        """Where the learning rates are, the first of them."""
+        return self._replicas[0].buffer.device
+
     def step(self, scheduler: Any, metric: Any, found_inf: Tensor | None = None) -> Any:
         if is_dynamo_compiling():
             return self._step_compiled(scheduler, metric, found_inf)

@@ -20,7 +20,9 @@ from ..engine.added_groups import take_in
 from ..engine.capture import refuse_capture
 from ..engine.checkpoint import checked
 from ..engine.host import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
+from ..engine.metric import completed
 from ..engine.program import LAST_LR, Table, own_dict, refuse_endless, whole
+from ..engine.reduction import Reduction
 from ..engine.selection import LR, Selection, name_of, optimizers_of
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
@@ -37,10 +39,11 @@ class EngineScheduler(LRScheduler):
     replaced it on the object, torch's own code steps and calls it.
     """
 
-    __slots__ = ("_begun_groups", "_engine", "_first_lrs", "_history")
+    __slots__ = ("_begun_groups", "_engine", "_first_lrs", "_history", "_reduction")
 
     _engine: Engine
     _history: Recorder | None
+    _reduction: Reduction | None  # what is done to a metric before a step; None where nothing is
     _begun_groups: list[int]  # those without an initial LR when construction began
     _first_lrs: list[Any] | None  # the learning rates that construction left; None where it did not begin at epoch 0
     _schedule: ClassVar[str]
@@ -62,6 +65,7 @@ class EngineScheduler(LRScheduler):
             object.__setattr__(scheduler, "_engine", DETACHED)
             object.__setattr__(scheduler, "_first_lrs", None)
             object.__setattr__(scheduler, "_history", None)
+            object.__setattr__(scheduler, "_reduction", None)
             return scheduler
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -143,6 +147,8 @@ class EngineScheduler(LRScheduler):
             for name in copyreg._slotnames(type(self))  # type: ignore[attr-defined]
             if name not in EngineScheduler.__slots__ and hasattr(self, name)
         }
+        if self._reduction is not None:
+            slots["_reduction"] = self._reduction  # which leaves its process group here
         return (self._state(), slots) if slots else self._state()
 
     def __setstate__(self, state: Any) -> None:
@@ -150,6 +156,7 @@ class EngineScheduler(LRScheduler):
         object.__setattr__(self, "_engine", DETACHED)
         object.__setattr__(self, "_first_lrs", None)
         object.__setattr__(self, "_history", None)
+        object.__setattr__(self, "_reduction", None)
         own_dict(self).update(state)
         for name, value in slots.items():
             object.__setattr__(self, name, value)
@@ -288,8 +295,9 @@ class EngineScheduler(LRScheduler):
         if not isinstance(found_inf, Tensor):
             refuse_capture("found_inf is a number, which would be frozen; pass a tensor on the device")
             if not found_inf:
-                self.step(metrics) if self._takes_metrics else self.step()
+                self._step_plainly(metrics)
             return
+        found_inf = completed(found_inf)
         if found_inf.numel() != 1:
             raise ValueError(f"found_inf must hold exactly one element, got {found_inf.numel()}")
         engine = self._engine
@@ -304,6 +312,10 @@ class EngineScheduler(LRScheduler):
     def _step_unless_off_path(self, found_inf: Tensor, metrics: Any) -> None:
         refuse_capture("found_inf is read by Python; step once before capturing")
         self._step_unless(bool(found_inf.item()), metrics)
+
+    def _step_plainly(self, metrics: Any) -> None:
+        """Step, with a metric that needs nothing done to it any more."""
+        self.step()
 
     def _stepped(self, metrics: Any, *, by_torch: bool = False) -> None:
         """A step was made, by torch's code or by the engine; tensor engines record their steps themselves."""

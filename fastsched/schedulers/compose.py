@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, SupportsFloat
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -17,12 +17,17 @@ from ..engine import lr_buffer
 from ..engine.capture import in_capture, refuse_capture
 from ..engine.metric import as_number
 from ..engine.program import LAST_LR, own_dict
+from ..engine.reduction import ReduceOp, Reduction, reduction
 from ..engine.selection import LR, Optimizers, Selection, optimizers_of, positions, union
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
 from .epoch import warn_about_order
+from .ranks import MetricScheduler
 from .warmup_plateau import WarmupReduceLROnPlateau
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) -> None:
@@ -38,6 +43,31 @@ def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) ->
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, belongs to another optimizer; "
                 "make all of them with the same one"
             )
+
+
+def _reduction_for(
+    owner: object, schedulers: Sequence[Any], process_group: Any, reduce_op: ReduceOp
+) -> Reduction | None:
+    """What the composition does to metrics: it is asked to, or its children are, and it steps them."""
+    name = type(owner).__name__
+    of_children = [
+        child._reduction
+        for child in schedulers
+        if isinstance(child, EngineScheduler) and child._reduction is not None and child._reduction.group is not None
+    ]
+    if process_group is None and of_children:
+        process_group, reduce_op = of_children[0].group, of_children[0].op
+    if any(other.group is not process_group or other.op != reduce_op for other in of_children):
+        raise ValueError(
+            f"{name}: a child has another process_group or reduce_op; one metric is reduced, once, for all of them: "
+            f"give them to the {name} only"
+        )
+    decides = any(map(_may_need_metric, schedulers))
+    return reduction(name, process_group, reduce_op, decides=decides)
+
+
+def _may_need_metric(scheduler: Any) -> bool:
+    return scheduler._reads_metric() if isinstance(scheduler, Composite) else _is_plateau(scheduler)
 
 
 def _is_plateau(scheduler: Any) -> bool:
@@ -58,11 +88,6 @@ def _will_need_metric(scheduler: Any) -> bool:
     return _is_plateau(scheduler)
 
 
-def _reads_metric(scheduler: Any) -> bool:
-    """Whether some step of it does, from its beginning on."""
-    return scheduler._reads_metric() if isinstance(scheduler, Composite) else _is_plateau(scheduler)
-
-
 def _first_steps(scheduler: Any) -> int:
     """How many schedulers in it make their first step when it makes its own."""
     if isinstance(scheduler, ChainedScheduler):
@@ -80,7 +105,7 @@ def step_turn(scheduler: Any, metrics: Any) -> None:
 
 def step_child(scheduler: Any, metrics: Any) -> None:
     """Step any scheduler, with the metric if it takes one."""
-    if _reads_metric(scheduler):
+    if _may_need_metric(scheduler):
         scheduler.step(metrics)
     else:
         scheduler.step()
@@ -104,7 +129,7 @@ def _begin_plateau(scheduler: Any, metrics: Any) -> None:
         scheduler.step(metrics)
 
 
-class Composite(EngineScheduler):
+class Composite(MetricScheduler):
     """A scheduler made of schedulers.
 
     With tensor learning rates the children's schedules are parts of one program, which one operator call steps: the
@@ -123,21 +148,33 @@ class Composite(EngineScheduler):
     _schedulers: Any
     _began_with: list[Any]  # each group's LR where its schedule began
 
-    def step(self, metrics: SupportsFloat | None = None, *, found_inf: Tensor | float | None = None) -> None:
+    def step(
+        self,
+        metrics: SupportsFloat | None = None,
+        *,
+        found_inf: Tensor | float | None = None,
+        weight: Tensor | float | None = None,
+    ) -> None:
         """Step the children whose turn it is.
 
         Args:
             metrics: what a ``ReduceLROnPlateau`` among them takes note of; not needed without one. The first step
                 without it warns if one of them is still going to need it.
             found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
-                tensor with one element, which is read on the device if the learning rates are there.
+                tensor with one element, which is read on the device if the learning rates are there. With a
+                ``process_group`` all ranks skip the step if one of them does.
+            weight: how much this rank's metric counts in the mean over the ``process_group``, the number of its samples
+                for instance; the same for all by default. 0 leaves the metric out, NaN included.
 
         Raises:
             ValueError: there is no metric and a ``ReduceLROnPlateau`` needs one; nothing is changed then. Whose turn it
                 is, is known on the device: with tensor learning rates a step without a metric waits for it if there is
                 a ``ReduceLROnPlateau``, and is refused inside graph capture and under torch.compile.
+            ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
             RuntimeError: inside CUDA graph capture, if Python has to step some child.
         """
+        if self._reduction is not None or weight is not None:
+            metrics, found_inf = self._reduced(metrics, found_inf, weight)
         engine = self._engine
         if not isinstance(engine, TensorEngine):
             if metrics is None:
@@ -149,7 +186,11 @@ class Composite(EngineScheduler):
             self._require_metric()
         if found_inf is not None:
             self._step_unless(found_inf, metrics)
-            return
+        else:
+            self._step_plainly(metrics)
+
+    def _step_plainly(self, metrics: Any) -> None:
+        engine = self._engine
         declined = engine.step(self, metrics)
         if declined is not None:
             self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)
@@ -238,7 +279,14 @@ class Composite(EngineScheduler):
 
     def _reads_metric(self) -> bool:
         """Whether there is a ReduceLROnPlateau in it."""
-        return any(map(_reads_metric, self._schedulers))
+        return any(map(_may_need_metric, self._schedulers))
+
+    def _reduce_for_all(self, reduced: Reduction | None) -> None:
+        """Reduce metrics, once; the children are given what comes of it."""
+        self._reduction = reduced
+        for child in self._schedulers:
+            if isinstance(child, EngineScheduler):
+                child._reduction = None
 
     def _last_child(self) -> Any:
         raise NotImplementedError
@@ -445,10 +493,13 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         last_epoch: the epoch before the one to begin at: where a run was that has made ``last_epoch + 1`` steps, with
             the learning rates, and the children, as they were then. These are made as for a new run; those of
             fastsched and of torch alike are stepped there from the groups' ``initial_lr``, in microseconds each.
+        process_group: as for a :class:`ReduceLROnPlateau`, for the plateaus among the children, which need none of
+            their own; by default the one that a child was given.
+        reduce_op: likewise.
 
     Raises:
-        ValueError: no children, children of several optimizers, or a wrong number of milestones; by ``last_epoch`` a
-            plateau has its turn, and what it did then depends on metrics.
+        ValueError: no children, children of several optimizers, or a wrong number of milestones; a child has another
+            ``process_group``; by ``last_epoch`` a plateau has its turn, and what it did then depends on metrics.
         TypeError: a child is no scheduler.
     """
 
@@ -460,9 +511,13 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         schedulers: Sequence[LRScheduler],
         milestones: list[int],
         last_epoch: int = -1,
+        *,
+        process_group: ProcessGroup | None = None,
+        reduce_op: ReduceOp = "mean",
     ) -> None:
         _check_children(self, optimizer, schedulers)
         driven = union(optimizer, (scheduler.optimizer for scheduler in schedulers))
+        reduced = _reduction_for(self, schedulers, process_group, reduce_op)
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(
                 f"{type(self).__name__} expects one milestone fewer than schedulers, but got {len(milestones)} "
@@ -486,6 +541,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
         if last_epoch >= -1:
             self._note_first_lrs()
         self._advance(last_epoch + 1)
+        self._reduce_for_all(reduced)
 
     def recursive_undo(self, sched: Any = None) -> None:
         """Take the initial steps of all children back, as deep as they are nested; their LRs are reset by then."""
@@ -529,7 +585,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
     def _will_need_metric(self) -> bool:
         index, begins = self._turn(self.last_epoch + 1)
         now, later = self._schedulers[index : index + 1], self._schedulers[index + 1 :]
-        return any(map(_reads_metric if begins else _will_need_metric, now)) or any(map(_reads_metric, later))
+        return any(map(_may_need_metric if begins else _will_need_metric, now)) or any(map(_may_need_metric, later))
 
     def _step_children(self, metrics: Any) -> None:
         self.last_epoch += 1
@@ -551,19 +607,30 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
         schedulers: the children, in order.
         optimizer: their optimizer; by default the first child's.
         last_epoch: as in :class:`SequentialLR`, to begin where a run was after ``last_epoch + 1`` steps.
+        process_group: as for a :class:`ReduceLROnPlateau`, for the plateaus among the children, which need none of
+            their own; by default the one that a child was given.
+        reduce_op: likewise.
 
     Raises:
-        ValueError: no children, or children of several optimizers; ``last_epoch`` with a plateau in it.
+        ValueError: no children, or children of several optimizers; ``last_epoch`` with a plateau in it; or a child has
+            another ``process_group``.
         TypeError: a child is no scheduler.
     """
 
     _schedule: ClassVar[str] = "ChainedScheduler"
 
     def __init__(
-        self, schedulers: Sequence[LRScheduler], optimizer: Optimizers | None = None, *, last_epoch: int = -1
+        self,
+        schedulers: Sequence[LRScheduler],
+        optimizer: Optimizers | None = None,
+        *,
+        last_epoch: int = -1,
+        process_group: ProcessGroup | None = None,
+        reduce_op: ReduceOp = "mean",
     ) -> None:
         own = optimizer or getattr(next(iter(schedulers), None), "optimizer", None)
         _check_children(self, own, schedulers)
+        reduced = _reduction_for(self, schedulers, process_group, reduce_op)
         self._schedulers = schedulers
         self.optimizer = union(own, (scheduler.optimizer for scheduler in schedulers))
         if last_epoch >= 0:
@@ -576,6 +643,7 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
         self._attach()
         self._note_first_lrs()
         self._advance(last_epoch + 1)
+        self._reduce_for_all(reduced)
 
     def _last_child(self) -> Any:
         return self._schedulers[-1]

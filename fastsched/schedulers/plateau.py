@@ -15,16 +15,19 @@ from ..engine import lr_buffer
 from ..engine.capture import refuse_capture
 from ..engine.checkpoint import number
 from ..engine.judged_metric import SETTINGS, checked_setting, judge, patience_for_torch
+from ..engine.metric import completed
 from ..engine.program import own_dict
+from ..engine.reduction import ReduceOp, reduction
 from ..engine.selection import Groups, Optimizers, select
 from ..engine.untraced import OFF_PATH, untraced
-from .base import EngineScheduler
+from .ranks import MetricScheduler
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from typing_extensions import Never
 
 
-class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
+class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
     r"""Multiply every learning rate by ``factor`` when a metric has stopped improving.
 
     A drop-in for :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (the formulas are those of torch 2.13).
@@ -65,11 +68,15 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
             is not finite is judged as it is, and not averaged.
         patience_counts: ``"torch"`` if the epoch *after* ``patience`` bad ones reduces, ``"keras"`` if the last of
             ``patience`` bad ones does. (A ``cooldown`` of n is one of n + 1 in Keras.)
+        process_group: the ranks, for instance ``torch.distributed.group.WORLD``, whose metrics are reduced to one by a
+            collective before each decision, so that all decide alike. Every rank has to step. Without one, each rank
+            decides by its own metric; where there are several ranks a warning says so once.
+        reduce_op: what is made of the ranks' metrics: ``"mean"``, ``"sum"``, ``"min"`` or ``"max"``.
 
     Raises:
-        ValueError: ``factor`` is 1 or more, ``min_lr`` is not one per group, or a mode is unknown; one of the last
-            three is out of its range.
-        TypeError: ``optimizer`` is not an Optimizer, or one of the last three is of a wrong type.
+        ValueError: ``factor`` is 1 or more, ``min_lr`` is not one per group, a mode is unknown, ``accumulate``,
+            ``smoothing`` or ``patience_counts`` is out of its range, or this rank is not in ``process_group``.
+        TypeError: ``optimizer`` is not an Optimizer, or an argument of those three is of a wrong type.
         RuntimeError: the learning rates are on a CUDA device and fastsched has no CUDA operators.
 
     ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``last_epoch`` and ``get_last_lr()`` may be read and
@@ -111,12 +118,16 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         patience_counts: Literal["torch", "keras"] = "torch",
         param_name: str = "lr",
         groups: Groups = None,
+        process_group: ProcessGroup | None = None,
+        reduce_op: ReduceOp = "mean",
     ) -> None:
         for name, value in zip(SETTINGS, (accumulate, smoothing, patience_counts), strict=True):
             if checked_setting(name, value) != SETTINGS[name]:
                 setattr(self, name, value)
         optimizer = select(optimizer, param_name, groups)
+        reduced = reduction(type(self).__name__, process_group, reduce_op)
         super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
+        self._reduction = reduced
         self._attach()
 
     def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
@@ -136,18 +147,28 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         return a > best * (threshold + 1.0) if self.mode == "max" else a < best * (1.0 - threshold)
 
     def step(  # type: ignore[override]
-        self, metrics: SupportsFloat, epoch: int | None = None, *, found_inf: Tensor | float | None = None
+        self,
+        metrics: SupportsFloat,
+        epoch: int | None = None,
+        *,
+        found_inf: Tensor | float | None = None,
+        weight: Tensor | float | None = None,
     ) -> None:
         """Take note of a metric and reduce the learning rates if it has stopped improving.
 
         Args:
-            metrics: a number, a numpy scalar, or a tensor with one element of any real dtype on any device.
+            metrics: a number, a numpy scalar, or a tensor with one element of any real dtype on any device. A DTensor
+                is gathered first, on all of its ranks; with a ``process_group`` the metric is reduced.
             epoch: deprecated, as in torch: the epoch to note down in ``last_epoch``.
             found_inf: whether this step is to be skipped, because a GradScaler skipped the optimizer's: a number, or a
-                tensor with one element, which is read on the device if the learning rates are there.
+                tensor with one element, which is read on the device if the learning rates are there. With a
+                ``process_group`` all ranks skip the step if one of them does.
+            weight: how much this rank's metric counts in the mean over the ``process_group``, the number of its samples
+                for instance; the same for all by default. 0 leaves the metric out, NaN included.
 
         Raises:
             TypeError, ValueError, RuntimeError: as ``float(metrics)`` does where that is no number.
+            ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
             RuntimeError: ``min_lr`` is a list and param groups have been added since; with Python-number learning
                 rates only when a reduction fires, as in torch.
 
@@ -162,6 +183,8 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         attributes and groups since the step before, as an eager one does; it is compiled again if groups were added.
         A Python-number metric recompiles once, at its second value.
         """
+        if self._reduction is not None or weight is not None:
+            metrics, found_inf = self._reduced(metrics, found_inf, weight)
         if epoch is not None:
             if not found_inf:
                 self._step_noting(metrics, epoch)
@@ -176,11 +199,18 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         elif self._history is not None:
             self._stepped(metrics)
 
+    def _step_plainly(self, metrics: SupportsFloat) -> None:
+        declined = self._engine.step(self, metrics)
+        if declined is not None:
+            self._step_off_path(declined if metrics is not None else float(metrics))
+        else:
+            self._stepped(metrics)
+
     @untraced(OFF_PATH)
     def _step_noting(self, metrics: SupportsFloat, epoch: int) -> None:
         metrics = metrics if isinstance(metrics, Tensor) else float(metrics)
         warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
-        ReduceLROnPlateau.step(self, metrics)
+        self._step_plainly(metrics)
         self.last_epoch = epoch
 
     @untraced(OFF_PATH)
@@ -196,7 +226,7 @@ class ReduceLROnPlateau(EngineScheduler, torch_lr_scheduler.ReduceLROnPlateau):
             metrics = declined
         self._detach()
         numbers = [group for group in self.optimizer.param_groups if not isinstance(group["lr"], Tensor)]
-        self._step_as_torch(metrics)
+        self._step_as_torch(completed(metrics) if isinstance(metrics, Tensor) else metrics)
         for group in numbers:
             if isinstance(group["lr"], Tensor):  # torch has made the bound itself the learning rate
                 group["lr"] = group["lr"].detach().clone()

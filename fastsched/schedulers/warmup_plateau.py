@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import operator
 from numbers import Real
-from typing import Any, ClassVar, Literal, SupportsFloat
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsFloat
 
 from torch import Tensor
 
 from ..engine import lr_buffer
 from ..engine.program import own_dict
+from ..engine.reduction import ReduceOp
 from ..engine.selection import Groups, Optimizers
 from .plateau import ReduceLROnPlateau
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class WarmupReduceLROnPlateau(ReduceLROnPlateau):
@@ -30,7 +34,8 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
         mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps: as in :class:`ReduceLROnPlateau`.
         warmup_steps: how many calls of ``step()`` the warm-up takes; 0 for none.
         warmup_start_factor: what to multiply the learning rates by at the beginning, from 0 to 1.
-        accumulate, smoothing, patience_counts: as in :class:`ReduceLROnPlateau`.
+        accumulate, smoothing, patience_counts, param_name, groups, process_group, reduce_op: as in
+            :class:`ReduceLROnPlateau`.
 
     Raises:
         ValueError, TypeError: an argument is out of its range, or as in :class:`ReduceLROnPlateau`.
@@ -74,6 +79,8 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
         patience_counts: Literal["torch", "keras"] = "torch",
         param_name: str = "lr",
         groups: Groups = None,
+        process_group: ProcessGroup | None = None,
+        reduce_op: ReduceOp = "mean",
     ) -> None:
         steps, start_factor = _checked_steps(warmup_steps), _checked_factor(warmup_start_factor)
         super().__init__(
@@ -91,6 +98,8 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
             patience_counts=patience_counts,
             param_name=param_name,
             groups=groups,
+            process_group=process_group,
+            reduce_op=reduce_op,
         )
         self.warmup_steps, self.warmup_start_factor = steps, start_factor
         self.base_lrs = []

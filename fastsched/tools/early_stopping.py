@@ -3,34 +3,71 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, overload
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, TypeVar, cast, overload
 
 import torch
 from torch import Tensor, nn
 
 from .. import _C
 from ..engine import ops
-from ..engine.capture import refuse_capture
+from ..engine.arrivals import Arrivals
+from ..engine.capture import in_capture, refuse_capture
 from ..engine.checkpoint import number, whole
 from ..engine.judged_metric import SETTINGS, checked_setting
 from ..engine.lr_buffer import LRBuffer
 from ..engine.metric import as_plain, traced
 from ..engine.program import NOTHING_BELOW
+from ..engine.reduction import ReduceOp, Reduction, check_group, reduction, warn_of_ranks
 from ..engine.replica import Replica
 from ..engine.untraced import untraced
 from .training_state import distinct
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from typing_extensions import Never
 
 _RULE = "EarlyStopping"
 _COUNTERS: list[str] = _C.counter_names(_RULE)
 _FRACTIONS = ("best", "accumulated_metric", "smoothed_metric", "smoothed_weight")
-_BEST, _STOPPED, _IMPROVED = map(_COUNTERS.index, ("best", "stopped_epoch", "improved"))
+_LAST, _BEST, _STOPPED, _IMPROVED = map(_COUNTERS.index, ("last_epoch", "best", "stopped_epoch", "improved"))
 _OPTIONAL: dict[str, Any] = _C.optional_attributes(_RULE)
 _SETTINGS = ("mode", "patience", "threshold", "threshold_mode", "baseline", "start_after", "stop_on_nan", *SETTINGS)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Bound:
+    # A method that refuses to be taken for its answer: without a call it would be true at once, and always.
+
+    __slots__ = ("_method",)
+    __doc__ = property(lambda self: self._method.__doc__)
+
+    def __init__(self, method: Any):
+        self._method = method
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._method, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._method(*args, **kwargs)
+
+    def __bool__(self) -> bool:
+        raise TypeError(f"{self._method.__qualname__} is a method: call it, {self._method.__name__}()")
+
+
+class _Called:
+    def __init__(self, function: Callable[..., Any]):
+        self._function = function
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self._function if instance is None else _Bound(self._function.__get__(instance, owner))
+
+
+def _called(function: F) -> F:
+    return cast(F, _Called(function))
 
 
 class EarlyStopping:
@@ -47,8 +84,7 @@ class EarlyStopping:
         stopper = fastsched.EarlyStopping(patience=5, model=model)
         for epoch in range(100):
             ...
-            stopper.step(validation_loss)
-            if stopper.poll():
+            if stopper.step(validation_loss):
                 break
         stopper.restore_best()
 
@@ -69,9 +105,13 @@ class EarlyStopping:
             With ``stop_on_nan`` a NaN among them stops at once.
         smoothing: judge an exponential average, as there.
         patience_counts: ``"torch"``, or ``"keras"`` to stop at the last of ``patience`` bad epochs, as there.
+        process_group: the ranks, for instance ``torch.distributed.group.WORLD``, whose metrics are reduced to one by a
+            collective before each decision, so that all of them stop in the same step. Every rank has to step. Without
+            one, each decides by its own metric; where there are several ranks a warning says so once.
+        reduce_op: what is made of the ranks' metrics: ``"mean"``, ``"sum"``, ``"min"`` or ``"max"``.
 
     Raises:
-        ValueError, TypeError: an argument is out of its range.
+        ValueError, TypeError: an argument is out of its range, or this rank is not in ``process_group``.
         RuntimeError: ``device`` is a CUDA device and fastsched has no CUDA operators.
 
     The attributes of these names may be written to, ``model`` and ``device`` excepted.
@@ -87,6 +127,7 @@ class EarlyStopping:
     accumulate: int = 1
     smoothing: float = 0.0
     patience_counts: Literal["torch", "keras"] = "torch"
+    _snapshots: _Snapshots
 
     def __init__(
         self,
@@ -103,6 +144,8 @@ class EarlyStopping:
         accumulate: int = 1,
         smoothing: float = 0.0,
         patience_counts: Literal["torch", "keras"] = "torch",
+        process_group: ProcessGroup | None = None,
+        reduce_op: ReduceOp = "mean",
     ) -> None:
         like_torchs = (mode, patience, threshold, threshold_mode, baseline, start_after, stop_on_nan)
         for name, value in zip(_SETTINGS, (*like_torchs, accumulate, smoothing, patience_counts), strict=True):
@@ -114,27 +157,42 @@ class EarlyStopping:
         place = None if device is None else torch.device(device)
         if place is not None and place.type not in ("cpu", "cuda"):
             raise ValueError(f"device must be a CPU or CUDA device, got {place}; pass device='cpu'")
+        self._reduction = reduction(type(self).__name__, process_group, reduce_op)
         counters = [_no_best(mode) if name == "best" else 0.0 for name in _COUNTERS]
         self._stays = place is not None
         self._place(place if place is not None else torch.device("cpu"), counters)
         self._weights = _Weights(model) if model is not None else None
 
     @overload
-    def step(self, metric: SupportsFloat) -> None: ...
+    def step(self, metric: SupportsFloat, *, weight: Tensor | float | None = None) -> bool | Tensor: ...
     @overload
-    def step(self, *, metrics: SupportsFloat) -> None: ...
-    def step(self, metric: SupportsFloat | None = None, *, metrics: SupportsFloat | None = None) -> None:
+    def step(self, *, metrics: SupportsFloat, weight: Tensor | float | None = None) -> bool | Tensor: ...
+    def step(
+        self,
+        metric: SupportsFloat | None = None,
+        *,
+        metrics: SupportsFloat | None = None,
+        weight: Tensor | float | None = None,
+    ) -> bool | Tensor:
         """Take note of a metric.
 
         Args:
-            metric: a number, a numpy scalar, or a tensor with one element of any real dtype on any device. In
-                distributed training reduce it over the ranks first, so that all of them stop together.
+            metric: a number, a numpy scalar, or a tensor with one element of any real dtype on any device. A DTensor
+                is gathered first, on all of its ranks; with a ``process_group`` the metric is reduced.
             metrics: the same, by the name that schedulers have for it.
+            weight: how much this rank's metric counts in the mean over the ``process_group``, the number of its samples
+                for instance; the same for all by default. 0 leaves the metric out, NaN included.
+
+        Returns:
+            What :meth:`poll` gives. In a compiled step, and in one that is captured, where the host cannot know that: a
+            tensor of no dimensions on the device, true once it is time to stop. Using it as a condition waits.
 
         Raises:
-            TypeError, ValueError, RuntimeError: as ``float(metric)`` does where that is no number; nothing is counted.
+            TypeError, ValueError, RuntimeError: ``metric`` is no number; nothing is counted.
+            ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
 
-        Sync: does not wait for the device, unless ``device`` was given as the host and the metric is on a GPU.
+        Sync: does not wait for the device, unless ``device`` was given as the host and the metric is on a GPU; with a
+        ``process_group`` it waits for the step before, as :meth:`poll` does.
 
         Capture: may be captured in a CUDA graph, if it was stepped before with a metric on the device, or constructed
         with that ``device``. A metric on the host would be frozen into the graph and raises RuntimeError.
@@ -145,16 +203,13 @@ class EarlyStopping:
             if metric is not None:
                 raise TypeError("step() got the metric twice, as metric and as metrics=; pass it once")
             metric = metrics
-        if metric is None:
-            raise TypeError("metric must be a number, or a tensor with one element, got None")
-        metric = as_plain(metric)
         compiling = torch.compiler.is_compiling()
         if self._weights is not None:
             if not compiling:
                 self._weights.check()
             elif not self._model_fits:
-                self._step_off_path(metric)
-                return
+                return self._step_off_path(metric, weight)
+        metric = self._reduced(metric, weight)
         if compiling:
             metric = traced(metric, self._replica.buffer.device)
         elif isinstance(metric, Tensor) and metric.is_cuda and self._replica.buffer.on_host and not self._stays:
@@ -167,10 +222,38 @@ class EarlyStopping:
                 self._weights.keep_if(improved)
             elif improved.item() != 0:
                 self._weights.keep()
+        if compiling or (not self._replica.buffer.on_host and in_capture()):
+            return self._replica.state[_STOPPED] != 0
+        return self._stepped()
 
     @untraced("the model is not what it was; construct a new EarlyStopping")
-    def _step_off_path(self, metric: Any) -> None:
-        self.step(metric)
+    def _step_off_path(self, metric: Any, weight: Any) -> bool | Tensor:
+        return self.step(metric, weight=weight)
+
+    def _reduced(self, metric: Any, weight: Any) -> Tensor | float:
+        """The metric to step with, as an operator reads it; that of all ranks where there is a group."""
+        reduced, compiling = self._reduction, torch.compiler.is_compiling()
+        if reduced is not None and reduced.group is None and not compiling:
+            warn_of_ranks(type(self).__name__, metric)
+        own: Tensor | float = as_plain(metric) if compiling else _plain(metric)
+        if reduced is None or reduced.group is None:
+            if weight is not None:
+                raise ValueError("weight= is for a mean over ranks; construct EarlyStopping with process_group=")
+            return own
+        buffer = self._replica.buffer
+        follows = isinstance(own, Tensor) and buffer.on_host and not self._stays  # where the counters are about to go
+        of_all, _ = reduced.reduce(own, own.device if follows else buffer.device, weight)  # type: ignore[union-attr]
+        return cast(Tensor, of_all)
+
+    def _stepped(self) -> bool:
+        """What the host knows, right after an eager step."""
+        if self._replica.buffer.on_host:
+            return self.should_stop
+        if self._snapshots.wanted:
+            self._snapshots.take(self._replica.counters)
+        if self.process_group is None:
+            return self.poll()
+        return self._snapshots.stopped(1)
 
     @_C.untraced_property
     @untraced("it looks at modules")
@@ -182,11 +265,50 @@ class EarlyStopping:
             return False
         return True
 
-    def poll(self) -> bool:
-        """Whether to stop, as far as the host has heard: never waits for the device, and may be a step or two late."""
+    @_called
+    def poll(self, behind: int | None = None) -> bool:
+        """Whether to stop, for the loop to ask.
+
+        Args:
+            behind: answer for the step so many before the last, the same on every rank and in every run. Waits, if need
+                be, for that very step. Poll once for each step then, which is how those of a captured CUDA graph are
+                counted. By default it answers as far as the host has heard: it never waits, and with metrics on a GPU
+                it may be a step or two late. With a ``process_group`` ranks that heard at different steps would part,
+                so there the default is 1 with metrics on a GPU, and 0 on the host.
+
+        Raises:
+            TypeError, ValueError: ``behind`` is no whole number, or negative.
+
+        Not for compiled code, nor inside graph capture; poll between the steps.
+        """
+        if behind is not None and (not isinstance(behind, int) or isinstance(behind, bool)):
+            raise TypeError(f"behind must be an int, got {type(behind).__name__}")
+        if behind is not None and behind < 0:
+            raise ValueError(f"behind must be 0 or more, got {behind}")
         if self._replica.buffer.on_host:
-            return self.should_stop
-        return self._replica.peek()[_STOPPED] != 0
+            if not behind:
+                return self.should_stop
+            counters = self._replica.counters.tolist()
+            return bool(0 < counters[_STOPPED] <= counters[_LAST] - behind)
+        if behind is None and self.process_group is None:
+            return bool(self._replica.peek()[_STOPPED] != 0)
+        refuse_capture("poll between replays, and not in the graph")
+        return self._snapshots.poll(self._replica.counters, 1 if behind is None else behind)
+
+    @property
+    def process_group(self) -> Any:
+        """The ranks whose metrics are reduced before a step decides; None where each decides by its own.
+
+        May be written: a copy (``copy.deepcopy``, ``pickle``) has no group, because that belongs to its process.
+        """
+        return None if self._reduction is None else self._reduction.group
+
+    @process_group.setter
+    def process_group(self, group: Any) -> None:
+        if group is not None:
+            check_group(group)
+        self._reduction = Reduction(group, "mean" if self._reduction is None else self._reduction.op)
+        self._snapshots.wanted |= group is not None
 
     @property
     def should_stop(self) -> bool:
@@ -265,6 +387,7 @@ class EarlyStopping:
             self._weights.load(weights)
         vars(self).update(settings)
         self._upload()
+        self._snapshots = _Snapshots(wanted=self._snapshots.wanted)
         self._replica.state[: len(_COUNTERS)] = torch.tensor(counters, dtype=torch.float64, device="cpu")
         if self._replica.mirror is not None:
             self._mirror(counters)
@@ -284,13 +407,13 @@ class EarlyStopping:
     def __getstate__(self) -> dict[str, Any]:
         # Without the addresses that the device's state has in it.
         buffer = self._replica.buffer
-        kept = {name: getattr(self, name) for name in (*_SETTINGS, "_stays", "_weights")}
+        kept = {name: getattr(self, name) for name in (*_SETTINGS, "_reduction", "_stays", "_weights")}
         return kept | {"_placed": (buffer.device, self._replica.counters[: len(_COUNTERS)].tolist())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         placed = state.pop("_placed")
-        self.__dict__.update(state)
+        self.__dict__.update({"_reduction": None, **state})
         self._place(*placed)
 
     def __repr__(self) -> str:
@@ -330,6 +453,7 @@ class EarlyStopping:
         self._replica = Replica(
             buffer, [], self._program().to(device, non_blocking=True), state.to(device, non_blocking=True)
         )
+        self._snapshots = _Snapshots(wanted=self.process_group is not None)
         if not buffer.on_host:
             self._mirror(counters)
 
@@ -338,6 +462,35 @@ class EarlyStopping:
         numbers = torch.zeros(_C.NODE_COUNTERS, dtype=torch.float64, device="cpu")
         numbers[: len(counters)] = torch.tensor(counters, dtype=torch.float64, device="cpu")
         self._replica.reflect(numbers)
+
+
+class _Snapshots:
+    """What the counters were after each of the last steps, as the host hears of it."""
+
+    def __init__(self, *, wanted: bool):
+        self.wanted = wanted  # eager steps are to take one
+        self._sent = Arrivals()
+        self._unasked = False  # the last is of a step that nobody has polled yet
+        self._kept = 2
+
+    def take(self, counters: Tensor) -> None:
+        self._sent.send(counters)
+        self._sent.forget(self._kept)
+        self._unasked = True
+
+    def poll(self, counters: Tensor, behind: int) -> bool:
+        self.wanted = True
+        self._kept = max(self._kept, behind + 1)
+        if not self._unasked:  # a captured graph or compiled code has stepped
+            self.take(counters)
+        self._unasked = False
+        return self.stopped(behind)
+
+    def stopped(self, behind: int) -> bool:
+        """Whether it had stopped so many steps before the last."""
+        back = min(behind, len(self._sent) - 1)
+        counters = self._sent.wait(back)
+        return 0 < counters[_STOPPED] <= counters[_LAST] + back - behind  # one snapshot is one step
 
 
 _ANEW = "construct a new one"
@@ -421,6 +574,20 @@ class _Weights:
         with torch.inference_mode(False):
             self.best[name] = weight.clone() if best.is_meta else best.to(weight.device, weight.dtype)
         return self.best[name]
+
+
+def _plain(metric: Any) -> Tensor | float:
+    """The metric as an operator reads it, or an error that says whose it is."""
+    problem = "metric must be a number, or a tensor with one element"
+    if metric is None:
+        raise TypeError(f"{problem}, got None")
+    try:
+        return as_plain(metric)
+    except (TypeError, ValueError, RuntimeError) as error:
+        for kind in (TypeError, ValueError, RuntimeError):
+            if isinstance(error, kind):
+                raise kind(f"{problem}, got {type(metric).__name__}: {error}") from error
+        raise
 
 
 def _no_best(mode: str) -> float:

@@ -34,6 +34,7 @@ from ..schedulers.functions import FunctionScheduler
 
 LONGEST = 2000  # characters; what is longer was not typed, and might nest too deeply for Python's parser
 BITS = 128  # of a whole number
+DIVISORS = ("step_size", "T_max", "step_size_up", "steps")  # which torch divides by without a look
 
 
 class ExpressionError(ValueError):
@@ -265,7 +266,8 @@ class _Reader:
         raise self._error(node, f"{name} is written with operators: A >> B one after another, A * B both at once")
 
     def _teaching(self, name: str) -> str:
-        return ", ".join(str(parameter) for parameter in _parameters(name).values())
+        bare = (parameter.replace(annotation=parameter.empty) for parameter in _parameters(name).values())
+        return ", ".join(map(str, bare))
 
     def _call(self, node: ast.Call) -> Expression:
         if not isinstance(node.func, ast.Name):
@@ -277,7 +279,7 @@ class _Reader:
         if len(node.args) > len(positional):
             surplus = node.args[len(positional)]
             raise self._error(surplus, f"{name} takes only {name}({self._teaching(name)}); the optimizer is left out")
-        args = [self._literal(argument) for argument in node.args]
+        args = [self._argument(*pair) for pair in zip(node.args, positional, strict=False)]
         given = {parameter.name for parameter in positional[: len(args)]}
         kwargs = {}
         for keyword in node.keywords:
@@ -290,11 +292,32 @@ class _Reader:
             if keyword.arg in given:
                 raise self._error(keyword, f"{name} is given {keyword.arg} twice")
             given.add(keyword.arg)
-            kwargs[keyword.arg] = self._literal(keyword.value)
+            kwargs[keyword.arg] = self._argument(keyword.value, parameters[keyword.arg])
         missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in given]
         if missing:
             raise self._error(node, f"{name} needs {' and '.join(missing)}: {name}({self._teaching(name)})")
         return _Call(*self._place(node), name, args, kwargs)
+
+    def _argument(self, node: ast.expr, parameter: inspect.Parameter) -> Any:
+        """A value of the kind that torch's annotation says, and not zero where the schedule divides by it."""
+        value = self._literal(node)
+        kind = str(parameter.annotation)
+        if parameter.annotation is parameter.empty or (value is None and "None" in kind):
+            return value
+        if "Callable" in kind:
+            raise self._error(node, f"{parameter.name} is a function, which cannot be written here")
+        listed = isinstance(value, (list, tuple)) and any(name in kind for name in ("list", "Iterable", "Sequence"))
+        if "Iterable" in kind and not listed:
+            raise self._error(node, f"{parameter.name} must be a list of numbers, such as [30, 60], not {value!r}")
+        types, wanted = next(types for name, types in _KINDS.items() if name in kind)
+        for item in value if listed else [value]:
+            if not isinstance(item, types):
+                raise self._error(
+                    node, f"{parameter.name} must {'have only numbers' if listed else f'be {wanted}'}, not {item!r}"
+                )
+        if parameter.name in DIVISORS and value == 0:
+            raise self._error(node, f"{parameter.name} must be 1 or more, not 0")
+        return value
 
     def _literal(self, node: ast.expr) -> Any:
         if isinstance(node, (ast.List, ast.Tuple)):
@@ -336,6 +359,11 @@ class _Reader:
         return value
 
 
+_KINDS: dict[str, tuple[Any, str]] = {  # by what is in an annotation, the first that is
+    "Literal": (str, "a string"),
+    "bool": (int, "True or False"),
+    "": ((int, float), "a number"),
+}
 _SIGNS: dict[type, Callable[[Any], Any]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -355,5 +383,4 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
     if isinstance(called, type):
         called, skipped = inspect.getattr_static(called, "__init__"), 2
     parameters = list(inspect.signature(called).parameters.values())[skipped:]
-    bare = (parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters)
-    return {parameter.name: parameter for parameter in bare}
+    return {parameter.name: parameter for parameter in parameters}

@@ -19,8 +19,8 @@ from ..engine.replica import Replica
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import untraced
 from ..schedulers.base import EngineScheduler
-from .picture import canvas
-from .plotting import draw, lines_of
+from .picture import canvas, finish
+from .plotting import Scale, check_scale, draw, draw_metric, draw_reductions, lines_of, names_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +72,10 @@ class History:
         self._periods: list[_OnHost | _OnDevice] = []
         first = getattr(scheduler, "last_epoch", 0)
         self._first = first + 1 if isinstance(first, int) else 1
-        self._groups = len(scheduler.optimizer.param_groups)
+        groups = scheduler.optimizer.param_groups
+        self._groups = len(groups)
+        self._names = names_of(groups)
+        self._began_with = [_number_of(group["lr"]) for group in groups]
         self._steps_of_plateaus = _steps_of(_plateaus(scheduler))
         try:
             object.__setattr__(scheduler, "_history", self)
@@ -153,32 +156,47 @@ class History:
                 numbers = [metric, best, int(reductions), *lrs]
                 writer.writerow([step, *("" if math.isnan(number) else number for number in numbers)])
 
-    def plot(self, path_or_axes: Any = None) -> Axes:
+    def plot(self, path_or_axes: Any = None, *, scale: Scale | None = None, title: str | None = None) -> Axes:
         """Draw the learning rates over the steps, the metric beside them, and where plateaus lowered learning rates.
+
+        It begins with the learning rates that there were before the first step, unless ``capacity`` has dropped that.
+        Param groups are called what ``group["name"]`` says. The metric's axis is logarithmic where half of it is below
+        a thirtieth of its highest.
 
         Args:
             path_or_axes: as for :func:`fastsched.plot`.
+            scale: of the learning rates, as for :func:`fastsched.plot`.
+            title: written above the picture.
 
         Returns:
             The ``Axes`` with the learning rates.
 
-        Raises ValueError if there are no steps yet, ImportError without matplotlib.
+        Raises:
+            ValueError: there are no steps yet, or no such scale.
+            TypeError: ``path_or_axes`` is something else.
+            ImportError: matplotlib is not installed.
+
+        Waits for the device if learning rates are on one.
         """
+        check_scale(scale)
         with canvas(path_or_axes) as axes:
+            import numpy as np
+
             rows = self.to_numpy()
             if len(rows) == 0:
                 raise ValueError("the history is empty: step the scheduler before plot()")
-            lrs = rows["lr"]
-            lowered = (rows["reductions"][1:] > 0) & (lrs[1:] < lrs[:-1]).any(1)
-            first = int(rows["step"][0])
-            draw(
-                axes,
-                lines_of(0, "learning rate", lrs),
-                None if all(math.isnan(metric) for metric in rows["metric"]) else rows["metric"].tolist(),
-                first=(first, first),
-                marks=rows["step"][1:][lowered].tolist(),
-                above=axes is not path_or_axes,
-            )
+            first, lrs = int(rows["step"][0]), rows["lr"]
+            if first == self._first:
+                began = np.full((1, lrs.shape[1]), math.nan)
+                began[0, : len(self._began_with)] = list(map(float, self._began_with))
+                first, lrs = first - 1, np.concatenate([began, lrs])
+            lowered = lrs[1:] < lrs[:-1]
+            at = 1 + np.flatnonzero((rows["reductions"][-len(lowered) :] > 0) & lowered.any(1))
+            draw(axes, lines_of(0, "learning rate", lrs, self._names), first=first, scale=scale)
+            draw_reductions(axes, (first + at).tolist(), lrs[at].max(1, where=lowered[at - 1], initial=0.0).tolist())
+            if not all(math.isnan(metric) for metric in rows["metric"]):
+                draw_metric(axes, rows["step"].tolist(), rows["metric"].tolist())
+            finish(axes, title)
         return axes
 
     def install(self, replicas: list[Replica]) -> None:
@@ -208,7 +226,7 @@ class History:
                 reductions += last.reduced(plateau, lrs)
         self._steps_of_plateaus = steps
         numbers = [metric if plateaus and metric is not None else math.nan, best, reductions, *lrs]
-        last.add([number.detach().clone() if isinstance(number, Tensor) else float(number) for number in numbers])
+        last.add(list(map(_number_of, numbers)))
 
     def _read(self) -> tuple[range, Tensor]:
         """Step numbers, and the rows as a float64 tensor on the host."""
@@ -221,6 +239,11 @@ class History:
         rows = torch.cat(padded)[-self.capacity :]
         after = self._first + sum(period.steps() for period in self._periods)
         return range(after - len(rows), after), rows
+
+
+def _number_of(value: Any) -> Tensor | float:
+    """A number to keep; one on a device is not read."""
+    return value.detach().clone() if isinstance(value, Tensor) else float(value)
 
 
 class _Part(NamedTuple):

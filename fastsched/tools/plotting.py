@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from .picture import canvas
-from .simulation import Metrics, metric_series, simulate
+from . import terminal
+from .picture import COLORS, GRAY, beside, canvas, finish
+from .simulation import Ahead, Metrics, look_ahead, metric_series
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-# Okabe and Ito's, which are told apart with any colour vision; without yellow, which is too pale for a line on white.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-METRIC_COLOR = "#888888"
+Scale = Literal["linear", "log"]
+
+METRIC_COLOR = GRAY
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 DECADES = 100 / (1 + 1e-9)  # two of them, up to rounding
-STAIRS = 100  # with more steps than these they are too small to be seen, and lines look better
-NAMED_GROUPS = 6  # more different groups than these get one line in the legend
+SAMPLES = 200
+NAMED_LINES = 6  # a scheduler with more lines than these has one entry in the legend
+NAMES = 3  # of param groups in one label; more are counted
 WIDEST, NARROWEST = 2.6, 1.5  # points; where lines run together the earlier, wider one shows at both sides
 
 
 class Line(NamedTuple):
-    """The learning rates of the param groups of one scheduler that agree."""
+    """The learning rates, or the momentum, of the param groups of one scheduler that agree."""
 
     scheduler: int
     place: int  # among the scheduler's lines
@@ -35,19 +36,40 @@ class Line(NamedTuple):
     lrs: NDArray[np.float64]
 
 
-def plot(schedulers: Any, steps: int | None = None, path_or_axes: Any = None, metrics: Metrics | None = None) -> Axes:
+class Trajectories(NamedTuple):
+    """What there is to draw."""
+
+    lines: list[Line]
+    momenta: list[Line]
+    series: list[float] | None
+
+
+def plot(
+    schedulers: Any,
+    steps: int | None = None,
+    path_or_axes: Any = None,
+    metrics: Metrics | None = None,
+    *,
+    scale: Scale | None = None,
+    title: str | None = None,
+) -> Axes:
     """Draw the learning rates of the next ``steps`` steps; nothing is stepped.
 
-    Each scheduler has one line for all param groups that agree, and the legend names groups only where some do not.
-    The scale is logarithmic where a line is two decades or more below its highest for over a tenth of the steps, or the
-    highest of one line below that of another.
+    Each scheduler has one line for all param groups that agree. Where some do not, the legend calls them what
+    ``group["name"]`` says, or numbers them. What changes smoothly is a line, what changes at once has a corner.
+    Momentum that a ``CyclicLR`` or ``OneCycleLR`` cycles is drawn too, on an axis at the right.
 
     Args:
         schedulers: a scheduler, or an array that :func:`fastsched.simulate` returned, or a dict of name to either.
         steps: how many steps; not needed where there are only arrays, which are drawn whole.
-        path_or_axes: the file to write, in the format that its extension names, without pyplot or a display; or the
-            matplotlib ``Axes`` to draw into; or None for a new pyplot figure, to be shown with ``plt.show()``.
+        path_or_axes: the file to write, in the format that its extension names (PNG without one), without pyplot or a
+            display; or the matplotlib ``Axes`` to draw into; or None for a new pyplot figure, to be shown with
+            ``plt.show()``.
         metrics: as for :func:`fastsched.simulate`; a series is drawn too, on an axis of its own at the right.
+        scale: of the learning rates, ``"linear"`` or ``"log"``. None takes the logarithmic one where learning rates
+            change by factors and span two decades or more, as a ``StepLR`` with ``gamma=0.1`` does, or where one line
+            is two decades below another. A warm-up or a cosine is no reason, however close to zero it comes.
+        title: written above the picture.
 
     Returns:
         The ``Axes`` with the learning rates.
@@ -59,14 +81,31 @@ def plot(schedulers: Any, steps: int | None = None, path_or_axes: Any = None, me
     What :func:`fastsched.simulate` raises comes through.
 
     Waits for the device if learning rates are on one. Must not be called inside CUDA graph capture.
+
+    Example::
+
+        scheduler = fastsched.OneCycleLR(optimizer, max_lr=0.1, total_steps=300)
+        fastsched.plot(scheduler, 300, "one_cycle.png", title="one cycle over 10 epochs")
     """
+    check_scale(scale)
     with canvas(path_or_axes) as axes:
-        lines, series = trajectories(schedulers, steps, metrics)
-        draw(axes, lines, series, above=axes is not path_or_axes)
+        drawn = trajectories(schedulers, steps, metrics)
+        draw(axes, drawn.lines, scale=scale)
+        if drawn.momenta:
+            draw_beside(axes, drawn.momenta)
+        if drawn.series is not None:
+            draw_metric(axes, range(1, len(drawn.series) + 1), drawn.series)
+        finish(axes, title)
     return axes
 
 
-def trajectories(schedulers: Any, steps: int | None, metrics: Metrics | None) -> tuple[list[Line], list[float] | None]:
+def check_scale(scale: Any) -> None:
+    """Raise ValueError if it is not one of the scales."""
+    if scale not in (None, "linear", "log"):
+        raise ValueError(f"scale must be 'linear', 'log' or None, got {scale!r}")
+
+
+def trajectories(schedulers: Any, steps: int | None, metrics: Metrics | None) -> Trajectories:
     """The lines to draw, and the metrics if they are a series."""
     import numpy as np
 
@@ -81,88 +120,105 @@ def trajectories(schedulers: Any, steps: int | None, metrics: Metrics | None) ->
             raise ValueError("steps is missing: how many steps to draw; only arrays go without")
         steps = max(map(len, arrays.values())) - 1
     series = None if metrics is None else metric_series(metrics, steps)
-    lines = []
+    lines: list[Line] = []
+    momenta: list[Line] = []
     for index, (name, scheduler) in enumerate(schedulers.items()):
-        lrs = arrays[name] if name in arrays else simulate(scheduler, steps, series)
-        lines += lines_of(index, str(name), lrs)
-    return lines, None if isinstance(metrics, Real) else series
+        if name in arrays:
+            lines += lines_of(index, str(name), arrays[name])
+            continue
+        ahead = scheduler if isinstance(scheduler, Ahead) else look_ahead(scheduler, steps, series)
+        names = [] if scheduler is ahead else names_of(scheduler.optimizer.param_groups)
+        lines += lines_of(index, str(name), ahead.lrs, names)
+        if ahead.momenta is not None:
+            called = f"{name}, momentum" if len(schedulers) > 1 else "momentum"
+            momenta += lines_of(index, called, ahead.momenta, names)
+    return Trajectories(lines, momenta, None if isinstance(metrics, Real) else series)
 
 
 def logarithmic(lines: Sequence[Line]) -> bool:
-    """Whether lines would lie on the ground of a linear scale: for more than a tenth of their length, or as a whole."""
-    highest = [
-        float(line.lrs[line.lrs > 0].max(initial=0.0)) for line in lines
-    ]  # NaN, before there was a group, is not
-    drawn = [(line.lrs, high) for line, high in zip(lines, highest, strict=True) if high > 0]
-    long_low = any((lrs <= high / DECADES).mean() > 0.1 for lrs, high in drawn)
-    return long_low or (len(drawn) > 1 and min(high for _, high in drawn) <= max(highest) / DECADES)
+    """Whether a logarithmic scale shows more: where the learning rates differ by decades, and by factors.
+
+    Zeros do not count, nor do the decades that a straight line or a cosine goes through on its way to zero.
+    """
+    highest = [float(lrs.max()) for line in lines if len(lrs := _positive(line.lrs))]
+    apart = len(highest) > 1 and min(highest) <= max(highest) / DECADES
+    return apart or any(_factor(_positive(line.lrs)) >= DECADES for line in lines)
 
 
-def plot_text(lines: Sequence[Line], series: Sequence[float] | None, width: int, *, color: bool) -> str:
-    """The same for a terminal, ``width`` characters wide; the metrics in a chart of their own."""
-    try:
-        import plotille  # noqa: F401
-    except ImportError as error:
-        raise ImportError("plots in the terminal are drawn with plotille: pip install 'fastsched[plot]'") from error
+def _positive(lrs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Without zeros, and without NaN, which is there before there was a group."""
+    import numpy as np
 
-    count = len(lines[0].lrs)
-    log = logarithmic(lines)
-    curves = []
-    for line in lines:
-        shown = [(step, lr) for step, lr in enumerate(line.lrs.tolist()) if math.isfinite(lr) and not (log and lr <= 0)]
-        curve = [(step, math.log10(lr) if log else lr) for step, lr in shown]
-        if count <= STAIRS:
-            corners = [(step + 1, lr) for step, lr in curve[:-1]]
-            curve = sorted([*corners, *curve], key=operator.itemgetter(0))
-        curves.append((line.label, curve))
-    charts = [_chart(curves, "lr", count - 1, width, 16, log=log, color=color)]
+    return lrs[(lrs > 0) & np.isfinite(lrs)]
+
+
+def _factor(lrs: NDArray[np.float64]) -> float:
+    """The highest over the lowest, if there were only the changes by a factor: jumps, and runs of equal ratios."""
+    import numpy as np
+
+    lrs = lrs[:: max(len(lrs) // SAMPLES, 1)]  # so that float32's rounding is small beside a change
+    if len(lrs) < 2:
+        return 1.0
+    changes, ratios = np.diff(lrs), np.diff(np.log(lrs))
+    jumps = _jumps(lrs)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        # How much the curve bends from one change to the next, on either scale.
+        bends, log_bends = (np.abs(np.diff(values) / values[1:]) for values in (changes, ratios))
+    geometric = np.append(False, log_bends < bends / 4)
+    geometric[:-1] |= geometric[1:]
+    held = np.append(np.append(False, changes == 0), False)
+    path = np.where(geometric | (jumps & (held[:-2] | held[2:])), ratios, 0.0).cumsum()
+    return float(np.exp(min(np.ptp(np.append(path, 0.0)), 700.0)))
+
+
+def _jumps(lrs: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Of each step whether its change is one at once, much larger than those of the steps beside it."""
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):
+        sizes = np.abs(np.diff(lrs))
+    if len(sizes) > 1 and sizes[1] > 0:
+        sizes[0] = min(sizes[0], 3 * sizes[1])  # nothing was held before that: a run of changes may begin here
+    before, after = np.append(0.0, sizes[:-1]), np.append(sizes[1:], 0.0)
+    jumps: NDArray[np.bool_] = sizes > 3 * np.maximum(before, after)
+    return jumps
+
+
+def corners(lrs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The learning rates over the steps, with a corner before each jump: what jumps is drawn as stairs."""
+    import numpy as np
+
+    at = np.flatnonzero(_jumps(lrs))
+    steps = np.arange(len(lrs), dtype=np.float64)
+    return np.insert(steps, at + 1, at + 1.0), np.insert(lrs, at + 1, lrs[at])
+
+
+def plot_text(trajectories: Trajectories, width: int, *, scale: Scale | None = None, color: bool) -> str:
+    """The same for a terminal, ``width`` characters wide; momentum and the metrics in charts of their own."""
+    lines, momenta, series = trajectories
+    steps = len(lines[0].lrs) - 1
+    log = logarithmic(lines) if scale is None else scale == "log"
+    charts = [
+        terminal.chart(
+            "learning rate", _curves(lines, log=log), steps=steps, width=width, height=16, log=log, color=color
+        )
+    ]
+    if momenta:
+        charts.append(terminal.chart("momentum", _curves(momenta), steps=steps, width=width, height=8, color=color))
     if series is not None:
         metric = [(step, value) for step, value in enumerate(series, start=1) if math.isfinite(value)]
-        charts.append(_chart([("metric", metric)], "metric", count - 1, width, 6, log=False, color=color))
+        curve = terminal.Curve("metric", metric)
+        charts.append(terminal.chart("metric", [curve], steps=steps, width=width, height=8, color=color))
     return "\n\n".join(charts)
 
 
-def _chart(
-    curves: list[tuple[str | None, list[tuple[int, float]]]],
-    name: str,
-    steps: int,
-    width: int,
-    height: int,
-    *,
-    log: bool,
-    color: bool,
-) -> str:
-    import plotille
-
-    figure = plotille.Figure()
-    figure.width, figure.height = max(width - 24, 20), height  # beside the numbers and the axis's name
-    figure.with_colors = color
-    figure.color_mode = "names"
-    figure.x_label, figure.y_label = "step", name
-    figure.set_x_limits(0, max(steps, 1))
-    heights = [value for _, curve in curves for _, value in curve] or [0.0]
-    low, high = min(heights), max(heights)
-    if log:  # whole decades, with a whole number of rows each
-        low, high = math.floor(low), max(math.ceil(high), math.floor(low) + 1)
-        figure.height = (high - low) * round(height / (high - low)) or height
-    elif low == high:
-        low, high = low - (abs(low) or 1.0) / 10, high + (abs(high) or 1.0) / 10
-    elif 0 < low < high / 2:
-        low = 0.0
-    figure.set_y_limits(low, high)
-    figure.y_ticks_fkt = lambda value, _: f"{10**value if log else value:.3g}".rjust(9)
-    figure.x_ticks_fkt = lambda value, _: f"{value:.0f}"
-    for index, (label, curve) in enumerate(curves):
-        marker = None if color or len(curves) == 1 else "abcdefghijklmnopqrstuvwxyz"[index % 26]
-        x, y = [step for step, _ in curve], [value for _, value in curve]
-        figure.plot(
-            x, y, lc=_TERMINAL_COLORS[index % len(_TERMINAL_COLORS)] if color else None, label=label, marker=marker
-        )
-    text: str = figure.show(legend=True)
-    return "\n".join(line.rstrip(" \u2800") for line in text.splitlines())
-
-
-_TERMINAL_COLORS = ("bright_blue", "bright_yellow", "bright_cyan", "bright_magenta", "bright_red", "bright_green")
+def _curves(lines: Sequence[Line], *, log: bool = False) -> list[terminal.Curve]:
+    curves = []
+    for line in lines:
+        points = zip(*(values.tolist() for values in corners(line.lrs)), strict=True)
+        shown = [(step, lr) for step, lr in points if math.isfinite(lr) and not (log and lr <= 0)]
+        curves.append(terminal.Curve(line.label, shown))
+    return curves
 
 
 def _checked(name: str, lrs: NDArray[Any]) -> NDArray[np.float64]:
@@ -176,7 +232,15 @@ def _checked(name: str, lrs: NDArray[Any]) -> NDArray[np.float64]:
     return lrs.astype(np.float64, copy=False)
 
 
-def lines_of(scheduler: int, name: str, lrs: NDArray[np.float64]) -> list[Line]:
+def names_of(groups: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    """What param groups are called, by their own ``"name"``."""
+    names = [group.get("name") for group in groups]
+    return [name if isinstance(name, str) and name else None for name in names]
+
+
+def lines_of(
+    scheduler: int, name: str, lrs: NDArray[np.float64], names: Sequence[str | None] | None = None
+) -> list[Line]:
     """A line for all groups of a scheduler that agree; ``lrs`` is of shape (steps, groups)."""
     groups: dict[bytes, list[int]] = {}
     for group in range(lrs.shape[1]):
@@ -184,12 +248,23 @@ def lines_of(scheduler: int, name: str, lrs: NDArray[np.float64]) -> list[Line]:
     lines = []
     for place, members in enumerate(groups.values()):
         label: str | None = name
-        if len(groups) > NAMED_GROUPS:
+        if len(groups) > NAMED_LINES:
             label = f"{name}, {lrs.shape[1]} groups" if place == 0 else None
         elif len(groups) > 1:
-            label = f"{name}, group{'s' if len(members) > 1 else ''} {_ranges(members)}"
+            label = f"{name}, {_called(members, names or [])}"
         lines.append(Line(scheduler, place, label, lrs[:, members[0]]))
     return lines
+
+
+def _called(groups: Sequence[int], names: Sequence[str | None]) -> str:
+    """``encoder, groups 1-3``: by their names, those that have one, and by their numbers."""
+    named = [name for group in groups if group < len(names) and (name := names[group])]
+    numbered = [group for group in groups if group >= len(names) or not names[group]]
+    if len(named) > NAMES:
+        named[NAMES - 1 :] = [f"{len(named) - NAMES + 1} more"]
+    if numbered:
+        named.append(f"group{'s' if len(numbered) > 1 else ''} {_ranges(numbered)}")
+    return ", ".join(named)
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -203,73 +278,66 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in ranges)
 
 
-def draw(
-    axes: Axes,
-    lines: Sequence[Line],
-    series: Sequence[float] | None,
-    *,
-    first: tuple[int, int] = (0, 1),
-    marks: Sequence[int] = (),
-    above: bool,
-) -> None:
-    """Draw learning rates, metrics on an axis at the right, marks, and a legend.
+def draw(axes: Axes, lines: Sequence[Line], *, first: int = 0, scale: Scale | None = None) -> None:
+    """Draw learning rates; ``first`` is the step of the first one."""
+    import numpy as np
 
-    Args:
-        axes: to draw into.
-        lines: the learning rates.
-        series: the metrics, if any.
-        first: the step of the first learning rate, and that of the first metric.
-        marks: the steps of reductions.
-        above: whether the legend goes above the picture, where nothing else is.
-    """
     several = lines[-1].scheduler > 0
     for index, line in enumerate(lines):
         many = line.label is None or (index + 1 < len(lines) and lines[index + 1].label is None)
         width = WIDEST - (WIDEST - NARROWEST) * index / max(len(lines) - 1, 1) if len(lines) > 1 else 2.0
+        changes = line.lrs[1:] != line.lrs[:-1]
+        stairs = bool((_jumps(line.lrs) | ~changes).all())  # matplotlib has a style for what is nothing else
+        steps, lrs = (np.arange(len(line.lrs)), line.lrs) if stairs else corners(line.lrs)
         axes.plot(
-            range(first[0], first[0] + len(line.lrs)),
-            line.lrs,
+            first + steps,
+            lrs,
             label="_" if line.label is None else line.label,
             color=COLORS[(line.scheduler if several or many else line.place) % len(COLORS)],
             linestyle=DASHES[line.place % len(DASHES)] if several and not many else "-",
             linewidth=1.0 if many else width,
-            drawstyle="steps-post" if len(line.lrs) <= STAIRS + 1 else "default",
+            drawstyle="steps-post" if stairs and changes.any() else "default",
         )
-    if logarithmic(lines):
+    if scale == "log" or (scale is None and logarithmic(lines)):
         axes.set_yscale("log")
-    elif axes.get_yscale() == "linear":
+    elif scale == "linear":
+        axes.set_yscale("linear")
+    if axes.get_yscale() == "linear":
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.set_xlabel(axes.get_xlabel() or "step")
-    axes.set_ylabel(axes.get_ylabel() or "learning rate")
+    if not axes.get_ylabel():
+        axes.set_ylabel("learning rate (log scale)" if axes.get_yscale() == "log" else "learning rate")
     axes.margins(x=0.01)
-    axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    if series is not None:
-        beside = axes.twinx()
-        beside.plot(range(first[1], first[1] + len(series)), series, color=METRIC_COLOR, linewidth=1.2, label="metric")
-        beside.set_ylabel("metric", color="#555555")
-        beside.tick_params(axis="y", colors="#555555")
-        axes.set_zorder(beside.get_zorder() + 1)  # learning rates above the metric
-        axes.patch.set_visible(False)
-    for index, step in enumerate(marks):
-        axes.axvline(
-            step, color="#BBBBBB", linestyle=":", linewidth=1, zorder=1, label="reduction" if index == 0 else "_"
+
+
+def draw_beside(axes: Axes, momenta: Sequence[Line]) -> None:
+    """Draw momentum on an axis at the right, in the colors of the learning rates that go with it."""
+    right = beside(axes, "momentum")
+    several = momenta[-1].scheduler > 0
+    for line in momenta:
+        right.plot(
+            *corners(line.lrs),
+            label=line.label or "_",
+            color=COLORS[(line.scheduler if several else line.place) % len(COLORS)],
+            linestyle=(0, (1, 1.5)),
+            linewidth=1.5,
         )
-    handles, labels = _legend(axes)
-    if above:
-        columns = max(1, min(len(labels), int(90 / (max(map(len, labels)) + 6))))
-        axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, ncols=columns)
-    else:
-        axes.legend(handles, labels, loc="best")
 
 
-def _legend(axes: Axes) -> tuple[list[Any], list[str]]:
-    """The handles and labels of all that shares the picture with these axes."""
-    handles: list[Any] = []
-    labels: list[str] = []
-    for one in axes.figure.axes:
-        if one is axes or (one.bbox.bounds == axes.bbox.bounds and one.get_shared_x_axes().joined(one, axes)):
-            more = one.get_legend_handles_labels()
-            handles += more[0]
-            labels += more[1]
-    return handles, labels
+def draw_metric(axes: Axes, steps: Sequence[int], series: Sequence[float]) -> None:
+    """Draw a metric on an axis at the right, logarithmic where most of it would lie on the ground."""
+    right = beside(axes, "metric")
+    right.plot(steps, series, color=METRIC_COLOR, linewidth=1.2, label="metric")
+    numbers = sorted(number for number in series if math.isfinite(number))
+    if numbers and numbers[0] > 0 and numbers[len(numbers) // 2] <= numbers[-1] / 30:
+        right.set_yscale("log")
+        right.set_ylabel("metric (log scale)")
+
+
+def draw_reductions(axes: Axes, steps: Sequence[int], lrs: Sequence[float]) -> None:
+    """Mark where plateaus lowered the learning rate, and to what."""
+    for index, step in enumerate(steps):
+        axes.axvline(step, color="#555555", linestyle=":", linewidth=1.2, zorder=1, label="_")
+        axes.plot(
+            [step], [lrs[index]], "v", color="#000000", markersize=7, zorder=4, label="_" if index else "reduction"
+        )

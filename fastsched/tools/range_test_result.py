@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from .picture import canvas
+from .picture import COLORS, GRAY, canvas, finish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Method = Literal["valley", "steep", "minimum", "slide"]
+MARKERS = {"valley": "o", "steep": "s", "minimum": "v", "slide": "D"}
 
 # Of the interval slide rule: how wide the interval is, in steps, and which difference of slopes ends the slide.
 _INTERVAL = 15
@@ -98,13 +99,20 @@ class LRRangeTestResult:
         part = slice(skip_start, max(len(self.lrs) - skip_end, 0))
         return self.lrs[part], self.smoothed[part]
 
-    def plot(self, path_or_axes: Any = None, *, suggestion: Method | None = "valley") -> Axes:
-        """Draw the losses over the learning rates.
+    def plot(
+        self,
+        path_or_axes: Any = None,
+        *,
+        suggestion: Method | Literal["all"] | None = "all",
+        title: str | None = "Learning-rate range test",
+    ) -> Axes:
+        """Draw the losses over the learning rates, as they were and smoothed, and what is suggested.
 
         Args:
             path_or_axes: as for :func:`fastsched.plot`.
-            suggestion: the method whose suggestion is marked; None marks none. Where the curve has none, the
-                legend says so.
+            suggestion: the method whose suggestion is marked, or all of them; None marks none. Where the curve has
+                none, the legend says so.
+            title: written above the picture; None writes nothing.
 
         Returns:
             The axes.
@@ -113,37 +121,57 @@ class LRRangeTestResult:
             ImportError: matplotlib is not installed.
             TypeError: ``path_or_axes`` is something else.
             ValueError: there is no such method.
+
+        Example::
+
+            result = fastsched.lr_range_test(model, optimizer, criterion, loader)
+            result.plot("range_test.png", suggestion="steep")
         """
-        if suggestion is not None and suggestion not in get_args(Method):
-            raise ValueError(f"suggestion must be one of {', '.join(map(repr, get_args(Method)))}, got {suggestion!r}")
+        if suggestion not in (None, "all", *get_args(Method)):
+            names = ", ".join(map(repr, get_args(Method)))
+            raise ValueError(f"suggestion must be one of {names}, 'all' or None, got {suggestion!r}")
         with canvas(path_or_axes) as axes:
-            self._draw(axes, suggestion)
+            self._draw(axes)
+            for method in get_args(Method):
+                if suggestion in (method, "all"):
+                    self._mark(axes, method)
+            finish(axes, title)
         return axes
 
-    def _draw(self, axes: Axes, suggestion: Method | None) -> None:
+    def _draw(self, axes: Axes) -> None:
         if self.losses and not axes.has_data():
             # The last losses before a divergence, unsmoothed, would press all others flat.
             low, high = min(self.losses), max(self.smoothed)
             margin = 0.05 * (high - low) or 0.5
             axes.set_ylim(low - margin, high + margin)
-        axes.plot(self.lrs, self.losses, color="0.75", linewidth=1, label="loss")
-        axes.plot(self.lrs, self.smoothed, color="C0", linewidth=2, label="smoothed")
+        axes.plot(self.lrs, self.losses, color=GRAY, alpha=0.6, linewidth=1, label="loss")
+        axes.plot(self.lrs, self.smoothed, color=COLORS[0], linewidth=2, label="loss, smoothed")
         if self.diverged_lr is not None:
-            axes.axvline(self.diverged_lr, color="C3", linestyle=":", label=f"diverged at {self.diverged_lr:.3g}")
-        if suggestion is not None:
-            try:
-                lr = self.suggestion(suggestion)
-            except ValueError:
-                axes.plot([], [], " ", label=f"{suggestion}: no suggestion")
-            else:
-                label = f"{suggestion}: {lr:.3g}"
-                nearest = min(range(len(self.lrs)), key=lambda step: abs(log(self.lrs[step] / lr)))
-                axes.axvline(lr, color="C1", linestyle="--", linewidth=1)
-                axes.plot([lr], [self.smoothed[nearest]], "o", color="C1", label=label)
+            label = f"diverged at {self.diverged_lr:.3g}"
+            axes.axvline(self.diverged_lr, color=COLORS[1], linestyle=":", linewidth=1.5, label=label)
         if self.mode == "exp":
             axes.set_xscale("log")
-        axes.set(xlabel="learning rate", ylabel="loss", title="Learning-rate range test")
-        axes.legend()
+        axes.set(xlabel="learning rate (log scale)" if self.mode == "exp" else "learning rate", ylabel="loss")
+
+    def _mark(self, axes: Axes, method: Method) -> None:
+        try:
+            lr = self.suggestion(method)
+        except ValueError:
+            axes.plot([], [], " ", label=f"{method}: no suggestion")
+            return
+        color = COLORS[2 + get_args(Method).index(method)]
+        nearest = min(range(len(self.lrs)), key=lambda step: abs(log(self.lrs[step] / lr)))
+        axes.axvline(lr, color=color, linestyle="--", linewidth=1, label="_")
+        axes.plot(
+            [lr],
+            [self.smoothed[nearest]],
+            MARKERS[method],
+            color=color,
+            markersize=8,
+            markeredgecolor="white",
+            label=f"{method}: {lr:.3g}",
+            zorder=4,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, for JSON; ``LRRangeTestResult(**that)`` is equal to this."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from inspect import Parameter
 from itertools import islice
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -62,7 +62,24 @@ def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDAr
     ``LambdaLR`` for one, are called as they are.
 
     Waits for the device if there are learning rates or counters on one; the steps are taken on the host.
+
+    Example::
+
+        scheduler = fastsched.CosineAnnealingLR(optimizer, T_max=100)
+        lrs = fastsched.simulate(scheduler, 100)  # lrs[50, 0] is what the first group has after 50 steps
     """
+    return look_ahead(scheduler, steps, metrics).lrs
+
+
+class Ahead(NamedTuple):
+    """What :func:`simulate` returns, and the same of momentum where it is cycled."""
+
+    lrs: NDArray[np.float64]
+    momenta: NDArray[np.float64] | None
+
+
+def look_ahead(scheduler: Any, steps: int, metrics: Metrics | None = None) -> Ahead:
+    """Do what :func:`simulate` says."""
     try:
         import numpy as np
     except ImportError as error:
@@ -80,6 +97,9 @@ def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDAr
         takes_metric = _takes_metric(twin)
         if isinstance(twin, Composite):
             twin._expect_no_metric()  # whoever asks for steps without one gets an error where they end
+        momenta = np.empty_like(lrs) if _cycles_momentum(twin) else None
+        if momenta is not None:
+            momenta[0] = list(map(_momentum, groups))
         for step in range(count):
             if takes_metric is None:
                 twin.step()
@@ -93,7 +113,20 @@ def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDAr
             else:
                 twin.step(None if series is None else series[step])
             lrs[step + 1] = [float(group["lr"]) for group in groups]
-    return lrs
+            if momenta is not None:
+                momenta[step + 1] = list(map(_momentum, groups))
+    return Ahead(lrs, momenta)
+
+
+def _momentum(group: dict[str, Any]) -> float:
+    """SGD's, or the first of Adam's betas."""
+    momentum = group["momentum"] if "momentum" in group else group.get("betas", (float("nan"),))[0]
+    return float(momentum)
+
+
+def _cycles_momentum(scheduler: Any) -> bool:
+    children = getattr(scheduler, "_schedulers", [])
+    return getattr(scheduler, "cycle_momentum", False) or any(map(_cycles_momentum, children))
 
 
 def metric_series(metrics: Metrics, steps: int) -> list[float]:
@@ -213,6 +246,8 @@ def _twin(scheduler: Any, memo: dict[int, Any]) -> Any:
         ) from error
     for stand_in, param_groups in zip(stand_ins, groups, strict=True):
         stand_in.param_groups = param_groups
+    if isinstance(twin, EngineScheduler):
+        twin._reduction = None  # the copy has no process group, and what it is given are the metrics of all ranks
     return twin
 
 

@@ -144,6 +144,25 @@ void point(std::vector<double>& state, int offset, const double* memory) {
   memcpy(state.data() + offset, words, sizeof(words));
 }
 
+// A block with one thread.
+struct AloneInBlock : Alone {
+  template <typename T>
+  void copy(T* to, const T* from) {
+    *to = *from;
+  }
+  void copied() {}
+  bool all(bool yes) { return yes; }
+};
+
+template <typename LR>
+bool step_in_block_alone(const Buffers& buffers, LR* lrs, Event event, double value, bool has_room) {
+  AloneInBlock alone;
+  const auto size = static_cast<std::size_t>(shared_size<LR>(buffers));
+  const std::unique_ptr<char[]> shared(has_room ? new char[size] : nullptr);  // of exactly its size, too
+  const Call call = {event, {nullptr, ScalarType::f64, value}, {nullptr, ScalarType::f64, 0.0}};
+  return step_in_block(buffers, lrs, call, reinterpret_cast<double*>(shared.get()), 0, 1, alone);
+}
+
 template <typename LR>
 bool run(std::int64_t groups) {
   Written written = grow(3, groups);
@@ -168,16 +187,19 @@ bool run(std::int64_t groups) {
   const Words masters(std::vector<double>(static_cast<std::size_t>(groups), chance(5) ? wild() : fraction()));
   const std::unique_ptr<LR[]> lrs(new LR[static_cast<std::size_t>(groups)]());
   const Buffers buffers = {program.get(), state.get(), masters.get(), program.size(), state.size(), groups};
-  if (!well_formed(buffers)) return false;
+  if (!well_formed(buffers)) {
+    if (step_in_block_alone(buffers, lrs.get(), Event::step, 1.0, chance(80))) std::abort();
+    return false;
+  }
   const bool on_host = columns_fit(buffers) && chance(50);
-  Alone alone;
+  const bool has_room = chance(80);
   for (int i = 0; i < 12; ++i) {
     const auto event = static_cast<Event>(chance(60) ? 0 : below(kEvents));
-    const Moment moment = Moment::make(event, chance(50) ? wild() : static_cast<double>(i));
+    const double value = chance(50) ? wild() : static_cast<double>(i);
     if (on_host) {
-      step_on_host(buffers, lrs.get(), moment);
-    } else {
-      step_in_block(buffers, lrs.get(), moment, 0, 1, alone);  // where a column outside of the table is NaN
+      step_on_host(buffers, lrs.get(), Moment::make(event, value));
+    } else if (!step_in_block_alone(buffers, lrs.get(), event, value, has_room)) {
+      std::abort();  // a column outside of the table is NaN there
     }
     if (chance(20) && state.size() > 0) {
       const std::int64_t word = below(state.size());

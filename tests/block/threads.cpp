@@ -1,5 +1,7 @@
 // The body of the CUDA kernel with threads of the host for those of a block.
+#include <atomic>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -24,6 +26,16 @@ class Meeting {
     }
   }
   void publish() { wait(); }
+  bool all(bool yes) {
+    if (!yes) no_ = true;
+    wait();
+    return !no_;
+  }
+  template <typename T>
+  void copy(T* to, const T* from) {
+    *to = *from;
+  }
+  void copied() { wait(); }
 
  private:
   std::mutex mutex_;
@@ -31,31 +43,38 @@ class Meeting {
   const int threads_;
   int arrived_ = 0;
   int round_ = 0;
+  std::atomic<bool> no_ = false;
 };
 
 template <typename LR>
-void step(const fastsched::Buffers& buffers, LR* lrs, const fastsched::Moment& moment, int threads) {
+bool step(const fastsched::Buffers& buffers, LR* lrs, const fastsched::Call& call, bool has_room,
+          int threads) {
   Meeting meeting(threads);
+  const auto bytes = static_cast<std::size_t>(fastsched::shared_size<LR>(buffers));
+  const std::unique_ptr<double[]> shared(has_room ? new double[(bytes + sizeof(double) - 1) / sizeof(double)]
+                                                  : nullptr);
+  std::atomic<int> stepped = 0;
   std::vector<std::thread> block;
   for (int thread = 0; thread < threads; ++thread) {
-    block.emplace_back(
-        [&, thread] { fastsched::step_in_block(buffers, lrs, moment, thread, threads, meeting); });
+    block.emplace_back([&, thread] {
+      stepped += step_in_block(buffers, lrs, call, shared.get(), thread, threads, meeting) ? 1 : 0;
+    });
   }
   for (std::thread& one : block) one.join();
+  return stepped == threads;
 }
 
 }  // namespace
 
-extern "C" int step_in_threads(const double* program, long program_size, double* state, long state_size,
-                               double* masters, void* lrs, long groups, int float32, int event, double value,
-                               int threads) {
-  const fastsched::Buffers buffers = {program, state, masters, program_size, state_size, groups};
-  if (!well_formed(buffers)) return 1;
-  const auto moment = fastsched::Moment::make(static_cast<fastsched::Event>(event), value);
-  if (float32 != 0) {
-    step(buffers, static_cast<float*>(lrs), moment, threads);
-  } else {
-    step(buffers, static_cast<double*>(lrs), moment, threads);
-  }
-  return 0;
+// Whether program and state are a schedule's. `metric` and `found_inf` are float32 numbers, or null.
+extern "C" bool step_in_threads(const double* program, long program_size, double* state, long state_size,
+                                double* masters, void* lrs, long groups, bool float32, int event,
+                                const float* metric, const float* found_inf, bool has_room, int threads) {
+  using namespace fastsched;
+  const Buffers buffers = {program, state, masters, program_size, state_size, groups};
+  const Call call = {static_cast<Event>(event),
+                     {metric, ScalarType::f32, 0.0},
+                     {found_inf, ScalarType::f32, 0.0}};
+  return float32 ? step(buffers, static_cast<float*>(lrs), call, has_room, threads)
+                 : step(buffers, static_cast<double*>(lrs), call, has_room, threads);
 }

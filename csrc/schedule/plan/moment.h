@@ -2,6 +2,7 @@
 #pragma once
 
 #include "host_device.h"
+#include "scalar.h"
 
 namespace fastsched {
 
@@ -31,6 +32,16 @@ struct Moment {
   }
   FASTSCHED_HD bool closed_form() const { return event == Event::at_epoch || event == Event::restart; }
   FASTSCHED_HD double epoch() const { return event == Event::at_epoch ? value : 0.0; }
+};
+
+// What one step is called with besides its buffers.
+struct Call {
+  Event event;
+  Operand metric;
+  Operand found_inf;  // not 0: there is no step
+
+  FASTSCHED_HD bool skipped() const { return found_inf.read() != 0.0; }
+  FASTSCHED_HD Moment moment() const { return Moment::make(event, metric.read()); }
 };
 
 }  // namespace fastsched

@@ -11,10 +11,14 @@ namespace fastsched {
 // The largest number up to which a double holds every integer.
 inline constexpr double kExactIntegers = 9007199254740992.0;  // 2^53
 
+// Of a double between 0 and that number.
+FASTSCHED_HD bool is_whole(double number) {
+  return number == static_cast<double>(static_cast<std::int64_t>(number));
+}
+
 // Whether a double from a buffer is a number of things: only then may it be cast to an integer.
 FASTSCHED_HD bool is_count(double number) {
-  return number >= 0.0 && number <= kExactIntegers &&
-         number == static_cast<double>(static_cast<std::int64_t>(number));
+  return number >= 0.0 && number <= kExactIntegers && is_whole(number);
 }
 
 // Whether one can be added to a counter.
@@ -27,6 +31,16 @@ FASTSCHED_HD T load(const void* address) {
   T value;
   memcpy(&value, address, sizeof(T));
   return value;
+}
+
+// The same of an address that suits a T, as a tensor's does: on a device memcpy becomes a load per byte.
+template <typename T>
+FASTSCHED_HD T load_aligned(const void* address) {
+#ifdef __CUDA_ARCH__
+  return *static_cast<const T*>(address);
+#else
+  return load<T>(address);
+#endif
 }
 
 // A struct of doubles from a buffer of doubles, and into one. Word by word: memcpy from memory of unknown
@@ -91,5 +105,36 @@ FASTSCHED_HD double load_scalar(const void* address, ScalarType type) {
   }
   return 0.0;
 }
+
+// A number where it lies: an address for the device to read, or a value that the host already has.
+struct Operand {
+  const void* address;  // null: use value
+  ScalarType type;
+  double value;
+
+  FASTSCHED_HD double read() const { return number_in(fetch()); }
+
+  // In two parts, for a device, which goes on until somebody looks at what it has loaded: the number's bits
+  // as they are in memory, and the number.
+  FASTSCHED_HD std::uint64_t fetch() const {
+    if (address == nullptr) return 0;
+    switch (type) {
+      case ScalarType::f64:
+      case ScalarType::i64: return load_aligned<std::uint64_t>(address);
+      case ScalarType::f32:
+      case ScalarType::i32: return load_aligned<std::uint32_t>(address);
+      case ScalarType::f16:
+      case ScalarType::bf16:
+      case ScalarType::i16: return load_aligned<std::uint16_t>(address);
+      case ScalarType::i8:
+      case ScalarType::u8:
+      case ScalarType::boolean: return load_aligned<std::uint8_t>(address);
+    }
+    return 0;
+  }
+  FASTSCHED_HD double number_in(std::uint64_t bits) const {
+    return address != nullptr ? load_scalar(&bits, type) : value;
+  }
+};
 
 }  // namespace fastsched

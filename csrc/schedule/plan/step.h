@@ -40,45 +40,44 @@ class Walk {
 
 // A buffer that does not hold what it claims must be found before anything is written: every node lies within
 // the buffers, and the children of each fill it exactly. Looks at the program alone, and at no state.
+//
+// A kernel asks this at every launch, one thread for all, so it is asked in few words: what equals a sum of
+// whole numbers is whole itself.
 FASTSCHED_HD bool well_formed(const Buffers& buffers) {
   const auto groups = static_cast<double>(buffers.groups);
-  const double* const end = buffers.program + buffers.program_size;
   const double* program = buffers.program;
+  double left = static_cast<double>(buffers.program_size);
   double state_left = static_cast<double>(buffers.state_size);
-  bool root = true;
-  while (program < end) {
-    const auto left = static_cast<double>(end - program);
+  for (bool root = true; root || left > 0.0; root = false) {
     if (left < kNodeSize) return false;
     const Node node = read_words<Node>(program);
-    const bool whole = is_count(node.kind_number) && is_count(node.size) && is_count(node.state_size) &&
-                       is_count(node.children) && is_count(node.table_size);
-    if (!(whole && node.kind_number < kKinds)) return false;
+    if (!(node.kind_number >= 0.0 && node.kind_number < kKinds && is_whole(node.kind_number))) return false;
     if (!(node.selective == 0.0 || node.selective == 1.0)) return false;
-    if (node.kind() == Kind::one_cycle && node.table_size < 1.0) return false;
     const double own = own_program_size(node, groups);
     const double own_state = own_state_size(node, groups);
-    if (!(own <= left && own_state <= state_left && node.size >= own && node.size <= left)) return false;
-    if (!(node.state_size >= own_state && node.state_size <= state_left)) return false;
+    if (!(node.table_size >= 0.0 && own <= left && is_whole(node.table_size))) return false;
+    if (node.kind() == Kind::one_cycle && node.table_size < 1.0) return false;
+    if (!(own_state <= state_left && node.size <= left && node.state_size <= state_left)) return false;
     if (root && !(node.size == left && node.state_size == state_left)) return false;
-    if (is_composite(node.kind()) ? !(node.children >= 1.0) || node.table_size > node.children - 1.0
-                                  : node.children != 0.0) {
-      return false;
-    }
     double filled = own;
     double state_filled = own_state;
-    for (double i = 0.0; i < node.children; i += 1.0) {
-      if (filled + kNodeSize > node.size) return false;
-      const Node child = read_words<Node>(program + static_cast<std::int64_t>(filled));
-      if (!(child.size >= kNodeSize && child.state_size >= kNodeStateSize)) return false;
-      filled += child.size;
-      state_filled += child.state_size;
+    double children = 0.0;
+    if (is_composite(node.kind())) {
+      if (!(node.children >= 1.0) || node.table_size > node.children - 1.0) return false;
+      for (; children < node.children; children += 1.0) {
+        if (filled + kNodeSize > node.size) return false;
+        const Node child = read_words<Node>(program + static_cast<std::int64_t>(filled));
+        if (!(child.size >= kNodeSize && child.state_size >= kNodeStateSize)) return false;
+        filled += child.size;
+        state_filled += child.state_size;
+      }
     }
-    if (filled != node.size || state_filled != node.state_size) return false;
+    if (children != node.children || filled != node.size || state_filled != node.state_size) return false;
     program += static_cast<std::int64_t>(own);
+    left -= own;
     state_left -= own_state;
-    root = false;
   }
-  return !root && state_left == 0.0;
+  return state_left == 0.0;
 }
 
 // Whether the node leaves a group alone; `own` are that one's parameters.

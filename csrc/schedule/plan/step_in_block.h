@@ -1,5 +1,9 @@
 // One step by the threads of a block: the body of the CUDA kernel. The first decides, each updates groups of
 // its own. tests/test_block.py runs it with threads of the host.
+//
+// In training, what a step reads has left the cache since the step before, and to wait for one load after
+// another takes longer than all the rest. So everything is asked for at once, before anybody looks at any of
+// it: the metric, and all buffers, which the block copies into memory of its own and goes on in.
 #pragma once
 
 #include "schedule/report/report.h"
@@ -7,16 +11,56 @@
 
 namespace fastsched {
 
-// `barrier.wait()` has the threads of the block wait for each other; `barrier.publish()` also makes all they
-// wrote so far visible to the host. `masters`, `lrs` and `state` are disjoint.
+// How many bytes the copies of all buffers take.
+template <typename LR>
+FASTSCHED_HD std::int64_t shared_size(const Buffers& buffers) {
+  const std::int64_t words = buffers.program_size + buffers.state_size + buffers.groups;
+  return words * static_cast<std::int64_t>(sizeof(double)) +
+         buffers.groups * static_cast<std::int64_t>(sizeof(LR));
+}
+
+// False, with nothing changed, where program and state do not describe a schedule of so many groups.
+//
+// `shared` is memory of the block's, of shared_size(); null where it has not so much. Then the buffers
+// themselves are read, one load after another.
+//
+// `barrier.wait()` has the threads of the block wait for each other, and `barrier.all(yes)` also says to each
+// whether all said yes; `barrier.copied()` also waits for what `barrier.copy(to, from)` has begun, and
+// `barrier.publish()` makes all they wrote so far visible to the host. `masters`, `lrs` and `state` are
+// disjoint.
 template <typename LR, typename Barrier>
-FASTSCHED_HD void step_in_block(const Buffers& buffers, LR* lrs, const Moment& moment, std::int64_t thread,
-                                std::int64_t threads, Barrier& barrier) {
-  if (thread == 0) decide_all(buffers, moment);
-  barrier.wait();
-  for (std::int64_t group = thread; group < buffers.groups; group += threads) {
-    double lr = follow(buffers.masters[group], lrs[group]);
-    for (Walk walk(buffers); walk.more(); walk.next()) {
+FASTSCHED_HD bool step_in_block(const Buffers& buffers, LR* lrs, const Call& call, double* shared,
+                                std::int64_t thread, std::int64_t threads, Barrier& barrier) {
+  Buffers near = buffers;
+  LR* near_lrs = lrs;
+  if (shared != nullptr) {
+    near.program = shared;
+    near.state = shared + buffers.program_size;
+    near.masters = near.state + buffers.state_size;
+    near_lrs = reinterpret_cast<LR*>(near.masters + buffers.groups);
+    for (auto i = thread; i < buffers.program_size; i += threads) {
+      barrier.copy(shared + i, buffers.program + i);
+    }
+    for (auto i = thread; i < buffers.state_size; i += threads) {
+      barrier.copy(near.state + i, buffers.state + i);
+    }
+    for (auto i = thread; i < buffers.groups; i += threads) {
+      barrier.copy(near.masters + i, buffers.masters + i);
+      barrier.copy(near_lrs + i, lrs + i);
+    }
+  }
+  const std::uint64_t found_inf = call.found_inf.fetch();
+  const std::uint64_t metric = call.metric.fetch();
+  barrier.copied();
+  if (call.found_inf.number_in(found_inf) != 0.0) return true;  // the same for all threads
+  const Moment moment = Moment::make(call.event, call.metric.number_in(metric));
+
+  const bool fits = thread != 0 || well_formed(near);
+  if (thread == 0 && fits) decide_all(near, moment);
+  if (!barrier.all(fits)) return false;
+  for (auto group = thread; group < near.groups; group += threads) {
+    double lr = follow(near.masters[group], near_lrs[group]);
+    for (Walk walk(near); walk.more(); walk.next()) {
       const Place& place = walk.place();
       const auto update = read_words<Update>(place.update());
       if (update.kind() == Law::idle) continue;
@@ -26,10 +70,19 @@ FASTSCHED_HD void step_in_block(const Buffers& buffers, LR* lrs, const Moment& m
       if (!leaves_alone(node, own)) lr = apply(update, lr, own).lr;
       if (!is_composite(node.kind())) place.last_lrs()[group] = lr;
     }
-    buffers.masters[group] = lr;
-    lrs[group] = static_cast<LR>(lr);
+    near.masters[group] = lr;
+    near_lrs[group] = static_cast<LR>(lr);
   }
-  report(buffers, lrs, moment, thread, threads, barrier);
+  report(near, near_lrs, moment, thread, threads, barrier);
+
+  if (shared == nullptr) return true;
+  for (auto i = thread; i < buffers.groups; i += threads) {
+    buffers.masters[i] = near.masters[i];
+    lrs[i] = near_lrs[i];
+  }
+  barrier.wait();
+  for (auto i = thread; i < buffers.state_size; i += threads) buffers.state[i] = near.state[i];
+  return true;
 }
 
 }  // namespace fastsched
