@@ -161,7 +161,8 @@ class HostEngine : public Bound {
       value = PyFloat_AS_DOUBLE(metric);
       return true;
     }
-    Ref number(is_read_by_python(metric) ? PyObject_CallOneArg(read_tensor_.ptr(), metric) : PyNumber_Float(metric));
+    Ref number(is_read_by_python(metric) ? PyObject_CallOneArg(read_tensor_.ptr(), metric)
+                                         : PyNumber_Float(metric));
     if (!number) return false;
     value = PyFloat_AsDouble(number.get());
     return !(value == -1.0 && PyErr_Occurred());
