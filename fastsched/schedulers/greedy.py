@@ -162,7 +162,7 @@ class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
         self._init_lrs = self._exact_lrs()
 
     def _reset(self) -> None:
-        super()._reset()  # type: ignore[no-untyped-call]
+        super()._reset()
         self.num_good_epochs = 0
         self.warmup_counter = 0
         self.reset_start = self.reset_start_original
@@ -170,7 +170,7 @@ class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
         self._window_sum = 0.0
 
     @untraced(_BY_PYTHON)
-    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:
+    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]
         """Take note of a metric, and change the learning rates if enough epochs in a row were good or bad.
 
         Args:
