@@ -3,6 +3,7 @@
 import copy
 import io
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -144,6 +145,24 @@ def test_a_checkpoint_of_tensors_goes_on_unrounded(scheduler_first):
     assert other.state_dict()["_last_lr"] == whole.state_dict()["_last_lr"]
     if not scheduler_first:
         assert mine.item() == other.optimizer.param_groups[0]["lr"].item()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda whole: pickle.loads(pickle.dumps(whole))])
+def test_a_copy_goes_on_unrounded(duplicate):
+    whole = fastsched.GreedyLR(sgd([torch.tensor(0.1)]), patience=0, factor=0.9, min_lr=0.0)
+    for loss in (1.0, 2.0, 3.0):
+        whole.step(loss)
+    twin = duplicate(whole)
+    for scheduler in (whole, twin):
+        scheduler.step(4.0)
+    assert twin.state_dict() == whole.state_dict()
+    assert twin.optimizer is not whole.optimizer
+    whole.step(5.0)
+    assert group_lrs(twin) != group_lrs(whole)
+
+
+def test_it_says_that_python_steps_it():
+    assert "depends on the learning rates that it leaves" in str(fastsched.explain(fastsched.GreedyLR(sgd([0.5]))))
 
 
 def test_a_learning_rate_written_in_place_is_gone_on_from():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, SupportsFloat
+from contextlib import suppress
+from math import nan
+from typing import Any, ClassVar, Literal, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -94,6 +96,10 @@ class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
             train(model, optimizer)
             scheduler.step(validation_loss(model))
     """
+
+    _why_python: ClassVar[str] = (
+        "what a step does next depends on the learning rates that it leaves, so Python takes it"
+    )
 
     warmup: int
     verbose: bool
@@ -274,6 +280,31 @@ class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
         known = self._init_lrs[:groups]
         self.__dict__.update(fitted, _init_lrs=[*known, *self._exact_lrs()[len(known) :]])
 
+    def _last_numbers(self) -> list[Any]:
+        """What ``get_last_lr()`` has, as numbers."""
+        if not any(isinstance(lr, Tensor) for lr in self._last_lr):
+            return list(self._last_lr)
+        exact = self._exact_lrs()[: len(self._last_lr)]
+        return [_unrounded(lr, master) for lr, master in zip(self._last_lr, exact, strict=True)]
+
+    def _resume(self, lrs: list[Any]) -> None:
+        """Go on from these numbers where tensors hold them rounded, or will once an optimizer's state is loaded."""
+        if not any(isinstance(group["lr"], Tensor) for group in self.optimizer.param_groups):
+            return
+        buffers = lr_buffer.bind(self.optimizer) or []
+        for buffer, places in zip(buffers, lr_buffer.positions(self.optimizer, buffers), strict=True):
+            mine = [float(lrs[place]) if 0 <= place < len(lrs) else nan for place in places]
+            buffer.resume(torch.tensor(mine, dtype=torch.float64, device=buffer.device))
+        self._last_lr = lr_buffer.copied_lrs(self.optimizer)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last_lr": self._last_numbers()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        with suppress(AttributeError, RuntimeError):  # an optimizer that refers back to its scheduler has no groups yet
+            self._resume(state["_last_lr"])
+
     def state_dict(self) -> dict[str, Any]:
         """The state, under the keys of transformers' ``GreedyLR``, which can load it.
 
@@ -281,9 +312,7 @@ class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
         """
         state = {name: getattr(self, name) for name in _STATE}
         state |= {name: list(state[name]) for name in _PER_GROUP}
-        if any(isinstance(lr, Tensor) for lr in self._last_lr):
-            exact = self._exact_lrs()[: len(self._last_lr)]
-            state["_last_lr"] = [_unrounded(lr, master) for lr, master in zip(self._last_lr, exact, strict=True)]
+        state["_last_lr"] = self._last_numbers()
         if self.smooth:
             window = list(self._window)
             state[_AVERAGE] = {"window_size": self.window_size, "values": window, "sum": self._window_sum}
@@ -324,9 +353,7 @@ class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
         if lrs is not None:
             lr_buffer.set_lrs(self.optimizer, lrs)
             self._last_lr = lr_buffer.copied_lrs(self.optimizer)
-            if lr_buffer.has_tensors(self.optimizer):  # an optimizer's state that is loaded later has them rounded
-                for buffer in lr_buffer.bind(self.optimizer) or ():
-                    buffer.resume(buffer.masters)
+            self._resume(lrs)
 
 
 def _check_ranges(settings: Mapping[str, Any]) -> None:
