@@ -347,3 +347,14 @@ def test_capture_is_refused():
     with pytest.raises(RuntimeError, match="GreedyLR reads the metric"):
         capture(lambda: ours.step(loss))
     assert ours.last_epoch == 1  # the warm-up's
+
+
+def test_in_capture_nothing_is_changed(monkeypatch):
+    ours = fastsched.GreedyLR(sgd([torch.tensor(0.5)]), patience=0)
+    before = ours.state_dict()
+    monkeypatch.setattr("fastsched.engine.capture.in_capture", lambda: True)
+    with pytest.raises(RuntimeError, match="cannot be captured in a CUDA graph: GreedyLR reads the metric"):
+        ours.step(torch.tensor(1.0))
+    with pytest.raises(RuntimeError, match="load it before the capture"):
+        ours.load_state_dict({**before, "patience": 3})
+    assert ours.state_dict() == before
