@@ -127,6 +127,13 @@ def polynomial(steps: int) -> Any:
     return of("PolynomialLR", total_iters=steps, power=0.9)
 
 
+def by_name(name: str, warmup: int, steps: int, **settings: Any) -> tuple[Stepper, Any]:
+    """transformers' scheduler of a name, and fastsched's, of which torch has none: it steps fastsched's as well."""
+    return transformers(name, warmup, steps, **settings), lambda _, optimizer: fastsched.get_scheduler(
+        name, optimizer, warmup, steps, settings or None
+    )
+
+
 # A peer's schedule and the same one here, over a number of steps.
 PAIRS: dict[str, Callable[[int], tuple[Stepper, Any]]] = {
     "transformers: constant": lambda _: (transformers("constant"), of("ConstantLR", factor=1.0)),
@@ -141,6 +148,10 @@ PAIRS: dict[str, Callable[[int], tuple[Stepper, Any]]] = {
         transformers("polynomial", steps=n, lr_end=0.0, power=0.9),
         polynomial(n),
     ),
+    "transformers: cosine after warm-up": lambda n: by_name("cosine", 5, n),
+    "transformers: constant_with_warmup": lambda n: by_name("constant_with_warmup", n, n),
+    "transformers: inverse_sqrt": lambda n: by_name("inverse_sqrt", 5, n),
+    "transformers: warmup_stable_decay": lambda n: by_name("warmup_stable_decay", 5, n, num_decay_steps=n - 5),
     "timm: CosineLRScheduler": lambda n: (timm("CosineLRScheduler", t_initial=n), cosine(n)),
     "timm: PolyLRScheduler": lambda n: (timm("PolyLRScheduler", t_initial=n, power=0.9), polynomial(n)),
     "timm: StepLRScheduler": lambda n: (

@@ -17,6 +17,9 @@ extensions = [
     "sphinx_copybutton",
 ]
 nitpicky = True
+nitpick_ignore = [
+    ("py:class", "fastsched.schedulers.ranks.MetricScheduler")
+]  # a base without methods of its own to read about
 
 html_theme = "furo"
 html_title = f"fastsched {version}"

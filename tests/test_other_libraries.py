@@ -20,6 +20,7 @@ def timm_schedulers():
     if "timm" not in sys.modules and spec is not None:
         package = types.ModuleType("timm")
         package.__path__ = list(spec.submodule_search_locations)
+        package.__spec__ = spec  # transformers looks whether timm is there
         sys.modules["timm"] = package
     return pytest.importorskip("timm.scheduler")
 

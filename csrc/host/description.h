@@ -174,13 +174,13 @@ constexpr std::size_t words() {
   return std::is_empty_v<Struct> ? 0 : sizeof(Struct) / sizeof(double);
 }
 
-template <typename Params, typename Counters, std::size_t kOwn, std::size_t P, std::size_t C, std::size_t O,
-          typename... Special>
+template <typename Params, typename Counters, std::size_t kOwnParams, std::size_t P, std::size_t C,
+          std::size_t O, typename... Special>
 Description describe(const char* scheduler, Attributes<P> params, Attributes<C> counters, Owns<O> own,
                      Special... special) {
   static_assert(P == words<Params>(), "one attribute for each member of the struct of the parameters");
   static_assert(C == words<Counters>(), "one attribute for each member of the struct of the counters");
-  static_assert(O == kOwn, "the list says another number of own parameters");
+  static_assert(O == kOwnParams, "the list says another number of own parameters");
   Description about;
   about.scheduler = scheduler;
   about.params = std::move(params.list);

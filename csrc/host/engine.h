@@ -185,7 +185,9 @@ class HostEngine : public Bound {
   }
 
   // Whether __dict__, and the table in it, are as they were when they were read.
-  bool same(PyObject* dict) { return unchanged(dict, dict_version_) && table_.same(about_, dict); }
+  bool same(PyObject* dict) {
+    return unchanged(dict, dict_version_) && (TableReader::is_fixed(about_) || table_.same(about_, dict));
+  }
 
   // Catches up with a __dict__ that changed. Only for the scheduler's own engine: one that was given up,
   // which a second thread may still be about to step, must not take the state away from its successor.

@@ -98,6 +98,9 @@ class TableReader {
     return true;
   }
 
+  // Whether the table changes only where the attribute does.
+  static bool is_fixed(const Description& about) { return about.table_type == TableType::numbers; }
+
   // The attribute itself is the same object as when it was read, or is looked up anew.
   bool same(const Description& about, PyObject* scheduler_dict) {
     if (about.table_type == TableType::none || about.table_type == TableType::factors) return true;

@@ -164,7 +164,7 @@ class Selection(Optimizer):
             _check(one, slot.group, group, slot.name)
         self._looked_at = [len(one.param_groups) for one in self.optimizers]
         self._slots = [*self._slots, *(slot for slot, _, _ in came)]
-        self.slots = _C.Slots(self._slots)
+        self.slots = _C.Slots(list(self._slots))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "optimizers" not in vars(self):

@@ -559,7 +559,7 @@ def with_warmup(
 ) -> SequentialLR:
     """Put a warm-up before a scheduler, which begins when that is over.
 
-    Any scheduler will do, ``ReduceLROnPlateau`` too: its metric is not needed before its turn.
+    Any scheduler will do, ``ReduceLROnPlateau`` too: what it is told before its turn, it does not look at.
 
     Args:
         scheduler: new, not stepped yet.

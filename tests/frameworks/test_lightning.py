@@ -189,8 +189,12 @@ STEP = ["--lr_scheduler=StepLR", "--lr_scheduler.step_size=3"]
             "torch.optim.lr_scheduler StepLR",
         ),
         ("import fastsched", "", ["--lr_scheduler=fastsched.StepLR", STEP[1]], "fastsched.schedulers.epoch StepLR"),
-        ("import fastsched", "fastsched.install()", STEP, "fastsched.schedulers.epoch StepLR"),
-        ("import fastsched", "", STEP, "torch.optim.lr_scheduler StepLR"),
+        (
+            "import fastsched",
+            "fastsched.install()",
+            ["--lr_scheduler=torch.optim.lr_scheduler.StepLR", STEP[1]],
+            "fastsched.schedulers.epoch StepLR",
+        ),
     ],
 )
 def test_the_command_line(imports, before, args, printed):
@@ -198,3 +202,11 @@ def test_the_command_line(imports, before, args, printed):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == printed
+
+
+def test_a_short_name_is_ambiguous_once_fastsched_is_imported():
+    """As for any two subclasses of one name; jsonargparse says what to write."""
+    code = CLI.format(imports="import fastsched", before="", args=STEP)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode != 0
+    assert "Multiple subclasses with name StepLR. Give the full class path" in " ".join(done.stderr.split())

@@ -100,16 +100,24 @@ struct Cycles {
   double least;   // but none below this
   double count;   // after so many it stays where the last one ended
 
-  // How many epochs the first n have.
-  FASTSCHED_HD double before(double n) const {
-    return growth == 1.0 ? length * n : length * (pow(growth, n) - 1.0) / (growth - 1.0);
+  struct Cycle {
+    double number;
+    double begun;   // so many epochs after the first
+    double epochs;  // in units of the first one's
+  };
+
+  FASTSCHED_HD Cycle cycle(double n) const {
+    if (growth == 1.0) return {n, length * n, 1.0};
+    const double epochs = pow(growth, n);
+    return {n, length * (epochs - 1.0) / (growth - 1.0), epochs};
   }
-  // Which one it is, so many epochs after the first began.
-  FASTSCHED_HD double number(double since) const {
-    if (growth == 1.0) return floor_divide(since, length);
+  // The one at so many epochs after the first began.
+  FASTSCHED_HD Cycle at(double since) const {
+    if (growth == 1.0) return cycle(floor_divide(since, length));
     const double n = floor(log(since / length * (growth - 1.0) + 1.0) / log(growth));
-    if (before(n) > since) return n - 1.0;  // the logarithm was rounded up, or down
-    return before(n + 1.0) <= since ? n + 1.0 : n;
+    const Cycle found = cycle(n);
+    if (found.begun > since) return cycle(n - 1.0);  // the logarithm was rounded up, or down
+    return found.begun + length * found.epochs <= since ? cycle(n + 1.0) : found;
   }
 };
 
@@ -128,10 +136,10 @@ FASTSCHED_HD Update decide(const Phases&, EpochState& state, const Moment& momen
   double peak = 1.0;
   const double since = t - cycles.start;
   if (cycles.length > 0.0 && since >= cycles.length) {
-    const double n = cycles.number(since);
-    const bool over = n >= cycles.count;
-    peak = pow(cycles.peak, over ? cycles.count - 1.0 : n);
-    t = cycles.start + (over ? cycles.length : (since - cycles.before(n)) / pow(cycles.growth, n));
+    const Cycles::Cycle now = cycles.at(since);
+    const bool over = now.number >= cycles.count;
+    peak = pow(cycles.peak, over ? cycles.count - 1.0 : now.number);
+    t = cycles.start + (over ? cycles.length : (since - now.begun) / now.epochs);
   }
   const double* row = table.values + kHeader;
   for (std::int64_t i = 1; i < phases && !(t < row[0]); ++i) row += kSize;

@@ -77,6 +77,10 @@ struct Place {
   FASTSCHED_HD double* history() const { return state + kHistoryOffset; }
   FASTSCHED_HD double* last_lrs() const { return state + kNodeStateSize; }
   FASTSCHED_HD const double* own() const { return program + kNodeSize; }
+  // For each group 0 where the node leaves that alone; null where it leaves none.
+  FASTSCHED_HD const double* takes_part(const Node& node, std::int64_t groups) const {
+    return node.selective == 0.0 ? nullptr : own() + own_params(node.kind()) * groups;
+  }
   FASTSCHED_HD Table table(const Node& node, std::int64_t groups) const {
     return {own() + node.columns() * groups, static_cast<std::int64_t>(node.table_size)};
   }

@@ -80,11 +80,6 @@ FASTSCHED_HD bool well_formed(const Buffers& buffers) {
   return state_left == 0.0;
 }
 
-// Whether the node leaves a group alone; `own` are that one's parameters.
-FASTSCHED_HD bool leaves_alone(const Node& node, const Own& own) {
-  return node.selective != 0.0 && own.at(own_params(node.kind())) == 0.0;
-}
-
 // Of a well formed program: whether every group's column lies in its table of factors. Not asked on a device,
 // where one thread would have to go through all groups: there a column outside gives NaN.
 inline bool columns_fit(const Buffers& buffers) {
@@ -92,8 +87,9 @@ inline bool columns_fit(const Buffers& buffers) {
     const Node node = walk.place().node();
     if (node.kind() != Kind::lambda && node.kind() != Kind::multiplicative) continue;
     Own own = walk.own(node);
+    const double* const takes_part = walk.place().takes_part(node, buffers.groups);
     for (; own.index < buffers.groups; ++own.index) {
-      if (leaves_alone(node, own)) continue;
+      if (takes_part != nullptr && takes_part[own.index] == 0.0) continue;
       const double column = own.at(kColumn);
       if (!(is_count(column) && column < node.params[0])) return false;
     }

@@ -67,7 +67,8 @@ FASTSCHED_HD bool step_in_block(const Buffers& buffers, LR* lrs, const Call& cal
       const Node node = place.node();
       Own own = walk.own(node);
       own.index = group;
-      if (!leaves_alone(node, own)) lr = apply(update, lr, own).lr;
+      const double* const takes_part = place.takes_part(node, near.groups);
+      if (takes_part == nullptr || takes_part[group] != 0.0) lr = apply(update, lr, own).lr;
       if (!is_composite(node.kind())) place.last_lrs()[group] = lr;
     }
     near.masters[group] = lr;

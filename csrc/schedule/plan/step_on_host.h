@@ -22,9 +22,10 @@ void update_groups(const Buffers& buffers, LR* lrs) {
     const Node node = place.node();
     if (update.kind() != Law::hold) {
       Own own = walk.own(node);
+      const double* const takes_part = place.takes_part(node, groups);
       for (own.index = 0; own.index < groups; ++own.index) {
         const std::int64_t i = own.index;
-        if (leaves_alone(node, own)) continue;
+        if (takes_part != nullptr && takes_part[i] == 0.0) continue;
         masters[i] = apply(update, masters[i], own).lr;
         lrs[i] = static_cast<LR>(masters[i]);
       }
