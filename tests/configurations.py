@@ -153,6 +153,14 @@ LONG = {
     "SWALR": {"swa_lr": 0.01, "anneal_epochs": 500},
 }
 
+LONG_OWN = {
+    "WarmupLR": {"warmup_steps": 900, "warmup": "cosine"},
+    "WarmupStableDecayLR": {"warmup_steps": 300, "decay_steps": 700, "total_steps": 3000, "min_lr_ratio": 0.1},
+    "WarmupCosineLR": {"warmup_steps": 500, "total_steps": 2500, "min_lr_ratio": 0.1, "k_decay": 1.5},
+    "InverseSqrtLR": {"warmup_steps": 400},
+    "DecayingRestartsLR": {"cycle_steps": 30, "peak_decay": 0.8, "growth": 1.5, "cycles": None},
+}
+
 metrics = (
     st.floats(-2.0, 2.0)
     | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0])

@@ -221,6 +221,25 @@ def test_a_composition_begins_where_a_run_was(kind, tree, steps, made_with_it):
         whole.step()
 
 
+def test_warm_restarts_begin_with_their_first_cycle_wherever_they_were():
+    whole, optimizer = (stepped_sgd([0.5]) for _ in range(2))
+
+    def parts_of(optimizer):
+        restarts = fastsched.CosineAnnealingWarmRestarts(optimizer, 1, T_mult=2)
+        return [fastsched.ExponentialLR(optimizer, 1.0), restarts]
+
+    whole = fastsched.SequentialLR(whole, parts_of(whole), [1])
+    used = fastsched.SequentialLR(optimizer, parts_of(optimizer), [1])
+    for _ in range(3):
+        used.step()
+    whole.step()
+    resumed = fastsched.SequentialLR(optimizer, used._schedulers, [1], last_epoch=0)
+    for _ in range(6):
+        assert lrs(resumed) == lrs(whole)
+        resumed.step()
+        whole.step()
+
+
 def epochs_of(scheduler):
     epochs = [getattr(part, "last_epoch", None) for part in tree_of(scheduler)]
     return [None if epoch is None or epoch < 0 else epoch for epoch in epochs]  # below 0: yet to begin

@@ -481,9 +481,10 @@ def test_each_of_several_schedulers_sees_what_the_others_and_finalizers_write(gr
 
 
 SCHEDULERS = ("LR", "Restarts", "Plateau", "Scheduler")
+OF_TORCH = [name for name in (*torch_schedulers.__all__, "SWALR") if name.endswith(SCHEDULERS)]
 
 
-@pytest.mark.parametrize("name", [name for name in fastsched.lr_scheduler.__all__ if name.endswith(SCHEDULERS)])
+@pytest.mark.parametrize("name", OF_TORCH)
 def test_signatures_are_torchs(name):
     """What ``help()`` and editors show."""
     ours = inspect.signature(getattr(fastsched.lr_scheduler, name))
@@ -493,5 +494,6 @@ def test_signatures_are_torchs(name):
     for parameter, oracle in zip(shown, expected, strict=False):
         assert (parameter.name, parameter.default, parameter.kind) == (oracle.name, oracle.default, oracle.kind)
     more = shown[len(expected) :]
-    assert {parameter.name for parameter in more} <= {"total_steps", "param_name", "groups"}
+    known = {"total_steps", "param_name", "groups", "last_epoch", "accumulate", "smoothing", "patience_counts"}
+    assert {parameter.name for parameter in more} <= known | {"process_group", "reduce_op"}
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in more)

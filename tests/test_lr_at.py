@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import fastsched
 
-from .configurations import LONG, make
+from .configurations import LONG, LONG_OWN, make
 from .optimizers import stepped_sgd
 from .trees import FUNCTIONS_OF_THE_STEP, functions_of_the_step, grow, trees_of
 from .values import double
@@ -43,7 +43,7 @@ def test_it_agrees_with_stepping(kind, tree, initial):
 @names
 @kinds
 def test_thousands_of_steps_ahead(name, kind):
-    scheduler = make(fastsched, name, [kind(0.5), kind(0.25)], LONG[name])
+    scheduler = make(fastsched, name, [kind(0.5), kind(0.25)], {**LONG, **LONG_OWN}[name])
     scheduler.optimizer.step()
     far = scheduler.lr_at(2000)
     for _ in range(2000):

@@ -23,6 +23,7 @@ ATTRIBUTES = {
     "eps": 1e-8,
 }
 NAMES = _C.counter_names("ReduceLROnPlateau")
+SEQUENTIAL = float(list(_C.ATTRIBUTES).index("SequentialLR"))  # its kind
 
 
 def buffers(
@@ -196,7 +197,7 @@ BAD_ARGUMENTS = {
     "negative kind": {"program": wild(KIND, -1.0)},
     "nan kind": {"program": wild(KIND, math.nan)},
     "a leaf with children": {"program": wild(CHILDREN, 1.0)},
-    "a childless composite": {"program": wild(KIND, 15.0)},
+    "a childless composite": {"program": wild(KIND, SEQUENTIAL)},
     "another size": {"program": wild(SIZE, 3.0)},
     "endless size": {"program": wild(SIZE, 1e300)},
     "nan size": {"program": wild(SIZE, math.nan)},

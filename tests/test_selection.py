@@ -365,7 +365,7 @@ def test_a_group_that_is_gone_is_missed():
     optimizer = optimizer_of()
     scheduler = fastsched.StepLR(optimizer, 2, groups=[2])
     del optimizer.param_groups[2]
-    with pytest.raises(RuntimeError, match=r"param_groups\[2\] of SGD.*make the scheduler anew"):
+    with pytest.raises(RuntimeError, match=r"param_groups\[2\] of SGD.*make a new scheduler"):
         scheduler.step()
 
 

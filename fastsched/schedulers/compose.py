@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, SupportsFloat
 import torch
 from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts as TorchWarmRestarts
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
 
@@ -457,6 +458,8 @@ def _forget(scheduler: Any) -> None:
         scheduler.last_epoch = -1
         if hasattr(scheduler, "_step_count"):
             scheduler._step_count = 1  # SWALR goes by it
+        if isinstance(scheduler, TorchWarmRestarts):  # which begin in a sequence with the cycle that they have
+            scheduler.T_cur, scheduler.T_i = 0, scheduler.T_0
 
 
 _ABOUT_ORDER = r"Detected call of `lr_scheduler\.step|Seems like `optimizer\.step"  # of steps that were made already

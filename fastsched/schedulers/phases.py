@@ -47,6 +47,13 @@ class Phase:
             to 0.
         power: the exponent of ``"polynomial"`` and of ``"k_decay"``.
         timescale: of ``"inverse_sqrt"``: after three times as many steps it is halfway between ``start`` and ``end``.
+
+    Raises:
+        Nothing itself: :class:`PhasesLR` looks at its phases, and names what is wrong.
+
+    Example::
+
+        warm_up = fastsched.Phase(1000, "linear", start=0.0, end=1.0)
     """
 
     length: int | float | None = None
@@ -225,27 +232,23 @@ def plan(
 
 
 class PhasesLR(FormulaScheduler):
-    r"""Take the learning rates through a list of phases, each along a curve between two factors.
+    """Take the learning rates through a list of phases, each along a curve between two factors.
 
-    :math:`lr_t = base \cdot f(t)`. In a phase that began at step :math:`t_0` and has :math:`n` steps, with :math:`u =
-    (t - t_0) / n`, a falling factor goes from :math:`a` = ``start`` to :math:`b` = ``end``:
+    ``lr = base * f``. In a phase that began at step ``t0`` and has ``n`` steps, with ``u = (t - t0) / n``, a falling
+    factor goes from ``a = start`` to ``b = end``::
 
-    ================  =========================================================================================
-    curve             :math:`f`
-    ================  =========================================================================================
-    ``constant``      :math:`a`
-    ``linear``        :math:`b + (a - b) (1 - u)`
-    ``cosine``        :math:`b + (a - b) (1 + \cos \pi u) / 2`
-    ``1-sqrt``        :math:`b + (a - b) (1 - \sqrt u)`
-    ``1-square``      :math:`b + (a - b) (1 - u^2)`
-    ``polynomial``    :math:`b + (a - b) (1 - u)^{power}`
-    ``exponential``   :math:`a (b / a)^u`
-    ``exp2``          :math:`b + (a - b) (2^{1 - u} - 1)`
-    ``log``           :math:`b + (a - b) \ln(1 + n (1 - u)) / \ln(1 + n)`
-    ``rex``           :math:`b + (a - b) (1 - u) / (1 - u / 2)` (arXiv:2107.04197)
-    ``k_decay``       :math:`b + (a - b) (1 + \cos \pi u^{power}) / 2` (arXiv:2004.05909)
-    ``inverse_sqrt``  :math:`b + (a - b) / \sqrt{1 + (t - t_0) / timescale}`
-    ================  =========================================================================================
+        constant      a
+        linear        b + (a - b) * (1 - u)
+        cosine        b + (a - b) * (1 + cos(pi * u)) / 2
+        1-sqrt        b + (a - b) * (1 - sqrt(u))
+        1-square      b + (a - b) * (1 - u**2)
+        polynomial    b + (a - b) * (1 - u)**power
+        exponential   a * (b / a)**u
+        exp2          b + (a - b) * (2**(1 - u) - 1)
+        log           b + (a - b) * log(1 + n * (1 - u)) / log(1 + n)
+        rex           b + (a - b) * (1 - u) / (1 - u / 2)               (arXiv:2107.04197)
+        k_decay       b + (a - b) * (1 + cos(pi * u**power)) / 2        (arXiv:2004.05909)
+        inverse_sqrt  b + (a - b) / sqrt(1 + (t - t0) / timescale)
 
     A rising one is the same run through backwards. Each phase has its own first step, and the step after its last is
     the first of the next. After the last phase the learning rates stay.

@@ -81,10 +81,13 @@ def _falling(name: str, curve: str, low: float) -> tuple[int, float]:
 
 
 class WarmupLR(PhasesLR):
-    r"""Raise the learning rates to their base in ``warmup_steps``, then leave them there.
+    """Raise the learning rates to their base in ``warmup_steps``, then leave them there.
 
-    On a line :math:`lr_t = base \, (s + (1 - s) \, t / W)` with :math:`s` = ``warmup_start`` and :math:`W` =
-    ``warmup_steps``. As the first of a :class:`SequentialLR`, or by :func:`with_warmup`, it goes before any scheduler.
+    On a line that is, after ``t`` steps::
+
+        lr = base * (warmup_start + (1 - warmup_start) * t / warmup_steps)
+
+    As the first of a :class:`SequentialLR`, or by :func:`with_warmup`, it goes before any scheduler.
     transformers calls it ``constant_with_warmup``.
 
     Args:
@@ -128,10 +131,13 @@ class WarmupLR(PhasesLR):
 
 
 class WarmupLinearLR(PhasesLR):
-    r"""Warm up, then decay on a line to ``min_lr_ratio``.
+    """Warm up, then decay on a line to ``min_lr_ratio``.
 
-    :math:`lr_t = base \, (r + (1 - r) (T - t) / (T - W))` after the warm-up, with :math:`r` = ``min_lr_ratio``,
-    :math:`W` = ``warmup_steps``, :math:`T` = ``total_steps``. transformers calls it ``linear``.
+    After the warm-up, with ``r = min_lr_ratio``::
+
+        lr = base * (r + (1 - r) * (total_steps - t) / (total_steps - warmup_steps))
+
+    transformers calls it ``linear``.
 
     Args:
         optimizer: any :class:`torch.optim.Optimizer`.
@@ -173,11 +179,14 @@ class WarmupLinearLR(PhasesLR):
 
 
 class WarmupCosineLR(PhasesLR):
-    r"""Warm up, then decay along a cosine to ``min_lr_ratio``.
+    """Warm up, then decay along a cosine to ``min_lr_ratio``.
 
-    :math:`lr_t = base \, (r + (1 - r) (1 + \cos(2 \pi c \, u)) / 2)` after the warm-up, with :math:`u = (t - W) / (T -
-    W)`, :math:`r` = ``min_lr_ratio``, :math:`c` = ``num_cycles``, :math:`W` = ``warmup_steps``, :math:`T` =
-    ``total_steps``. Up to step :math:`T` transformers' ``cosine``, ``cosine_with_min_lr`` and ``cosine_with_restarts``
+    After the warm-up, with ``r = min_lr_ratio``::
+
+        u = (t - warmup_steps) / (total_steps - warmup_steps)
+        lr = base * (r + (1 - r) * (1 + cos(2 * pi * num_cycles * u)) / 2)
+
+    Up to step ``total_steps`` transformers' ``cosine``, ``cosine_with_min_lr`` and ``cosine_with_restarts``
     are the same; after it their first two go up the cosine again, while here the learning rates stay.
 
     Args:
@@ -188,7 +197,7 @@ class WarmupCosineLR(PhasesLR):
         num_cycles: number of waves; by default half of one, from the top to the bottom. With ``hard_restarts`` the
             number of descents, by default 1.
         hard_restarts: jump back to the top after each descent.
-        k_decay: the exponent :math:`k` on :math:`u` (k-decay, arXiv:2004.05909), for one descent.
+        k_decay: the exponent on ``u`` (k-decay, arXiv:2004.05909), for one descent.
         warmup: the curve of the warm-up, as in :class:`WarmupLR`.
         warmup_start: the factor that it begins with.
         warmup_prefix: False: the decay is counted from the beginning of the run, and the warm-up hides its first steps,
@@ -244,10 +253,12 @@ class WarmupCosineLR(PhasesLR):
 
 
 class WarmupPolynomialLR(PhasesLR):
-    r"""Warm up, then decay to ``min_lr_ratio`` by a polynomial.
+    """Warm up, then decay to ``min_lr_ratio`` by a polynomial.
 
-    :math:`lr_t = base \, (r + (1 - r) (1 - u)^{power})` after the warm-up, with :math:`u = (t - W) / (T - W)`,
-    :math:`r` = ``min_lr_ratio``, :math:`W` = ``warmup_steps``, :math:`T` = ``total_steps``.
+    After the warm-up, with ``r = min_lr_ratio``::
+
+        u = (t - warmup_steps) / (total_steps - warmup_steps)
+        lr = base * (r + (1 - r) * (1 - u)**power)
 
     Args:
         optimizer: any :class:`torch.optim.Optimizer`.
@@ -292,13 +303,16 @@ class WarmupPolynomialLR(PhasesLR):
 
 
 class WarmupStableDecayLR(PhasesLR):
-    r"""Warm up, stay, and decay to ``min_lr_ratio`` in the last ``decay_steps`` (WSD, arXiv:2404.06395).
+    """Warm up, stay, and decay to ``min_lr_ratio`` in the last ``decay_steps`` (WSD, arXiv:2404.06395).
 
-    With :math:`u = (t - T + D) / D`, :math:`D` = ``decay_steps``, :math:`T` = ``total_steps``, :math:`r` =
-    ``min_lr_ratio``, the decay is :math:`lr_t = base \, (r + (1 - r) g(u))`, where :math:`g` is :math:`1 - u` for
-    ``"linear"``, :math:`(1 + \cos \pi u) / 2` for ``"cosine"``, :math:`1 - \sqrt u` for ``"1-sqrt"``,
-    :math:`1 - u^2` for ``"1-square"``, :math:`2^{1 - u} - 1` for ``"exp2"``; the others are in :class:`PhasesLR`. With
-    ``warmup_start=min_lr_ratio`` transformers calls it ``warmup_stable_decay``.
+    The decay is, with ``r = min_lr_ratio``::
+
+        u = (t - total_steps + decay_steps) / decay_steps
+        lr = base * (r + (1 - r) * g(u))
+
+    where ``g(u)`` is ``1 - u`` for ``"linear"``, ``(1 + cos(pi * u)) / 2`` for ``"cosine"``, ``1 - sqrt(u)`` for
+    ``"1-sqrt"``, ``1 - u**2`` for ``"1-square"``, ``2**(1 - u) - 1`` for ``"exp2"``; the others are in
+    :class:`PhasesLR`. With ``warmup_start=min_lr_ratio`` transformers calls it ``warmup_stable_decay``.
 
     Args:
         optimizer: any :class:`torch.optim.Optimizer`.
@@ -356,10 +370,13 @@ class WarmupStableDecayLR(PhasesLR):
 
 
 class InverseSqrtLR(PhasesLR):
-    r"""Warm up, then decay with the inverse square root of the step.
+    """Warm up, then decay with the inverse square root of the step.
 
-    :math:`lr_t = base / \sqrt{(t + S - W) / S}` after the warm-up, with :math:`S` = ``timescale`` and :math:`W` =
-    ``warmup_steps``. transformers calls it ``inverse_sqrt``.
+    After the warm-up::
+
+        lr = base / sqrt((t + timescale - warmup_steps) / timescale)
+
+    transformers calls it ``inverse_sqrt``.
 
     Args:
         optimizer: any :class:`torch.optim.Optimizer`.
@@ -400,10 +417,13 @@ class InverseSqrtLR(PhasesLR):
 
 
 class NoamLR(PhasesLR):
-    r"""Warm up on a line, then decay with the inverse square root of the step, scaled by the size of the model.
+    """Warm up on a line, then decay with the inverse square root of the step, scaled by the size of the model.
 
-    :math:`lr_t = base \, d^{-1/2} \min(s^{-1/2}, s \, W^{-3/2})` with :math:`s = t + 1`, :math:`d` = ``model_size``,
-    :math:`W` = ``warmup_steps`` (Vaswani et al., arXiv:1706.03762). There the base learning rate is 1.
+    With ``s = t + 1`` (Vaswani et al., arXiv:1706.03762)::
+
+        lr = base * model_size**-0.5 * min(s**-0.5, s * warmup_steps**-1.5)
+
+    There the base learning rate is 1.
 
     Args:
         optimizer: any :class:`torch.optim.Optimizer`.
@@ -442,11 +462,12 @@ class NoamLR(PhasesLR):
 
 
 class REXLR(PhasesLR):
-    r"""Decay by a reflected exponential, slowly at first and fast at the end.
+    """Decay by a reflected exponential, slowly at first and fast at the end.
 
-    :math:`lr_t = base \, (r + (1 - r) (1 - u) / (1 - u / 2))` with :math:`u = (t - W) / (T - W)`, :math:`r` =
-    ``min_lr_ratio``, :math:`W` = ``warmup_steps``, :math:`T` = ``total_steps`` (Chen, Wolfe and Kyrillidis,
-    arXiv:2107.04197).
+    After the warm-up, with ``r = min_lr_ratio`` (Chen, Wolfe and Kyrillidis, arXiv:2107.04197)::
+
+        u = (t - warmup_steps) / (total_steps - warmup_steps)
+        lr = base * (r + (1 - r) * (1 - u) / (1 - u / 2))
 
     Args:
         optimizer: any :class:`torch.optim.Optimizer`.
@@ -488,12 +509,14 @@ class REXLR(PhasesLR):
 
 
 class DecayingRestartsLR(PhasesLR):
-    r"""Decay again and again, each time from lower down and, if wished, over more steps.
+    """Decay again and again, each time from lower down and, if wished, over more steps.
 
-    Cycle :math:`i` = 0, 1, ... has :math:`n_i = cycle\_steps \cdot growth^i` steps and begins at
-    :math:`h_i = \max(peak\_decay^i, r)` with :math:`r` = ``min_lr_ratio``. With :math:`u` the share of it that is over,
-    :math:`lr_t = base \, (r + (h_i - r) g(u))`, where :math:`g` is :math:`(1 + \cos \pi u) / 2` for ``"cosine"``, and
-    for the others as in :class:`PhasesLR`.
+    Cycle ``i = 0, 1, ...`` has ``cycle_steps * growth**i`` steps. With ``u`` the share of it that is over and
+    ``r = min_lr_ratio``::
+
+        lr = base * (r + (max(peak_decay**i, r) - r) * g(u))
+
+    where ``g(u)`` is ``(1 + cos(pi * u)) / 2`` for ``"cosine"``, and for the others as in :class:`PhasesLR`.
 
     Args:
         optimizer: any :class:`torch.optim.Optimizer`.

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 
 class WarmupReduceLROnPlateau(ReduceLROnPlateau):
-    r"""Warm the learning rates up on a line, then reduce them when a metric has stopped improving.
+    """Warm the learning rates up on a line, then reduce them when a metric has stopped improving.
 
-    With :math:`W` = ``warmup_steps`` and :math:`s` = ``warmup_start_factor``,
-    :math:`lr_t = base \, (s + (1 - s) \, t / W)` up to step :math:`W`. The metrics of these steps are not looked at.
-    From step :math:`W + 1` on it is :class:`ReduceLROnPlateau`.
+    Up to step ``warmup_steps``, with ``s = warmup_start_factor``::
+
+        lr = base * (s + (1 - s) * t / warmup_steps)
+
+    The metrics of these steps are not looked at. After them it is :class:`ReduceLROnPlateau`.
 
     It is one, also to ``isinstance``: frameworks that hand the metric to a plateau (Lightning, skorch, catalyst,
     transformers' ``Trainer``) hand it to this one. Elsewhere ``SequentialLR([LinearLR(...), ReduceLROnPlateau(...)])``

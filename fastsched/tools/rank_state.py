@@ -76,6 +76,12 @@ def broadcast_state(scheduler: Any, src: int = 0, process_group: ProcessGroup | 
         RuntimeError: inside CUDA graph capture.
 
     Waits for the device and for the other ranks. Not for compiled code.
+
+    Example::
+
+        if torch.distributed.get_rank() == 0:
+            scheduler.load_state_dict(torch.load("scheduler.pt"))
+        fastsched.broadcast_state(scheduler, src=0)
     """
     group = _group(process_group)
     own = _state(scheduler)
