@@ -12,6 +12,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from torch.optim import lr_scheduler as torch_schedulers
 
 import fastsched
 
@@ -20,7 +21,7 @@ RIGHT, WRONG = SCRIPTS / "right.py", SCRIPTS / "wrong.py"
 PACKAGE_PATH = Path(fastsched.__file__).parents[1]  # a checker does not follow an editable installation there
 INSTALLED = PACKAGE_PATH in {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
 SCHEDULERS = [
-    name for name in fastsched.lr_scheduler.__all__ if name.endswith(("LR", "Restarts", "Plateau", "Scheduler"))
+    name for name in (*torch_schedulers.__all__, "SWALR") if name.endswith(("LR", "Restarts", "Plateau", "Scheduler"))
 ]
 
 

@@ -74,7 +74,7 @@ class HostComposition : public Bound {
     return done ? Outcome::stepped : Outcome::failed;
   }
 
-  // An empty reference for what is no counter.
+  // An empty reference for anything but a counter.
   Ref get(PyObject* name) const {
     for (std::size_t i = 0; i < about_.counters.size(); ++i) {
       if (PyUnicode_Compare(about_.counters[i].name, name) == 0) {

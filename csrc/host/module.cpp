@@ -205,7 +205,7 @@ bool probe_dict_versions() {
   return true;
 }
 
-// Empty where a counter is missing, is no plain number, or is one that the schedule cannot go on from.
+// Empty where a counter is missing, is not a plain number, or is one that the schedule cannot go on from.
 std::vector<double> pack_counters(const std::string& scheduler, const py::dict& dict) {
   const Kind kind = kind_of(scheduler);
   std::vector<double> counters(kNodeCounters, 0.0);

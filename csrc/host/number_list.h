@@ -12,7 +12,7 @@ namespace fastsched::host {
 
 class NumberList {
  public:
-  // False if they are no plain numbers.
+  // False if they are not plain numbers.
   bool read(PyObject* list) {
     if (holds(list)) return true;
     const std::size_t count = length(list);

@@ -184,7 +184,7 @@ class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
             epoch: what to note down in ``last_epoch``; one more than before by default.
 
         Raises:
-            TypeError, ValueError, RuntimeError: as ``float(metrics)`` does where that is no number.
+            TypeError, ValueError, RuntimeError: as ``float(metrics)`` does where that is not a number.
             RuntimeError: ``min_lr`` or ``max_lr`` is a list and param groups have been added since.
             RuntimeError: inside CUDA graph capture.
 

@@ -175,7 +175,7 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
                 for instance; the same for all by default. 0 leaves the metric out, NaN included.
 
         Raises:
-            TypeError, ValueError, RuntimeError: as ``float(metrics)`` does where that is no number.
+            TypeError, ValueError, RuntimeError: as ``float(metrics)`` does where that is not a number.
             ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
             RuntimeError: ``min_lr`` is a list and param groups have been added since; with Python-number learning
                 rates only when a reduction fires, as in torch.

@@ -188,7 +188,7 @@ class EarlyStopping:
             tensor of no dimensions on the device, true once it is time to stop. Using it as a condition waits.
 
         Raises:
-            TypeError, ValueError, RuntimeError: ``metric`` is no number; nothing is counted.
+            TypeError, ValueError, RuntimeError: ``metric`` is not a number; nothing is counted.
             ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
 
         Sync: does not wait for the device, unless ``device`` was given as the host and the metric is on a GPU; with a
