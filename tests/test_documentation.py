@@ -5,6 +5,7 @@ import inspect
 import io
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # a process group puts its own there
     yield
     torch._dynamo.reset()
 

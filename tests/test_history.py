@@ -52,6 +52,8 @@ class Account:
             if plateau.last_epoch == was["last_epoch"]:
                 continue
             best = plateau.best
+            if plateau.last_epoch <= getattr(plateau, "warmup_steps", 0):
+                continue  # it warms up, and does not look at metrics
             better = plateau._is_better(metric, was["best"])
             reductions += not better and not was["cooldown_counter"] and was["num_bad_epochs"] + 1 > was["patience"]
         lrs = [float(group["lr"]) for group in self.scheduler.optimizer.param_groups]

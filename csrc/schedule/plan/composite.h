@@ -87,7 +87,7 @@ FASTSCHED_HD Update conduct(const Place& place, const Node& node, std::int64_t g
     if (sequential && i != active) {
       told = event == Event::begin || event == Event::prepare ? Event::prepare : Event::idle;
     } else if (sequential) {
-      set_back = set_back || (event == Event::restart && child.kind() == Kind::plateau);
+      set_back = set_back || (event == Event::restart && is_plateau(child.kind()));
     } else if (event == Event::restart && !is_composite(child.kind()) && child.kind() != Kind::plateau) {
       told = Event::begin;  // in a chain each goes on from the one before, so the closed form will not do
     }
