@@ -9,7 +9,10 @@ One more line moves the decision to the device, where the metric and the learnin
     fastsched.use_tensor_lr(optimizer)
 """
 
+from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
 if _find_spec(f"{__name__}._C") is None:
     raise ImportError(
@@ -124,5 +127,24 @@ __all__ = [
     "use_tensor_lr",
     "with_warmup",
 ]
+
+# Where modules are that lay in this folder up to 0.1. None of them was public, but scripts may know them.
+_MOVED = {
+    "schedulers": ("compose", "cyclic", "epoch", "functions", "plateau"),
+    "engine": ("capture", "checkpoint", "lr_buffer", "metric", "momentum", "ops", "program", "replica", "tensor_lr"),
+    "tools": ("early_stopping", "expression", "history", "picture", "plotting", "range_test", "simulation"),
+    "cli": ("bench", "demo"),
+}
+_RENAMED = {"scheduler": "schedulers.base", "tensor_engine": "engine.tensor"}
+
+if not TYPE_CHECKING:  # a checker would take any name for one of these
+
+    def __getattr__(name: str) -> _Any:
+        places = [f"{folder}.{name}" for folder, names in _MOVED.items() if name in names]
+        place = places[0] if places else _RENAMED.get(name)
+        if place is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _import_module(f"{__name__}.{place}")
+
 
 _log_to_stderr_if_asked()
