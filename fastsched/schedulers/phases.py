@@ -49,7 +49,7 @@ class Phase:
         timescale: of ``"inverse_sqrt"``: after three times as many steps it is halfway between ``start`` and ``end``.
 
     Raises:
-        Nothing itself: :class:`PhasesLR` looks at its phases, and names what is wrong.
+        TypeError, ValueError: not here: a :class:`PhasesLR` that is made of it says what is wrong.
 
     Example::
 

@@ -50,9 +50,13 @@ struct Phase {
   double low;
   double parameter;  // of the curve
   double unit;       // of high and low: 1, or what they are to be divided by to be factors
+  // Tables may hold anything; what is not a curve is taken for none.
+  FASTSCHED_HD Curve shape_of_curve() const {
+    return curve >= 0.0 && curve < 256.0 ? static_cast<Curve>(static_cast<int>(curve)) : Curve::constant;
+  }
 
   FASTSCHED_HD double share_left(double u, double v) const {
-    switch (static_cast<Curve>(static_cast<int>(curve))) {
+    switch (shape_of_curve()) {
       case Curve::cosine:
         return 0.5 *
                (rises != 0.0 ? 1.0 - cos(kPi * parameter * 2.0 * v) : 1.0 + cos(kPi * parameter * 2.0 * u));
@@ -71,7 +75,7 @@ struct Phase {
 
   FASTSCHED_HD double factor(double t) const {
     const double step = smaller(t - start, last_step);
-    const auto shape = static_cast<Curve>(static_cast<int>(curve));
+    const auto shape = shape_of_curve();
     double factor = high;
     if (shape == Curve::product) {
       factor = low + (high - low) * step / length;
