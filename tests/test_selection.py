@@ -361,6 +361,21 @@ def test_loading_the_optimizer_and_groups_that_come_later_are_followed(kind):
     assert own == [before[0], before[1] / 4, before[2] / 4, float(extra["own"])]
 
 
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_loaded_composition_knows_the_values_of_all_its_entries(kind):
+    made = []
+    for _ in range(2):
+        optimizer = optimizer_of(KINDS[kind])
+        parts = [fastsched.ExponentialLR(optimizer, 0.5, groups=[0]), fastsched.StepLR(optimizer, 1, param_name="own")]
+        made.append(fastsched.ChainedScheduler(parts))
+    made[0].step()
+    [optimizer], [other] = (scheduler.optimizer.optimizers for scheduler in made)
+    other.load_state_dict(optimizer.state_dict())
+    made[1].load_state_dict(made[0].state_dict())
+    assert everything(made[1]) == everything(made[0])
+    assert made[1].state_dict() == made[0].state_dict()
+
+
 def test_a_group_that_is_gone_is_missed():
     optimizer = optimizer_of()
     scheduler = fastsched.StepLR(optimizer, 2, groups=[2])

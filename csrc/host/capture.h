@@ -37,10 +37,9 @@ class CaptureProbe {
     } else {
       PyErr_Format(PyExc_RuntimeError,
                    "this scheduler step cannot be captured in a CUDA graph: '%s' is a Python number in the "
-                   "param groups, "
-                   "which a replay would not change; make it a tensor before the capture, if the optimizer "
-                   "can take one "
-                   "there (torch's fused optimizers cannot), or step this scheduler outside of the graph",
+                   "param groups, which a replay would not change; make it a tensor before the capture, if "
+                   "the optimizer can take one there (torch's fused optimizers cannot), or step this "
+                   "scheduler outside of the graph",
                    name.c_str());
     }
     return true;

@@ -57,13 +57,11 @@ class DirectStep : public Bound {
   }
 
   // Functions of torch's: how many dispatch modes there are, whether a profiler runs, what number a tensor
-  // holds; and the types of tensors that this last one is for.
-  static void use(pybind11::object modes, pybind11::object profiling, pybind11::object item,
-                  const pybind11::list& tensor_types) {
+  // holds.
+  static void use(pybind11::object modes, pybind11::object profiling, pybind11::object item) {
     modes_ = modes.release().ptr();  // for as long as the process lives
     profiling_ = profiling.release().ptr();
     item_ = item.release().ptr();
-    for (const pybind11::handle type : tensor_types) tensor_types_.push_back(type.inc_ref().ptr());
   }
 
   // False, with nothing changed, where more is to be done than this.
@@ -123,7 +121,7 @@ class DirectStep : public Bound {
   }
   // In bytes, of a plain tensor in host memory.
   static std::size_t item_size(const pybind11::object& tensor, bool dense = true) {
-    const bool known = is_tensor(tensor.ptr()) && tensor.attr("is_cpu").cast<bool>() &&
+    const bool known = PlainTensors::have(tensor.ptr()) && tensor.attr("is_cpu").cast<bool>() &&
                        (!dense || tensor.attr("is_contiguous")().cast<bool>()) &&
                        tensor.attr("is_floating_point")().cast<bool>();
     const auto bytes = known ? tensor.attr("element_size")().cast<std::size_t>() : 0;
@@ -131,12 +129,6 @@ class DirectStep : public Bound {
       throw pybind11::type_error("buffers must be float32 or float64 tensors, contiguous and on the host");
     }
     return bytes;
-  }
-  static bool is_tensor(PyObject* object) {
-    for (PyObject* type : tensor_types_) {
-      if (reinterpret_cast<PyObject*>(Py_TYPE(object)) == type) return true;
-    }
-    return false;
   }
   static void* address(const pybind11::object& tensor) { return StepGuard::address(tensor); }
   static std::int64_t size(const pybind11::object& tensor) {
@@ -154,7 +146,7 @@ class DirectStep : public Bound {
       value = PyFloat_AS_DOUBLE(metric);
       return true;
     }
-    if (!is_tensor(metric)) return false;
+    if (!PlainTensors::have(metric)) return false;
     const Ref number(PyObject_CallOneArg(item_, metric));
     value = number ? PyFloat_AsDouble(number.get()) : -1.0;
     if (!PyErr_Occurred()) return true;
@@ -174,7 +166,6 @@ class DirectStep : public Bound {
   static inline PyObject* modes_ = nullptr;
   static inline PyObject* profiling_ = nullptr;
   static inline PyObject* item_ = nullptr;
-  static inline std::vector<PyObject*> tensor_types_;
 
   StepGuard guard_;
   bool reads_metric_;

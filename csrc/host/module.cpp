@@ -381,8 +381,7 @@ PYBIND11_MODULE(_C, module) {
            py::arg("reads_metric"), py::arg("composite"), py::arg("limit"))
       .def("ready", [](DirectStep& self, py::object scheduler) { return self.ready(scheduler.ptr()); })
       .def("run", &DirectStep::run)
-      .def_static("use", &DirectStep::use, py::arg("modes"), py::arg("profiling"), py::arg("item"),
-                  py::arg("tensor_types"));
+      .def_static("use", &DirectStep::use, py::arg("modes"), py::arg("profiling"), py::arg("item"));
   add_method(direct, step_if_it_fits_method<DirectStep>);
 
   py::class_<OperatorStep> by_operator(module, "OperatorStep", py::is_final());
@@ -393,7 +392,7 @@ PYBIND11_MODULE(_C, module) {
       .def("ready", [](OperatorStep& self, py::object scheduler) { return self.ready(scheduler.ptr()); })
       .def("run", &OperatorStep::run)
       .def_static("use", &OperatorStep::use, py::arg("step"), py::arg("copy"), py::arg("share_memory"),
-                  py::arg("dtypes"), py::arg("strided"), py::arg("tensor_types"));
+                  py::arg("dtypes"), py::arg("strided"));
   add_method(by_operator, step_if_it_fits_method<OperatorStep>);
 
   py::class_<HostMomentum>(module, "HostMomentum", py::is_final())
@@ -412,6 +411,15 @@ PYBIND11_MODULE(_C, module) {
       py::arg("scheduler"), py::arg("attributes"), py::arg("owns"), py::arg("positions"),
       py::arg("factors") = std::vector<double>(), py::arg("columns") = 0, py::arg("children") = 0,
       py::arg("children_size") = 0, py::arg("children_state_size") = 0, py::arg("of_step") = false);
+  module.def("use_tensor_types", &PlainTensors::use, py::arg("types"));
+  module.def(
+      "entry_of",
+      [](const std::string& name) {
+        const Entry entry(name);
+        const py::object key = py::reinterpret_borrow<py::object>(entry.key());
+        return py::make_tuple(key, entry.is_item() ? py::object(py::int_(entry.item_index())) : py::none());
+      },
+      py::arg("name"));
   module.def(
       "named_for", [](const std::string& name, const std::string& own) { return Entry(name).named(own); },
       py::arg("name"), py::arg("own"));

@@ -32,15 +32,14 @@ class OperatorStep : public Bound {
   }
 
   // The operator; torch._foreach_copy_; whether two tensors share memory; the dtypes that the operator reads;
-  // torch.strided; and the types of tensors that are nothing but tensors.
+  // torch.strided.
   static void use(pybind11::object step, pybind11::object copy, pybind11::object share_memory,
-                  pybind11::object dtypes, pybind11::object strided, const pybind11::list& tensor_types) {
+                  pybind11::object dtypes, pybind11::object strided) {
     operator_ = step.release().ptr();  // for as long as the process lives
     copy_ = copy.release().ptr();
     share_memory_ = share_memory.release().ptr();
     dtypes_ = dtypes.release().ptr();
     strided_ = strided.release().ptr();
-    for (const pybind11::handle type : tensor_types) tensor_types_.push_back(type.inc_ref().ptr());
   }
 
   // False, with nothing changed, where more is to be done than this.
@@ -73,14 +72,7 @@ class OperatorStep : public Bound {
   // A float, or a tensor that lies where the learning rates are and holds one number that the operator reads.
   bool fits(PyObject* metric) const {
     if (PyFloat_CheckExact(metric)) return parts_[0].on_host || !CaptureProbe::capturing();
-    return is_tensor(metric) && lies_here(metric);
-  }
-
-  static bool is_tensor(PyObject* object) {
-    for (PyObject* type : tensor_types_) {
-      if (reinterpret_cast<PyObject*>(Py_TYPE(object)) == type) return true;
-    }
-    return false;
+    return PlainTensors::have(metric) && lies_here(metric);
   }
 
   bool lies_here(PyObject* metric) const {
@@ -126,7 +118,6 @@ class OperatorStep : public Bound {
   static inline PyObject* share_memory_ = nullptr;
   static inline PyObject* dtypes_ = nullptr;
   static inline PyObject* strided_ = nullptr;
-  static inline std::vector<PyObject*> tensor_types_;
 
   StepGuard guard_;
   bool reads_metric_;

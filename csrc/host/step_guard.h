@@ -9,6 +9,24 @@
 
 namespace fastsched::host {
 
+// The types of tensors that are nothing but tensors: what has a class of its own may compute something.
+class PlainTensors {
+ public:
+  static void use(const pybind11::list& types) {
+    for (const pybind11::handle type : types)
+      types_.push_back(type.inc_ref().ptr());  // as long as the process
+  }
+  static bool have(PyObject* object) {
+    for (PyObject* type : types_) {
+      if (reinterpret_cast<PyObject*>(Py_TYPE(object)) == type) return true;
+    }
+    return false;
+  }
+
+ private:
+  static inline std::vector<PyObject*> types_;
+};
+
 class StepGuard {
  public:
   // `watch` is that of a TensorEngine (fastsched/engine/tensor.py).

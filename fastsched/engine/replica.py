@@ -59,6 +59,12 @@ class Replica:
         """Of one value for each slot, those that the scheduler drives, with their positions."""
         return ((position, value) for position, value in zip(self.positions, values, strict=True) if position >= 0)
 
+    def where_driven(self, ours: Tensor, others: Tensor) -> Tensor:
+        """For each slot that the scheduler drives a value of the first tensor, for the rest one of the second."""
+        if -1 not in self.positions:
+            return ours
+        return torch.where(torch.tensor(self.positions, device="cpu").to(ours.device) >= 0, ours, others)
+
     def table(self, schedule: str) -> int:
         """Where the table of this schedule's node begins in the program."""
         columns = len(_C.own_params(schedule)) + (-1 in self.positions)

@@ -48,10 +48,7 @@ class Entry(NamedTuple):
 @cache
 def entry_of(name: str) -> Entry:
     """Take a name like ``"betas[0]"`` apart."""
-    key, bracket, rest = name.partition("[")
-    digits = rest.removesuffix("]")
-    is_item = bool(key and bracket) and rest.endswith("]") and digits.isdecimal() and len(digits) <= 4
-    return Entry(key, int(digits)) if is_item else Entry(name, None)
+    return Entry(*_C.entry_of(name))
 
 
 _named_for: Callable[[str, str], str] = lru_cache(maxsize=None)(_C.named_for)
@@ -173,8 +170,8 @@ class Selection(Optimizer):
 
     @property
     def step(self) -> Any:
-        """The optimizer's; there is none for several."""
-        return self._only("step").step
+        """The first optimizer's, for torch's constructors, which look whether its calls are noted."""
+        return self.optimizers[0].step
 
     @property
     def _opt_called(self) -> bool:
@@ -203,7 +200,7 @@ class Selection(Optimizer):
         self._only("add_param_group").add_param_group(param_group)
 
     def _only(self, name: str) -> Optimizer:
-        if len(self.optimizers) != 1 and name != "step":
+        if len(self.optimizers) != 1:
             raise AttributeError(f"{name} of {len(self.optimizers)} optimizers: call it on each of them")
         return self.optimizers[0]
 

@@ -38,7 +38,6 @@ _C.DirectStep.use(
     modes=torch._C._len_torch_dispatch_stack,
     profiling=torch._C._autograd._profiler_enabled,
     item=Tensor.item,
-    tensor_types=[Tensor, torch.nn.Parameter],
 )
 _C.OperatorStep.use(
     step=ops.call_step_,
@@ -46,8 +45,8 @@ _C.OperatorStep.use(
     share_memory=torch._C._is_alias_of,  # type: ignore[attr-defined]
     dtypes=DECODED,
     strided=torch.strided,
-    tensor_types=[Tensor, torch.nn.Parameter],
 )
+_C.use_tensor_types([Tensor, torch.nn.Parameter])
 
 
 class TensorEngine:
@@ -220,10 +219,8 @@ class TensorEngine:
         """Do what is not an ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""
         if self._is_stale(scheduler) and not self._follow(scheduler):
             return False
-        attributes = own_dict(scheduler)
-        for name, where in _C.own_params(self._schedule):
-            if where == "list" and len(attributes[name]) != self._group_count:
-                return False  # torch raises where it needs the base LR of a group that was added later
+        if not has_values_for_groups(scheduler):
+            return False  # torch raises where it needs the base LR of a group that was added later
         if self._epoch_limit is not None and epoch > self._epoch_limit:
             return False
         if self._momentum is not None and not self._momentum.step(scheduler, int(event), float(epoch)):
@@ -325,7 +322,7 @@ class TensorEngine:
                 return False
             for replica in self._replicas:
                 values = torch.tensor([*lrs, nan], dtype=torch.float64, device="cpu")[replica.positions]
-                replica.last_lr.copy_(values)  # NaN where the scheduler drives nothing
+                replica.last_lr.copy_(replica.where_driven(values.to(replica.last_lr.device), replica.last_lr))
             return True
         packed = _C.pack_counter(self._schedule, name, value)
         if packed is None:
@@ -438,9 +435,7 @@ class TensorEngine:
             return  # the next step chooses another engine
         for place, replica in enumerate(self._replicas):
             lrs = self._last_lr(place)
-            if -1 in replica.positions:  # of what another scheduler drives nothing is known
-                lrs = lrs.masked_fill(torch.tensor(replica.positions, device="cpu").to(lrs.device) < 0, nan)
-            replica.buffer.resume(lrs)
+            replica.buffer.resume(replica.where_driven(lrs, lrs.new_tensor(nan)))  # of others' nothing is known
 
     def _lay_out(self, scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine], counters: Tensor) -> bool:
         """Make a program and a state for each buffer, those of the children inside; False where that cannot be.
@@ -519,17 +514,23 @@ class TensorEngine:
         return True
 
     def _last_lr(self, place: int) -> Tensor:
-        """Float64 learning rates as the schedule last left them; for a composition, as its last child did."""
+        """Float64 learning rates as the schedule last left them; for a composition, as its last child did.
+
+        What that child does not drive is as it is.
+        """
         replica = self._replicas[place]
         if not self._below:
             return replica.last_lr
-        if self._schedule == "ChainedScheduler":
-            return self._below[-1]._last_lr(place)
+        last = self._below[-1:] if self._schedule == "ChainedScheduler" else self._below
+        masters = replica.buffer.masters
+        left = [engine._replicas[place].where_driven(engine._last_lr(place), masters) for engine in last]
+        if len(left) == 1:
+            return left[0]
         # Whose turn it was is known on the device only.
         at = replica.table(self._schedule)
         milestones = replica.program[at : at + len(self._below) - 1]
         turn = torch.bucketize(replica.counters[:1], milestones, right=True)
-        return torch.stack([engine._last_lr(place) for engine in self._below]).index_select(0, turn)[0]
+        return torch.stack(left).index_select(0, turn)[0]
 
     def _last_lr_by_group(self) -> dict[int, Tensor]:
         """A leaf's own last learning rates, by the positions that the groups had then."""

@@ -50,13 +50,14 @@ struct Phase {
   double low;
   double parameter;  // of the curve
   double unit;       // of high and low: 1, or what they are to be divided by to be factors
+
   // Tables may hold anything; what is not a curve is taken for none.
-  FASTSCHED_HD Curve shape_of_curve() const {
+  FASTSCHED_HD Curve shape() const {
     return curve >= 0.0 && curve < 256.0 ? static_cast<Curve>(static_cast<int>(curve)) : Curve::constant;
   }
 
   FASTSCHED_HD double share_left(double u, double v) const {
-    switch (shape_of_curve()) {
+    switch (shape()) {
       case Curve::cosine:
         return 0.5 *
                (rises != 0.0 ? 1.0 - cos(kPi * parameter * 2.0 * v) : 1.0 + cos(kPi * parameter * 2.0 * u));
@@ -75,20 +76,19 @@ struct Phase {
 
   FASTSCHED_HD double factor(double t) const {
     const double step = smaller(t - start, last_step);
-    const auto shape = shape_of_curve();
+    const Curve now = shape();
     double factor = high;
-    if (shape == Curve::product) {
+    if (now == Curve::product) {
       factor = low + (high - low) * step / length;
-    } else if (shape != Curve::constant) {
+    } else if (now != Curve::constant) {
       const double over = step / length;
       double u = over;
-      double v = shape == Curve::remaining ? (length - step) / length : 1.0 - over;
+      double v = now == Curve::remaining ? (length - step) / length : 1.0 - over;
       if (rises != 0.0) {
         u = 1.0 - over;
         v = over;
       }
-      factor =
-          shape == Curve::exponential ? high * pow(low / high, u) : share_left(u, v) * (high - low) + low;
+      factor = now == Curve::exponential ? high * pow(low / high, u) : share_left(u, v) * (high - low) + low;
     }
     factor /= unit;
     return factor > 0.0 ? factor : 0.0;
