@@ -301,7 +301,9 @@ def headline(result: Result) -> str:
         steps = [suite(result, "step", mode=mode, groups=groups) for groups in GROUPS]
         body.append([name, *(f"{geometric_mean(map(ratio, cases)):.0f}" for cases in steps)])
     about = f"{result['processor']}, Python {result['python']}, torch {result['torch']}"
-    return "\n".join([*markdown(head, body), "", f"Geometric mean over all schedulers; {about}."])
+    return "\n".join(
+        [*markdown(head, body), "", f"Geometric mean over all schedulers; {about}, commit {result['commit']}."]
+    )
 
 
 PAGES = {
