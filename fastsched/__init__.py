@@ -11,6 +11,7 @@ One more line moves the decision to the device, where the metric and the learnin
 
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
+from os import environ as _environ
 from typing import TYPE_CHECKING
 from typing import Any as _Any
 
@@ -58,18 +59,19 @@ from .schedulers.warmup import (
     WarmupStableDecayLR,
     with_warmup,
 )
-from .tools.early_stopping import EarlyStopping
-from .tools.explanation import Explanation, explain
-from .tools.explanation import log_to_stderr_if_asked as _log_to_stderr_if_asked
-from .tools.expression import build as parse
-from .tools.history import History
-from .tools.installation import install, installed, uninstall
-from .tools.plotting import plot
-from .tools.range_test import lr_range_test
-from .tools.range_test_result import LRRangeTestResult
-from .tools.rank_state import assert_ranks_agree, broadcast_state
-from .tools.scaler import found_inf
-from .tools.simulation import simulate
+
+if TYPE_CHECKING:  # imported once they are asked for: see __getattr__
+    from .tools.early_stopping import EarlyStopping
+    from .tools.explanation import Explanation, explain
+    from .tools.expression import build as parse
+    from .tools.history import History
+    from .tools.installation import install, installed, uninstall
+    from .tools.plotting import plot
+    from .tools.range_test import lr_range_test
+    from .tools.range_test_result import LRRangeTestResult
+    from .tools.rank_state import assert_ranks_agree, broadcast_state
+    from .tools.scaler import found_inf
+    from .tools.simulation import simulate
 
 __version__ = "0.2.0"
 __all__ = [
@@ -128,6 +130,24 @@ __all__ = [
     "with_warmup",
 ]
 
+# Tools, which training need not load: the module that has each, and its name there.
+_TOOLS = {
+    "EarlyStopping": ("early_stopping", "EarlyStopping"),
+    "Explanation": ("explanation", "Explanation"),
+    "explain": ("explanation", "explain"),
+    "History": ("history", "History"),
+    "LRRangeTestResult": ("range_test_result", "LRRangeTestResult"),
+    "assert_ranks_agree": ("rank_state", "assert_ranks_agree"),
+    "broadcast_state": ("rank_state", "broadcast_state"),
+    "found_inf": ("scaler", "found_inf"),
+    "install": ("installation", "install"),
+    "installed": ("installation", "installed"),
+    "uninstall": ("installation", "uninstall"),
+    "lr_range_test": ("range_test", "lr_range_test"),
+    "plot": ("plotting", "plot"),
+    "simulate": ("simulation", "simulate"),
+    "parse": ("expression", "build"),
+}
 # Where modules are that lay in this folder up to 0.1. None of them was public, but scripts may know them.
 _MOVED = {
     "schedulers": ("compose", "cyclic", "epoch", "functions", "plateau"),
@@ -140,11 +160,19 @@ _RENAMED = {"scheduler": "schedulers.base", "tensor_engine": "engine.tensor"}
 if not TYPE_CHECKING:  # a checker would take any name for one of these
 
     def __getattr__(name: str) -> _Any:
+        if name in _TOOLS:
+            module, named = _TOOLS[name]
+            globals()[name] = value = getattr(_import_module(f"{__name__}.tools.{module}"), named)
+            return value
         places = [f"{folder}.{name}" for folder, names in _MOVED.items() if name in names]
         place = places[0] if places else _RENAMED.get(name)
         if place is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return _import_module(f"{__name__}.{place}")
 
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
 
-_log_to_stderr_if_asked()
+
+if _environ.get("FASTSCHED_LOG", "0") not in ("", "0"):
+    _import_module(f"{__name__}.tools.explanation").log_to_stderr()

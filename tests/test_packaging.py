@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -42,3 +43,13 @@ def test_modules_are_found_under_the_names_that_they_had():
     assert tensor_engine.TensorEngine.__module__ == "fastsched.engine.tensor"
     with pytest.raises(AttributeError, match="no attribute 'there_is_no_such_name'"):
         _ = fastsched.there_is_no_such_name
+
+
+def test_tools_are_imported_once_they_are_asked_for():
+    code = (
+        "import sys, fastsched\n"
+        "print([name for name in sys.modules if name.startswith('fastsched.tools')])\n"
+        "assert set(fastsched.__all__) <= set(dir(fastsched))\n"
+        "assert all(getattr(fastsched, name) is getattr(fastsched, name) for name in fastsched.__all__)\n"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -144,10 +143,8 @@ def reason_of_other_class(kind: type) -> str:
     return f"{kind.__name__} is none of torch's schedulers but one of its own; fastsched.LambdaLR takes any function"
 
 
-def log_to_stderr_if_asked() -> None:
-    """As ``FASTSCHED_LOG`` in the environment says."""
-    if os.environ.get("FASTSCHED_LOG", "0") in ("", "0"):
-        return
+def log_to_stderr() -> None:
+    """What ``FASTSCHED_LOG=1`` in the environment asks for."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("fastsched: %(message)s"))
     log = logging.getLogger("fastsched")
