@@ -38,10 +38,10 @@ def test_an_object_that_was_never_initialized_has_no_methods(kind):
 
 
 def test_an_object_that_was_never_initialized_is_no_argument():
-    blank = _C.Watch.__new__(_C.Watch)
-    watch = _C.Watch("StepLR")
+    blank = _C.Guard.__new__(_C.Guard)
+    guard = _C.Guard("StepLR")
     with pytest.raises(TypeError, match="not an initialized"):
-        watch.mark_children([None], [blank])
+        guard.record_children([None], [blank])
     with pytest.raises(TypeError, match="not an initialized"):
         _C.DirectStep(blank, [], False, False, 1.0)
     scheduler = fastsched.ChainedScheduler([fastsched.StepLR(sgd([0.1]), 3)])
@@ -59,7 +59,7 @@ def test_classes_cannot_be_derived_from(kind):
 def test_a_direct_step_takes_nothing_but_plain_tensors():
     scheduler = fastsched.StepLR(sgd([torch.tensor(0.1)]), 3)
     [replica] = scheduler._engine._replicas
-    watch = scheduler._engine._watch
+    guard = scheduler._engine._guard
 
     def made_of(**changes):
         buffer = types.SimpleNamespace(**{name: getattr(replica.buffer, name) for name in ("lrs", "masters", "layout")})
@@ -75,14 +75,14 @@ def test_a_direct_step_takes_nothing_but_plain_tensors():
         def numel(self):
             return 18
 
-    assert _C.DirectStep(watch, made_of(), False, False, 9.0).ready(scheduler)
+    assert _C.DirectStep(guard, made_of(), False, False, 9.0).ready(scheduler)
     for name in ("program", "state", "masters", "lrs"):
         for value in (None, 42, Pretender(), torch.zeros(40).half(), torch.zeros(40, 2, dtype=torch.float64)[:, 0]):
             with pytest.raises((TypeError, ValueError)):
-                _C.DirectStep(watch, made_of(**{name: value}), False, False, 9.0)
+                _C.DirectStep(guard, made_of(**{name: value}), False, False, 9.0)
     for replicas in ([], made_of(state=torch.zeros(3, dtype=torch.float64)), made_of(masters=torch.zeros(2).double())):
         with pytest.raises(ValueError, match=r"schedule|replica|one value per LR"):
-            _C.DirectStep(watch, replicas, False, False, 9.0)
+            _C.DirectStep(guard, replicas, False, False, 9.0)
 
 
 def test_a_packed_program_is_looked_at_before_it_runs():
@@ -107,14 +107,14 @@ def test_a_packed_program_is_looked_at_before_it_runs():
 
 
 def test_a_watch_of_itself_ends():
-    watch = _C.Watch("ChainedScheduler")
+    guard = _C.Guard("ChainedScheduler")
     scheduler = fastsched.ChainedScheduler([fastsched.StepLR(sgd([0.1]), 3)])
     scheduler._schedulers = [scheduler]
-    watch.mark_children([scheduler], [watch])
-    assert watch.changed(scheduler)
-    with pytest.raises(ValueError, match="not one watch per scheduler"):
-        watch.mark_children([], [watch])
-    watch.mark_children([], [])
+    guard.record_children([scheduler], [guard])
+    assert not guard.holds(scheduler)
+    with pytest.raises(ValueError, match="not one guard per scheduler"):
+        guard.record_children([], [guard])
+    guard.record_children([], [])
 
 
 def test_a_composition_of_more_children_than_it_was_made_for_declines():

@@ -5,11 +5,11 @@
 
 #include <vector>
 
-#include "description.h"
 #include "dict_version.h"
 #include "engine.h"
 #include "param_groups.h"
 #include "python.h"
+#include "schedule_attributes.h"
 #include "table.h"
 
 namespace fastsched::host {
@@ -20,7 +20,7 @@ class HostComposition : public Bound {
   // scheduler below reads one.
   HostComposition(const std::string& scheduler, std::vector<bool> native, bool reads_metric)
       : kind_(kind_of(scheduler)),
-        about_(description(kind_)),
+        about_(attributes_of(kind_)),
         native_(std::move(native)),
         reads_metric_(reads_metric) {}
 
@@ -173,7 +173,7 @@ class HostComposition : public Bound {
           history.get() != Py_None || PyDict_GetItemWithError(dict.get(), step_name) != nullptr;
       if (HostEngine* host = patched ? nullptr : exactly<HostEngine>(engine.get())) {
         double value = 0.0;
-        if (last_) host->learn(*exactly<HostEngine>(last_.get()));
+        if (last_) host->share_cache(*exactly<HostEngine>(last_.get()));
         switch (host->step(child.get(), metric, value)) {
           case Outcome::stepped: last_ = std::move(engine); return true;
           case Outcome::failed: return false;
@@ -215,7 +215,7 @@ class HostComposition : public Bound {
   }
 
   const Kind kind_;
-  const Description& about_;
+  const ScheduleAttributes& about_;
   std::vector<bool> native_;
   const bool reads_metric_;
   NodeState counters_ = {};

@@ -14,9 +14,9 @@ class DirectStep : public Bound {
  public:
   // `replicas` are those of a TensorEngine (fastsched/engine/tensor.py), all on the host. `composite`:
   // whether a step may go without a metric. From the epoch `limit` on there are no steps.
-  DirectStep(pybind11::object watch, const pybind11::list& replicas, bool reads_metric, bool composite,
+  DirectStep(pybind11::object guard, const pybind11::list& replicas, bool reads_metric, bool composite,
              double limit)
-      : guard_(std::move(watch)), reads_metric_(reads_metric), composite_(composite), limit_(limit) {
+      : guard_(std::move(guard)), reads_metric_(reads_metric), composite_(composite), limit_(limit) {
     if (modes_ == nullptr) throw pybind11::type_error("DirectStep.use() comes first");
     if (replicas.empty()) throw pybind11::value_error("no replica to step");
     for (const pybind11::handle replica : replicas) {
@@ -71,13 +71,13 @@ class DirectStep : public Bound {
     Event event = Event::step;
     if (reads_metric_ && !(metric == Py_None ? without_metric(event) : read(metric, value))) return false;
     if (!fits(scheduler)) return false;
-    advance(Moment::make(event, value));
+    advance(StepInput::make(event, value));
     return true;
   }
 
   // The same in two parts, for what has to be done between them.
   bool ready(PyObject* scheduler) { return !watched() && fits(scheduler); }
-  void run() const { advance(Moment::make(Event::step, 0.0)); }
+  void run() const { advance(StepInput::make(Event::step, 0.0)); }
 
  private:
   // Own parameters that are tensors, which may have been written to since the step before.
@@ -107,15 +107,15 @@ class DirectStep : public Bound {
     return guard_.holds(scheduler) && parts_[0].buffers.state[0] < limit_;
   }
 
-  void advance(const Moment& moment) const {
+  void advance(const StepInput& input) const {
     for (const Part& part : parts_) {
       for (const Setting& setting : part.settings) {
         setting.float32 ? setting.copy<float>() : setting.copy<double>();
       }
       if (part.float32) {
-        step_on_host(part.buffers, static_cast<float*>(part.lrs), moment);
+        step_on_host(part.buffers, static_cast<float*>(part.lrs), input);
       } else {
-        step_on_host(part.buffers, static_cast<double*>(part.lrs), moment);
+        step_on_host(part.buffers, static_cast<double*>(part.lrs), input);
       }
     }
   }

@@ -6,12 +6,12 @@
 #include <vector>
 
 #include "capture.h"
-#include "description.h"
 #include "dict_version.h"
 #include "group_entries.h"
 #include "momentum.h"
 #include "param_groups.h"
 #include "python.h"
+#include "schedule_attributes.h"
 #include "table.h"
 
 namespace fastsched::host {
@@ -34,7 +34,7 @@ class HostEngine : public Bound {
   HostEngine(const std::string& scheduler, pybind11::type tensor, pybind11::object read_tensor,
              const std::string& name)
       : kind_(kind_of(scheduler)),
-        about_(description(kind_)),
+        about_(attributes_of(kind_)),
         entry_(name),
         owns_(about_.owns),
         tensor_(std::move(tensor)),
@@ -98,7 +98,7 @@ class HostEngine : public Bound {
     NodeState next = counters_;
     if (!valid_counters(kind_, next.counters)) return Outcome::declined;
     const Update update =
-        decide(kind_, params_, next.counters, Moment::make(Event::step, value), table_.table());
+        decide(kind_, params_, next.counters, StepInput::make(Event::step, value), table_.table());
     if (update.kind() == Law::idle) return Outcome::declined;
     if (about_.calls_functions()) return step_by_functions(scheduler, dict.get(), groups, next);
     if (!about_.reads_metric && !(std::isfinite(update.a) && std::isfinite(update.b))) {
@@ -117,8 +117,8 @@ class HostEngine : public Bound {
   }
 
   // What another engine has read and written since, it does not look up again.
-  void learn(const HostEngine& other) {
-    if (!busy_) groups_.learn(other.groups_);
+  void share_cache(const HostEngine& other) {
+    if (!busy_) groups_.share_cache(other.groups_);
   }
 
   // How many steps it has made, and whether in the last one it was time to reduce.
@@ -248,7 +248,7 @@ class HostEngine : public Bound {
           "a float");
       return Outcome::declined;
     }
-    Own own = own_.of(count);
+    GroupParams own = own_.of(count);
     const bool cycles = momentum_.cycles();
     for (std::size_t i = 0; i < count; ++i) {
       const Ref group = GroupEntries::next(groups, i);
@@ -397,7 +397,7 @@ class HostEngine : public Bound {
   }
 
   const Kind kind_;
-  const Description& about_;
+  const ScheduleAttributes& about_;
   const Entry entry_;
   std::vector<OwnParam> owns_;  // by the names that they have for this entry
   pybind11::type tensor_;

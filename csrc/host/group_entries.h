@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <vector>
 
-#include "description.h"
 #include "dict_version.h"
 #include "number_list.h"
 #include "param_groups.h"
 #include "python.h"
+#include "schedule_attributes.h"
 
 namespace fastsched::host {
 
@@ -101,7 +101,7 @@ class GroupEntries {
       changed_ = true;
     }
     for (std::size_t i = 0; i < count; ++i) {
-      ask_for(groups, i + kAhead);
+      prefetch(groups, i + kAhead);
       PyObject* group = item(groups, i);
       if (!PyDict_CheckExact(group)) return decline("a param group is no plain dict");
       if (unchanged(group, versions_[i])) continue;
@@ -112,7 +112,7 @@ class GroupEntries {
 
   // Has a group's dict brought into the cache: hundreds of them do not fit there, and each pass waits for
   // every one.
-  static void ask_for(PyObject* groups, std::size_t i) {
+  static void prefetch(PyObject* groups, std::size_t i) {
 #ifdef __GNUC__
     if (i < length(groups)) __builtin_prefetch(item(groups, i));
 #endif
@@ -154,7 +154,7 @@ class GroupEntries {
 
   // Takes over what another, which has the same first key, knows of the groups: where that changed them, it
   // need not be looked up again. Only for a single key, as nothing is known of others.
-  void learn(const GroupEntries& other) {
+  void share_cache(const GroupEntries& other) {
     if (&other == this || keys_.size() != 1 || other.groups() != groups() || other.keys_[0] != keys_[0])
       return;
     versions_ = other.versions_;
@@ -173,7 +173,7 @@ class GroupEntries {
   // The group to write next. No Python code runs while groups are written, except to compare keys of a type
   // of its own: that could change the list. Empty, with a Python error set, if it did.
   static Ref next(PyObject* groups, std::size_t i) {
-    ask_for(groups, i + kAhead);
+    prefetch(groups, i + kAhead);
     if (i < length(groups) && PyDict_CheckExact(item(groups, i))) return Ref::borrow(item(groups, i));
     return changed_meanwhile();
   }
@@ -258,7 +258,7 @@ class OwnValues {
            (!uses_other(law) || read(owns, static_cast<std::size_t>(update.other), scheduler_dict, entries));
   }
 
-  Own of(std::size_t count) const {
+  GroupParams of(std::size_t count) const {
     return {numbers_.data(), static_cast<std::int64_t>(count), 0, {nullptr, 0}};
   }
   bool has_integers() const { return has_integers_; }

@@ -11,10 +11,10 @@
 #include "direct_step.h"
 #include "engine.h"
 #include "engine_slot.h"
+#include "guard.h"
 #include "momentum.h"
 #include "operator_step.h"
 #include "program.h"
-#include "watch.h"
 
 namespace py = pybind11;
 
@@ -69,10 +69,10 @@ PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
   });
 }
 
-PyObject* watch_changed(PyObject* self, PyObject* scheduler) {
+PyObject* guard_holds(PyObject* self, PyObject* scheduler) {
   return guarded([&]() -> PyObject* {
-    const bool changed = unwrap<Watch>(self).changed(scheduler);
-    return changed && raised() ? nullptr : PyBool_FromLong(changed);
+    const bool holds = unwrap<Guard>(self).holds(scheduler);
+    return !holds && raised() ? nullptr : PyBool_FromLong(holds);
   });
 }
 
@@ -105,8 +105,8 @@ template <typename Step>
 PyMethodDef step_if_it_fits_method = {
     "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(step_if_it_fits<Step>)), METH_FASTCALL,
     "step(scheduler, metric): False, with nothing changed, if there is more to do"};
-PyMethodDef changed_method = {"changed", watch_changed, METH_O,
-                              "changed(scheduler): whether the buffers no longer fit the scheduler"};
+PyMethodDef holds_method = {"holds", guard_holds, METH_O,
+                            "changed(scheduler): whether the buffers no longer fit the scheduler"};
 
 template <typename T>
 void add_method(py::class_<T>& type, PyMethodDef& method) {
@@ -163,7 +163,7 @@ void add_engine_methods(py::class_<T>& type) {
       .def("set", [](T& self, py::str name, py::object value) { return self.set(name.ptr(), value.ptr()); })
       .def("state", &engine_state<T>)
       // Puts the state into a scheduler's __dict__, where the next step finds it like anything that is there.
-      .def("lend",
+      .def("expose_state",
            [](const T& self, py::dict attributes) {
              self.for_each([&attributes](PyObject* name, Ref value) {
                if (!value || PyDict_SetDefault(attributes.ptr(), name, value.get()) == nullptr) {
@@ -171,7 +171,7 @@ void add_engine_methods(py::class_<T>& type) {
                }
              });
            })
-      .def("settle", [](T&, py::object) {})
+      .def("withdraw_state", [](T&, py::object) {})
       // Hyperparameters are read again at the next step, and the LRs are exact as they are.
       .def("refresh", [](T&, py::object) {})
       .def("resume", [](T&) {})
@@ -209,7 +209,7 @@ bool probe_dict_versions() {
 std::vector<double> pack_counters(const std::string& scheduler, const py::dict& dict) {
   const Kind kind = kind_of(scheduler);
   std::vector<double> counters(kNodeCounters, 0.0);
-  if (!read_all(description(kind).counters, dict.ptr(), counters.data()) ||
+  if (!read_all(attributes_of(kind).counters, dict.ptr(), counters.data()) ||
       !valid_counters(kind, counters.data())) {
     return {};
   }
@@ -219,7 +219,7 @@ std::vector<double> pack_counters(const std::string& scheduler, const py::dict& 
 // One counter as its place among the counters and its value; None where pack_counters would refuse it.
 py::object pack_counter(const std::string& scheduler, py::str name, py::object value) {
   const Kind kind = kind_of(scheduler);
-  const std::vector<Attribute>& list = description(kind).counters;
+  const std::vector<Attribute>& list = attributes_of(kind).counters;
   for (std::size_t i = 0; i < list.size(); ++i) {
     if (PyUnicode_Compare(list[i].name, name.ptr()) != 0) continue;
     std::vector<double> counters(kNodeCounters, 1.0);  // the others: a value that every counter may have
@@ -230,7 +230,7 @@ py::object pack_counter(const std::string& scheduler, py::str name, py::object v
 }
 
 py::dict unpack_counters(const std::string& scheduler, const std::vector<double>& counters) {
-  const Description& about = description(kind_of(scheduler));
+  const ScheduleAttributes& about = attributes_of(kind_of(scheduler));
   py::dict values;
   for (std::size_t i = 0; i < about.counters.size(); ++i) {
     if (about.counters[i].left_out(counters.at(i))) continue;
@@ -243,14 +243,14 @@ py::dict unpack_counters(const std::string& scheduler, const std::vector<double>
 
 py::list counter_names(const std::string& scheduler) {
   py::list names;
-  for (const Attribute& counter : description(kind_of(scheduler)).counters)
+  for (const Attribute& counter : attributes_of(kind_of(scheduler)).counters)
     names.append(py::handle(counter.name));
   return names;
 }
 
 // The attributes that need not be there, and what they are then.
 py::dict optional_attributes(const std::string& scheduler) {
-  const Description& about = description(kind_of(scheduler));
+  const ScheduleAttributes& about = attributes_of(kind_of(scheduler));
   py::dict values;
   for (const std::vector<Attribute>* list : {&about.params, &about.counters}) {
     for (const Attribute& attribute : *list) {
@@ -268,15 +268,15 @@ py::dict optional_attributes(const std::string& scheduler) {
 // The Python attributes of a schedule by name, counters first, and what each must be: "whole" or "finite"
 // where it counts, "number", a tuple of choices, "per group" and "list" for lists of numbers, "numbers" for
 // a tuple, "counts" for a dict of them, "phases", "functions", "flag".
-py::dict attributes(const Description& about) {
+py::dict attributes(const ScheduleAttributes& about) {
   py::dict what;
   for (const Attribute& counter : about.counters) {
-    what[py::handle(counter.name)] = counter.type == Type::integer ? "whole"
-                                     : counter.type == Type::count ? "finite"
-                                                                   : "number";
+    what[py::handle(counter.name)] = counter.type == AttributeType::integer ? "whole"
+                                     : counter.type == AttributeType::count ? "finite"
+                                                                            : "number";
   }
   for (const Attribute& param : about.params) {
-    if (param.type != Type::choice) {
+    if (param.type != AttributeType::choice) {
       what[py::handle(param.name)] = "number";
       continue;
     }
@@ -365,19 +365,19 @@ PYBIND11_MODULE(_C, module) {
            })
       .def_static("use", &Slots::use, py::arg("selection"));
 
-  py::class_<Watch> watch(module, "Watch", py::is_final());
-  watch.def(py::init<const std::string&>(), py::arg("scheduler"))
-      .def("mark_attributes",
-           [](Watch& self, py::object scheduler) { self.mark_attributes(scheduler.ptr()); })
-      .def("mark_groups", &Watch::mark_groups)
-      .def("mark_children", &Watch::mark_children)
-      .def("holds", &Watch::holds)
-      .def("leave", &Watch::leave);
-  add_method(watch, changed_method);
+  py::class_<Guard> guard(module, "Guard", py::is_final());
+  guard.def(py::init<const std::string&>(), py::arg("scheduler"))
+      .def("record_attributes",
+           [](Guard& self, py::object scheduler) { self.record_attributes(scheduler.ptr()); })
+      .def("record_groups", &Guard::record_groups)
+      .def("record_children", &Guard::record_children)
+      .def("holds_children", &Guard::holds_children)
+      .def("invalidate", &Guard::invalidate);
+  add_method(guard, holds_method);
 
   py::class_<DirectStep> direct(module, "DirectStep", py::is_final());
   direct
-      .def(py::init<py::object, const py::list&, bool, bool, double>(), py::arg("watch"), py::arg("replicas"),
+      .def(py::init<py::object, const py::list&, bool, bool, double>(), py::arg("guard"), py::arg("replicas"),
            py::arg("reads_metric"), py::arg("composite"), py::arg("limit"))
       .def("ready", [](DirectStep& self, py::object scheduler) { return self.ready(scheduler.ptr()); })
       .def("run", &DirectStep::run)
@@ -386,7 +386,7 @@ PYBIND11_MODULE(_C, module) {
 
   py::class_<OperatorStep> by_operator(module, "OperatorStep", py::is_final());
   by_operator
-      .def(py::init<py::object, const py::list&, const py::list&, bool, bool, double>(), py::arg("watch"),
+      .def(py::init<py::object, const py::list&, const py::list&, bool, bool, double>(), py::arg("guard"),
            py::arg("replicas"), py::arg("copies"), py::arg("reads_metric"), py::arg("composite"),
            py::arg("steps"))
       .def("ready", [](OperatorStep& self, py::object scheduler) { return self.ready(scheduler.ptr()); })
@@ -440,23 +440,23 @@ PYBIND11_MODULE(_C, module) {
   module.def("unpack_counters", &unpack_counters, py::arg("scheduler"), py::arg("counters"));
   module.def(
       "own_params",
-      [](const std::string& scheduler) { return described(description(kind_of(scheduler)).owns); },
+      [](const std::string& scheduler) { return described(attributes_of(kind_of(scheduler)).owns); },
       py::arg("scheduler"));
   module.def(
       "momentum_params",
-      [](const std::string& scheduler) { return described(description(kind_of(scheduler)).momentum); },
+      [](const std::string& scheduler) { return described(attributes_of(kind_of(scheduler)).momentum); },
       py::arg("scheduler"));
   module.def(
       "reads_metric",
-      [](const std::string& scheduler) { return description(kind_of(scheduler)).reads_metric; },
+      [](const std::string& scheduler) { return attributes_of(kind_of(scheduler)).reads_metric; },
       py::arg("scheduler"));
   module.def(
       "steps_use_own",
-      [](const std::string& scheduler) { return description(kind_of(scheduler)).steps_use_own; },
+      [](const std::string& scheduler) { return attributes_of(kind_of(scheduler)).steps_use_own; },
       py::arg("scheduler"));
   py::dict of_schedules;
   for (int kind = 0; kind < fastsched::kKinds; ++kind) {
-    const Description& about = description(static_cast<fastsched::Kind>(kind));
+    const ScheduleAttributes& about = attributes_of(static_cast<fastsched::Kind>(kind));
     of_schedules[about.scheduler] = attributes(about);
   }
   module.attr("ATTRIBUTES") = of_schedules;

@@ -13,7 +13,7 @@ namespace fastsched::host {
 class Momentum {
  public:
   // Whether the scheduler cycles momentum, and which. False if it does not say so plainly.
-  bool read(const Description& about, PyObject* scheduler_dict) {
+  bool read(const ScheduleAttributes& about, PyObject* scheduler_dict) {
     static PyObject* const cycle_momentum = intern("cycle_momentum");
     static PyObject* const use_beta1 = intern("use_beta1");
     owns_ = &about.momentum;
@@ -70,7 +70,7 @@ class Momentum {
     if (use_beta1_ && tuples.size() != count) return false;
     new_.resize(count);
     checked_.resize(count);
-    Own own = own_.of(count);
+    GroupParams own = own_.of(count);
     for (std::size_t i = 0; i < count && i < length(groups); ++i) {
       PyObject* group = item(groups, i);
       if (!unchanged(group, checked_[i].version)) {
@@ -141,7 +141,7 @@ class Momentum {
 class HostMomentum : public Bound {
  public:
   explicit HostMomentum(const std::string& scheduler)
-      : kind_(kind_of(scheduler)), about_(description(kind_)) {}
+      : kind_(kind_of(scheduler)), about_(attributes_of(kind_)) {}
 
   // A counter by its place among the description's.
   void set(std::size_t index, double counter) {
@@ -163,8 +163,8 @@ class HostMomentum : public Bound {
     const Busy busy(busy_);
     if (!busy.entered || !entries_.refresh(groups.get())) return false;
     NodeState next = counters_;
-    const Update update =
-        decide(kind_, params_, next.counters, Moment::make(static_cast<Event>(event), epoch), table_.table());
+    const Update update = decide(kind_, params_, next.counters,
+                                 StepInput::make(static_cast<Event>(event), epoch), table_.table());
     if (update.kind() == Law::idle ||
         !momentum_.compute(update, dict.get(), groups.get(), entries_, tuples)) {
       return false;
@@ -197,7 +197,7 @@ class HostMomentum : public Bound {
   }
 
   const Kind kind_;
-  const Description& about_;
+  const ScheduleAttributes& about_;
   NodeState counters_ = {};
   double params_[kNodeParams] = {};
   DictVersion dict_version_ = {};

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "description.h"
 #include "param_groups.h"
 #include "python.h"
+#include "schedule_attributes.h"
 
 namespace fastsched::host {
 

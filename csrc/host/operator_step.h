@@ -7,7 +7,7 @@
 
 #include "capture.h"
 #include "python.h"
-#include "schedule/plan/moment.h"
+#include "schedule/plan/step_input.h"
 #include "step_guard.h"
 
 namespace fastsched::host {
@@ -16,9 +16,9 @@ class OperatorStep : public Bound {
  public:
   // `replicas` as for StepGuard; `copies` are the arguments for torch._foreach_copy_ before each step, for
   // each of them, or None. `composite`: whether a step may go without a metric. So many `steps` may be made.
-  OperatorStep(pybind11::object watch, const pybind11::list& replicas, const pybind11::list& copies,
+  OperatorStep(pybind11::object guard, const pybind11::list& replicas, const pybind11::list& copies,
                bool reads_metric, bool composite, double steps)
-      : guard_(std::move(watch)), reads_metric_(reads_metric), composite_(composite), steps_(steps) {
+      : guard_(std::move(guard)), reads_metric_(reads_metric), composite_(composite), steps_(steps) {
     if (operator_ == nullptr) throw pybind11::type_error("OperatorStep.use() comes first");
     if (replicas.empty()) throw pybind11::value_error("no replica to step");
     if (replicas.size() != copies.size()) throw pybind11::value_error("not one entry of copies per replica");

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "description.h"
 #include "python.h"
 #include "schedule/plan/step_on_host.h"
+#include "schedule_attributes.h"
 #include "table.h"
 
 namespace fastsched::host {
@@ -31,7 +31,7 @@ inline pybind11::object pack_node(const std::string& scheduler, const pybind11::
                                   const std::vector<double>& factors, std::size_t columns, bool of_step,
                                   const Children& children) {
   const Kind kind = kind_of(scheduler);
-  const Description& about = description(kind);
+  const ScheduleAttributes& about = attributes_of(kind);
   TableReader table;
   Node node = {};
   node.kind_number = static_cast<double>(kind);
@@ -118,7 +118,7 @@ inline std::vector<double> run_program(const std::string& bytes, std::vector<dou
                                        const std::vector<double>& first, std::size_t steps) {
   const HostProgram host(bytes, lrs);
   const Buffers& buffers = host.buffers;
-  step_on_host(buffers, lrs.data(), Moment::make(Event::construct, 0.0));
+  step_on_host(buffers, lrs.data(), StepInput::make(Event::construct, 0.0));
   if (first.size() == lrs.size()) lrs = first;
   constexpr std::size_t kNumbersBetweenSignals = std::size_t{1} << 24;  // some hundredths of a second
   const std::size_t stretch = kNumbersBetweenSignals / (host.program.size() + lrs.size()) + 1;
@@ -127,7 +127,7 @@ inline std::vector<double> run_program(const std::string& bytes, std::vector<dou
     std::optional<pybind11::gil_scoped_release> released;
     if (steps > stretch) released.emplace();
     for (std::size_t i = 0; i < now; ++i) {
-      step_on_host(buffers, lrs.data(), Moment::make(Event::unmeasured, 0.0));
+      step_on_host(buffers, lrs.data(), StepInput::make(Event::unmeasured, 0.0));
     }
     released.reset();
     left -= now;
@@ -139,7 +139,7 @@ inline std::vector<double> run_program(const std::string& bytes, std::vector<dou
 // The learning rates of an epoch by the closed form of a whole program, in buffers of its own.
 inline std::vector<double> lrs_at(const std::string& bytes, std::vector<double> lrs, double epoch) {
   HostProgram host(bytes, lrs);
-  step_on_host(host.buffers, lrs.data(), Moment::make(Event::at_epoch, epoch));
+  step_on_host(host.buffers, lrs.data(), StepInput::make(Event::at_epoch, epoch));
   return lrs;
 }
 

@@ -4,8 +4,8 @@
 
 #include <vector>
 
+#include "guard.h"
 #include "python.h"
-#include "watch.h"
 
 namespace fastsched::host {
 
@@ -29,22 +29,22 @@ class PlainTensors {
 
 class StepGuard {
  public:
-  // `watch` is that of a TensorEngine (fastsched/engine/tensor.py).
-  explicit StepGuard(pybind11::object watch)
-      : watch_(unwrap<Watch>(watch.ptr())), watch_alive_(std::move(watch)) {}
+  // `guard` is that of a TensorEngine (fastsched/engine/tensor.py).
+  explicit StepGuard(pybind11::object guard)
+      : guard_(unwrap<Guard>(guard.ptr())), guard_alive_(std::move(guard)) {}
 
   // One of the engine's replicas.
   void add(const pybind11::handle& replica) {
     const pybind11::object buffer = replica.attr("buffer");
     const pybind11::object lrs = buffer.attr("lrs");
-    places_.push_back({address(lrs), lrs.attr("data_ptr")});
+    storages_.push_back({address(lrs), lrs.attr("data_ptr")});
     for (const pybind11::handle copied : replica.attr("copied")) {
-      places_.push_back({address(copied.attr("values")), copied.attr("first").attr("data_ptr")});
+      storages_.push_back({address(copied.attr("values")), copied.attr("first").attr("data_ptr")});
     }
     layouts_.push_back({buffer, buffer.attr("layout")});
   }
 
-  bool holds(PyObject* scheduler) const { return !moved() && !watch_.changed(scheduler) && in_place(); }
+  bool holds(PyObject* scheduler) const { return !moved() && guard_.holds(scheduler) && in_place(); }
 
   static void* address(const pybind11::object& tensor) {
     return reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<std::uintptr_t>());
@@ -52,7 +52,7 @@ class StepGuard {
 
  private:
   // A tensor's memory: share_memory_() on a learning rate moves them all.
-  struct Place {
+  struct Storage {
     void* address;
     pybind11::object data_ptr;  // the bound method
   };
@@ -73,17 +73,17 @@ class StepGuard {
   }
 
   bool in_place() const {
-    for (const Place& place : places_) {
-      const Ref now(PyObject_CallNoArgs(place.data_ptr.ptr()));
+    for (const Storage& storage : storages_) {
+      const Ref now(PyObject_CallNoArgs(storage.data_ptr.ptr()));
       if (!now) throw pybind11::error_already_set();
-      if (PyLong_AsVoidPtr(now.get()) != place.address) return false;
+      if (PyLong_AsVoidPtr(now.get()) != storage.address) return false;
     }
     return true;
   }
 
-  Watch& watch_;
-  pybind11::object watch_alive_;
-  std::vector<Place> places_;  // of learning rates, and of settings that steps copy
+  Guard& guard_;
+  pybind11::object guard_alive_;
+  std::vector<Storage> storages_;  // of learning rates, and of settings that steps copy
   std::vector<Layout> layouts_;
 };
 

@@ -7,11 +7,11 @@
 #include <utility>
 #include <vector>
 
-#include "description.h"
 #include "dict_version.h"
 #include "number_list.h"
 #include "param_groups.h"
 #include "python.h"
+#include "schedule_attributes.h"
 
 namespace fastsched::host {
 
@@ -78,7 +78,7 @@ class TableReader {
   Table table() const { return {values_.data(), static_cast<std::int64_t>(values_.size())}; }
 
   // False if the attribute does not hold what it should.
-  bool read(const Description& about, PyObject* scheduler_dict) {
+  bool read(const ScheduleAttributes& about, PyObject* scheduler_dict) {
     values_.clear();
     sources_.clear();
     if (about.table_type == TableType::none || about.table_type == TableType::factors) return true;
@@ -99,10 +99,10 @@ class TableReader {
   }
 
   // Whether the table changes only where the attribute does.
-  static bool is_fixed(const Description& about) { return about.table_type == TableType::numbers; }
+  static bool is_fixed(const ScheduleAttributes& about) { return about.table_type == TableType::numbers; }
 
   // The attribute itself is the same object as when it was read, or is looked up anew.
-  bool same(const Description& about, PyObject* scheduler_dict) {
+  bool same(const ScheduleAttributes& about, PyObject* scheduler_dict) {
     if (about.table_type == TableType::none || about.table_type == TableType::factors) return true;
     PyObject* table = PyDict_GetItemWithError(scheduler_dict, about.table);
     if (table == nullptr) return false;

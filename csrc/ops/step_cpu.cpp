@@ -12,9 +12,9 @@ void step_cpu(const Tensor program, const Tensor state, const Tensor masters, co
   const Call call = check_call(metric, found_inf, value, event, lrs);
   if (call.skipped()) return;
   if (is_float32(lrs)) {
-    step_on_host(buffers, static_cast<float*>(lrs.data_ptr()), call.moment());
+    step_on_host(buffers, static_cast<float*>(lrs.data_ptr()), call.input());
   } else {
-    step_on_host(buffers, static_cast<double*>(lrs.data_ptr()), call.moment());
+    step_on_host(buffers, static_cast<double*>(lrs.data_ptr()), call.input());
   }
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import _C
-from .program import LAST_LR, own_dict
+from .program import LAST_LR, instance_dict
 from .selection import LR
 
 # What a step divides by.
@@ -82,7 +82,7 @@ def _require_own(scheduler: Any, state: dict[str, Any], known: Mapping[str, Any]
             state.setdefault(counter, scheduler._optional[counter])  # not counted in the run that the state is from
         elif counter not in state and counter != "_step_count":
             raise KeyError(f"{where} has no {counter!r}; it is not the state of a {name}")
-    attributes = own_dict(scheduler)
+    attributes = instance_dict(scheduler)
     missing = [key for key in known if key in attributes and key not in state]
     settings = {key for others in _C.ATTRIBUTES.values() for key in others}
     foreign = [key for key in state if key in settings and key not in known and key not in attributes]

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import _C
 from . import lr_buffer
 from .metric import as_number
-from .program import own_dict
+from .program import instance_dict
 from .replica import Replica
 from .selection import name_of
 from .tensor import TensorEngine
@@ -41,10 +41,10 @@ class Engine(Protocol):
     def state(self) -> dict[str, Any]:
         """All of them, as plain Python values."""
 
-    def lend(self, attributes: dict[str, Any]) -> None:
+    def expose_state(self, attributes: dict[str, Any]) -> None:
         """Put all of them into the scheduler's own dict, for somebody who reads or writes that directly."""
 
-    def settle(self, attributes: dict[str, Any]) -> None:
+    def withdraw_state(self, attributes: dict[str, Any]) -> None:
         """Take out what was lent and not written to since; what is left was written by somebody."""
 
     def refresh(self, scheduler: Any) -> None:
@@ -88,10 +88,10 @@ class Detached:
     def state(self) -> dict[str, Any]:
         return {}
 
-    def lend(self, attributes: dict[str, Any]) -> None:
+    def expose_state(self, attributes: dict[str, Any]) -> None:
         pass
 
-    def settle(self, attributes: dict[str, Any]) -> None:
+    def withdraw_state(self, attributes: dict[str, Any]) -> None:
         pass
 
     def refresh(self, scheduler: Any) -> None:
@@ -122,10 +122,10 @@ class StateAttribute:
     def __get__(self, scheduler: Any, owner: type | None = None) -> Any:
         if scheduler is None:
             return self
-        attributes = own_dict(scheduler)
+        attributes = instance_dict(scheduler)
         while True:
             engine = scheduler._engine
-            engine.settle(attributes)
+            engine.withdraw_state(attributes)
             value = attributes.get(self.name, _MISSING)
             if value is not _MISSING:
                 return value
@@ -138,16 +138,16 @@ class StateAttribute:
     @untraced("it writes what an engine holds")
     def __set__(self, scheduler: Any, value: Any) -> None:
         if scheduler._engine.set(self.name, value):
-            own_dict(scheduler).pop(self.name, None)
+            instance_dict(scheduler).pop(self.name, None)
         else:
             scheduler._detach()
-            own_dict(scheduler)[self.name] = value
+            instance_dict(scheduler)[self.name] = value
 
     @untraced("it takes what an engine holds")
     def __delete__(self, scheduler: Any) -> None:
         scheduler._detach()
         try:
-            del own_dict(scheduler)[self.name]
+            del instance_dict(scheduler)[self.name]
         except KeyError:
             raise AttributeError(self.name) from None
 
@@ -191,7 +191,7 @@ def take_numbers(scheduler: Any) -> None:
 
     Otherwise torch's code would make tensors of the learning rates.
     """
-    attributes = own_dict(scheduler)
+    attributes = instance_dict(scheduler)
     bases = attributes.get("base_lrs")
     if isinstance(bases, list) and "optimizer" in attributes and lr_buffer.is_released(attributes["optimizer"]):
         bases[:] = [base.item() if isinstance(base, Tensor) and base.numel() == 1 else base for base in bases]

@@ -77,8 +77,8 @@ class LRBuffer:
             tensor.data = place.view(tensor.shape if shape is None else shape)
             groups[index]["lr"] = tensor
 
-    def follow(self) -> None:
-        """Go on from the LRs that somebody wrote to, as each step does (``follow`` in csrc/schedule/plan/step.h)."""
+    def adopt_external_writes(self) -> None:
+        """Go on from LRs that somebody wrote to, as ``adopt_external_write`` in csrc/schedule/plan does."""
         self._take(self.lrs.double(), self.masters.to(self.lrs.dtype) != self.lrs)
 
     def resume(self, masters: Tensor) -> None:
@@ -405,7 +405,7 @@ def exact(optimizer: Optimizer) -> list[Any]:
     lrs = [lr.detach().clone() if isinstance(lr, Tensor) else lr for lr in lrs]
     buffers = (bind(optimizer) or []) if is_bound(optimizer) else []
     for buffer, places in zip(buffers, positions(optimizer, buffers), strict=True):
-        buffer.follow()
+        buffer.adopt_external_writes()
         for position, master in zip(places, buffer.masters.unbind(), strict=True):
             if position >= 0:
                 lrs[position] = master.clone()

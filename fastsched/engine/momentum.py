@@ -16,7 +16,7 @@ from .. import _C
 from . import ops
 from .capture import refuse_capture
 from .lr_buffer import is_supported
-from .program import Node, Setting, copy_settings, own_dict, own_values, pack, same_settings, upload
+from .program import Node, Setting, copy_settings, instance_dict, own_values, pack, same_settings, upload
 
 
 def _momentum(group: dict[str, Any]) -> Any:
@@ -43,7 +43,7 @@ def _put(group: dict[str, Any], momentum: Tensor) -> None:
 
 def _bounds(scheduler: Any, optimizer: Optimizer) -> set[int]:
     """The tensors between which momentum cycles, by identity: torch may make one of them a group's momentum."""
-    lists = [own_dict(scheduler).get(name) for name in ("max_momentums", "base_momentums")]
+    lists = [instance_dict(scheduler).get(name) for name in ("max_momentums", "base_momentums")]
     bounds = [bound for found in lists if isinstance(found, list) for bound in found]
     bounds += [group.get(name) for group in optimizer.param_groups for name in ("max_momentum", "base_momentum")]
     return {id(bound) for bound in bounds if isinstance(bound, Tensor)}
@@ -83,7 +83,7 @@ def cycle_momentum(scheduler: Any, counters: list[float]) -> HostMomentum | Tens
     """What cycles the momentum of the scheduler's optimizer; None where some groups have tensors, some numbers."""
     kind = TensorMomentum if has_tensor_momentum(scheduler.optimizer) else HostMomentum
     momentum: HostMomentum | TensorMomentum = kind(scheduler._schedule, counters)
-    if momentum.follow(scheduler):
+    if momentum.rebuild(scheduler):
         return momentum
     _C.note_reason("the groups' momentum is neither a number in all of them nor a float32 or float64 tensor in all")
     return None
@@ -147,7 +147,7 @@ class HostMomentum:
         """Follow a counter that was written to."""
         self._native.set(index, counter)
 
-    def follow(self, scheduler: Any) -> bool:
+    def rebuild(self, scheduler: Any) -> bool:
         """Follow the scheduler's attributes, which each step reads anyway."""
         self.scheduler = ref(scheduler)
         return self.fits(scheduler)
@@ -196,7 +196,7 @@ class TensorMomentum:
             part.state[index] = counter
 
     @torch.inference_mode(False)
-    def follow(self, scheduler: Any) -> bool:
+    def rebuild(self, scheduler: Any) -> bool:
         """Take over the bounds and tensors as they are now, in place where they fit; False if that cannot be done."""
         groups = scheduler.optimizer.param_groups
         owns = own_values(scheduler, _C.momentum_params(self._schedule), scheduler._table())
@@ -217,7 +217,7 @@ class TensorMomentum:
         ):
             for part, node in zip(self._parts, nodes, strict=True):
                 part.program.copy_(node.program)
-                part.follow(node.settings)
+                part.rebuild(node.settings)
             return True
         if self._parts:
             self._counters = self._parts[0].state[: _C.NODE_COUNTERS].tolist()
@@ -240,7 +240,7 @@ class _Part:
         self.program = node.program
         self.settings: list[Setting] = []
         self.read: list[Tensor] = []  # kept for as long as a captured graph may read it
-        self.follow(node.settings)
+        self.rebuild(node.settings)
         self.state = node.program.new_zeros(_C.NODE_STATE_SIZE + len(indices))
         self.state[: _C.NODE_COUNTERS] = torch.tensor(counters, dtype=torch.float64, device="cpu")
         self.values = torch.stack([_momentum(groups[index]).detach().reshape(()) for index in indices])
@@ -255,7 +255,7 @@ class _Part:
             tensor.data = self.values[slot].view(tensor.shape)
             self.targets.append(tensor)
 
-    def follow(self, settings: list[Setting]) -> None:
+    def rebuild(self, settings: list[Setting]) -> None:
         """Have each step copy these bounds."""
         if not same_settings(settings, self.settings):
             self.settings = settings

@@ -18,7 +18,7 @@ from .lr_buffer import is_supported, stack_scalars
 LAST_LR = "_last_lr"
 
 # The instance's own dict, which a class may hide behind a property of that name.
-own_dict: Callable[[Any], dict[str, Any]] = vars(LRScheduler)["__dict__"].__get__
+instance_dict: Callable[[Any], dict[str, Any]] = vars(LRScheduler)["__dict__"].__get__
 
 
 class Event(IntEnum):
@@ -43,7 +43,7 @@ class Table(NamedTuple):
     of_step: bool = False
 
 
-class Below(NamedTuple):
+class Children(NamedTuple):
     """What a composite's node says of the nodes that follow it: their number, their sizes in float64 numbers."""
 
     children: int
@@ -51,7 +51,7 @@ class Below(NamedTuple):
     state_size: int
 
 
-NOTHING_BELOW = Below(0, 0, 0)
+NO_CHILDREN = Children(0, 0, 0)
 
 
 class Setting(NamedTuple):
@@ -104,7 +104,7 @@ def own_values(scheduler: Any, params: list[tuple[str, str]], table: Table | Non
         params: as ``_C.own_params`` or ``_C.momentum_params`` describe them.
         table: of a scheduler that calls functions.
     """
-    attributes = own_dict(scheduler)
+    attributes = instance_dict(scheduler)
     groups = scheduler.optimizer.param_groups
     needed = _C.steps_use_own(scheduler._schedule)
     owns = []
@@ -127,7 +127,7 @@ def has_values_for_groups(scheduler: Any) -> bool:
     """Whether its lists have an item for each group: not where groups came or went since it was made."""
     if not hasattr(scheduler, "_schedule"):
         return False  # another library's, of whose lists nothing is known: Python steps it
-    attributes = own_dict(scheduler)
+    attributes = instance_dict(scheduler)
     groups = len(scheduler.optimizer.param_groups)
     return all(
         len(attributes.get(name, ())) == groups for name, where in _C.own_params(scheduler._schedule) if where == "list"
@@ -135,7 +135,7 @@ def has_values_for_groups(scheduler: Any) -> bool:
 
 
 def pack(
-    scheduler: Any, owns: list[list[Any]], positions: list[int], table: Table | None, below: Below = NOTHING_BELOW
+    scheduler: Any, owns: list[list[Any]], positions: list[int], table: Table | None, children: Children = NO_CHILDREN
 ) -> bytes | None:
     """The scheduler's own node over slots; None if something is not a plain number.
 
@@ -145,7 +145,7 @@ def pack(
     numbers = [[0.0 if isinstance(value, Tensor) else value for value in values] for values in owns]
     factors, columns, of_step = (table.factors, table.columns, table.of_step) if table is not None else ([], 0, False)
     return _C.pack_node(
-        scheduler._schedule, own_dict(scheduler), numbers, positions, factors, columns, *below, of_step=of_step
+        scheduler._schedule, instance_dict(scheduler), numbers, positions, factors, columns, *children, of_step=of_step
     )
 
 
@@ -287,16 +287,16 @@ def whole(scheduler: Any, steps: int) -> bytes:
                 f"{type(child).__name__} has no base learning rate for some param group: groups were added or removed "
                 "since it was made"
             )
-    below = [whole(child, steps) for child in scheduler._children()]
+    children = [whole(child, steps) for child in scheduler._children()]
     table = scheduler._tabulate(steps)
     owns = own_values(scheduler, _C.own_params(scheduler._schedule), table)
     packed = None
     if owns is not None:
         owns = [[value.item() if isinstance(value, Tensor) else value for value in values] for values in owns]
-        sizes = Below(len(below), sum(map(len, below)) // 8, sum(map(_C.state_size, below)))
+        sizes = Children(len(children), sum(map(len, children)) // 8, sum(map(_C.state_size, children)))
         packed = pack(scheduler, owns, list(range(len(scheduler.optimizer.param_groups))), table, sizes)
     if packed is None:
         raise ValueError(
             f"{type(scheduler).__name__} has a setting that is not a plain number, or not one per param group"
         )
-    return b"".join([packed, *below])
+    return b"".join([packed, *children])

@@ -18,14 +18,14 @@ from .metric import DECODED, as_plain, traced
 from .momentum import HostMomentum, TensorMomentum, cycle_momentum
 from .program import (
     LAST_LR,
-    Below,
+    Children,
     Event,
     Node,
     Setting,
     copies_of,
     copy_settings,
     has_values_for_groups,
-    own_dict,
+    instance_dict,
     own_values,
     pack,
     same_settings,
@@ -60,20 +60,20 @@ class TensorEngine:
     """
 
     __slots__ = (
-        "_below",
+        "_children",
         "_counters",
         "_direct",
         "_epoch",
         "_epoch_limit",
         "_functions",
         "_group_count",
+        "_guard",
         "_layouts",
         "_lent",
         "_momentum",
         "_replicas",
         "_schedule",
         "_settings",
-        "_watch",
         "order_unchecked",
         "reads_metric",
     )
@@ -84,7 +84,7 @@ class TensorEngine:
         self._replicas: list[Replica] = []
         self._layouts: list[object] = []
         self._settings: list[list[Setting]] = []  # of its own node, for each replica
-        self._below: list[TensorEngine] = []
+        self._children: list[TensorEngine] = []
         self._group_count = 0
         self._lent: dict[str, Any] = {}
         self.order_unchecked = False
@@ -95,33 +95,33 @@ class TensorEngine:
         self._epoch_limit: int | None = None  # torch raises beyond
         self._momentum: HostMomentum | TensorMomentum | None = None
         self._functions = False  # are called by Python at each step
-        self._watch = _C.Watch(schedule)
+        self._guard = _C.Guard(schedule)
         self.reads_metric: bool = _C.reads_metric(schedule)
 
     @classmethod
     @torch.inference_mode(False)
     def attach(cls, scheduler: Any, *, restore: bool) -> TensorEngine | None:
         """An engine with a copy of the state in the scheduler's dict; None where that does not fit."""
-        attributes = own_dict(scheduler)
+        attributes = instance_dict(scheduler)
         counters = _C.pack_counters(scheduler._schedule, attributes)
         if not counters:
             return None
         scheduler._fit_groups()
-        buffers = lr_buffer.bind(scheduler.optimizer)  # first: it may lay out those of the schedulers below anew
-        below = _engines_below(scheduler, buffers) if buffers is not None else None
-        if below is None or buffers is None:
+        buffers = lr_buffer.bind(scheduler.optimizer)  # first: it may lay out those of its children anew
+        children = _engines_of_children(scheduler, buffers) if buffers is not None else None
+        if children is None or buffers is None:
             return None
         engine = cls(scheduler._schedule)
         counted = torch.tensor(counters, dtype=torch.float64, device="cpu")
-        if not engine._lay_out(scheduler, buffers, below, counted):
+        if not engine._lay_out(scheduler, buffers, children, counted):
             return None
         if attributes.get("cycle_momentum"):
             engine._momentum = cycle_momentum(scheduler, counters)
             if engine._momentum is None:
                 return None
-        engine.order_unchecked = attributes.get("_step_count") == 1 or any(child.order_unchecked for child in below)
+        engine.order_unchecked = attributes.get("_step_count") == 1 or any(child.order_unchecked for child in children)
         last_lr = attributes.get(LAST_LR)
-        if not below:
+        if not children:
             if restore and engine.set(LAST_LR, last_lr):
                 engine.resume()
             elif isinstance(last_lr, list):
@@ -170,7 +170,7 @@ class TensorEngine:
     def _read(self, metric: Any) -> tuple[Any, int]:
         if not self.reads_metric:
             return metric, 0
-        if metric is None and self._below:
+        if metric is None and self._children:
             return None, int(Event.UNMEASURED)
         return as_plain(metric), 0
 
@@ -184,7 +184,7 @@ class TensorEngine:
         stale = self._is_stale(scheduler)
         if (
             self.order_unchecked
-            or (stale and not (self._follow(scheduler) and self.reads_metric == reads_metric))
+            or (stale and not (self._rebuild(scheduler) and self.reads_metric == reads_metric))
             or (self._epoch_limit is not None and self._epoch >= self._epoch_limit)
             or (self._momentum is not None and not self._momentum.step(scheduler, event, 0.0, found_inf))
         ):
@@ -203,13 +203,13 @@ class TensorEngine:
         if self._functions:
             return
         limit = float("inf") if self._epoch_limit is None else self._epoch_limit
-        composite = bool(self._below)
+        composite = bool(self._children)
         if all(replica.buffer.on_host and _on_host(replica.copied) for replica in self._replicas):
-            self._direct = _C.DirectStep(self._watch, self._replicas, self.reads_metric, composite, limit)
+            self._direct = _C.DirectStep(self._guard, self._replicas, self.reads_metric, composite, limit)
             return
         copies = [copies_of(replica.program, replica.copied) if replica.copied else None for replica in self._replicas]
         steps_left = limit - self._epoch
-        self._direct = _C.OperatorStep(self._watch, self._replicas, copies, self.reads_metric, composite, steps_left)
+        self._direct = _C.OperatorStep(self._guard, self._replicas, copies, self.reads_metric, composite, steps_left)
 
     def _call(self, metric: Any, event: int, found_inf: Tensor | None) -> None:
         for replica in self._replicas:
@@ -217,7 +217,7 @@ class TensorEngine:
 
     def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
         """Do what is not an ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""
-        if self._is_stale(scheduler) and not self._follow(scheduler):
+        if self._is_stale(scheduler) and not self._rebuild(scheduler):
             return False
         if not has_values_for_groups(scheduler):
             return False  # torch raises where it needs the base LR of a group that was added later
@@ -249,7 +249,7 @@ class TensorEngine:
             None; or, where a function has changed the scheduler or the groups, the learning rates that they are to get.
         """
         refuse_capture("it calls Python functions; give the scheduler total_steps=")
-        attributes = own_dict(scheduler)
+        attributes = instance_dict(scheduler)
         attributes["last_epoch"] = epoch
         groups = scheduler.optimizer.param_groups
         scaled = attributes["base_lrs"] if self._schedule == "LambdaLR" else [group["lr"] for group in groups]
@@ -290,12 +290,12 @@ class TensorEngine:
 
     def check_order(self) -> None:
         self.order_unchecked = False
-        for engine in self._below:
+        for engine in self._children:
             engine.check_order()
 
     def get(self, name: str) -> Any:
         if name == LAST_LR:
-            if not self._holds_below():
+            if not self._holds_children():
                 raise AttributeError(name)
             lrs: list[Tensor] = [torch.empty(0)] * self._group_count
             for place, replica in enumerate(self._replicas):
@@ -312,7 +312,7 @@ class TensorEngine:
 
     def set(self, name: str, value: Any) -> bool:
         if name == LAST_LR:
-            if self._below or not isinstance(value, (list, tuple)) or len(value) != self._group_count:
+            if self._children or not isinstance(value, (list, tuple)) or len(value) != self._group_count:
                 return False
             if set(map(type, value)) != {float} and any(isinstance(lr, Tensor) for lr in value):
                 self._take_last_lr(list(value))
@@ -341,7 +341,7 @@ class TensorEngine:
 
     def peek(self, scheduler: Any) -> dict[str, Any]:
         """What :meth:`Replica.peek` reads, by name; ``"lrs"`` as the optimizer has them."""
-        if self._has_moved() and not self._follow(scheduler):  # there are no tensors any more, for one
+        if self._has_moved() and not self._rebuild(scheduler):  # there are no tensors any more, for one
             scheduler._detach()
             scheduler._attach()
             return scheduler.peek()  # type: ignore[no-any-return]
@@ -356,7 +356,7 @@ class TensorEngine:
         return {"lrs": lrs, **_C.unpack_counters(self._schedule, counters)}
 
     def state(self) -> dict[str, Any]:
-        if not self._holds_below():
+        if not self._holds_children():
             return self._read_counters()
         lrs = [0.0] * self._group_count
         for place, replica in enumerate(self._replicas):
@@ -364,19 +364,19 @@ class TensorEngine:
                 lrs[position] = lr
         return {**self._read_counters(), LAST_LR: lrs}
 
-    def lend(self, attributes: dict[str, Any]) -> None:
-        self.settle(attributes)
+    def expose_state(self, attributes: dict[str, Any]) -> None:
+        self.withdraw_state(attributes)
         self._lent = {name: value for name, value in self.state().items() if name not in attributes}
         attributes.update(self._lent)
 
-    def settle(self, attributes: dict[str, Any]) -> None:
+    def withdraw_state(self, attributes: dict[str, Any]) -> None:
         # Graph replays may have moved the state on since it was lent: an unchanged value is out of date, not new.
         lent, self._lent = self._lent, {}
         for name, value in lent.items():
             if attributes.get(name) is value:
                 attributes.pop(name, None)  # or another thread has
 
-    def follow_between_steps(self, scheduler: Any) -> bool:
+    def rebuild_between_steps(self, scheduler: Any) -> bool:
         """Follow what has changed, as the next eager step would; whether the same tensors go on as before.
 
         While torch.compile traces, nothing is changed, because what it has read by then would be out of date.
@@ -387,7 +387,7 @@ class TensorEngine:
             return False
         before = self._compiled_for()
         try:
-            followed = self._follow(scheduler)
+            followed = self._rebuild(scheduler)
         except Exception:
             return False  # which the eager step raises, that comes next
         after = self._compiled_for()
@@ -407,20 +407,20 @@ class TensorEngine:
         if len(scheduler.optimizer.param_groups) != self._group_count or not has_values_for_groups(scheduler):
             return  # the next step makes new buffers, or finds that it cannot
         if self._has_moved():
-            self._follow(scheduler)
+            self._rebuild(scheduler)
             return
         refuse_capture("a hyperparameter was written; write it before the capture")
         # Where it does not go in place, the next step finds that and makes new buffers, or leaves the scheduler to
         # torch's code.
         buffers = [replica.buffer for replica in self._replicas]
         positions = [replica.positions for replica in self._replicas]
-        if self._write_in_place(_nodes(scheduler, buffers, positions, self._below, self._settings)):
+        if self._write_in_place(_nodes(scheduler, buffers, positions, self._children, self._settings)):
             self._collect_settings()
             if not self._fit_momentum(scheduler):
                 return  # the next step leaves the scheduler to torch's code
             self._epoch_limit = scheduler._epoch_limit()
             self._direct = None
-            self._watch.mark_attributes(scheduler)
+            self._guard.record_attributes(scheduler)
 
     def newest_lrs(self) -> list[Tensor]:
         """Each group's learning rate in float64, a copy on its device."""
@@ -431,68 +431,68 @@ class TensorEngine:
         return lrs
 
     def resume(self) -> None:
-        if self._has_moved() or not self._holds_below():
+        if self._has_moved() or not self._holds_children():
             return  # the next step chooses another engine
         for place, replica in enumerate(self._replicas):
             lrs = self._last_lr(place)
             replica.buffer.resume(replica.where_driven(lrs, lrs.new_tensor(nan)))  # of others' nothing is known
 
-    def _lay_out(self, scheduler: Any, buffers: list[LRBuffer], below: list[TensorEngine], counters: Tensor) -> bool:
+    def _lay_out(self, scheduler: Any, buffers: list[LRBuffer], children: list[TensorEngine], counters: Tensor) -> bool:
         """Make a program and a state for each buffer, those of the children inside; False where that cannot be.
 
         A state that fits is kept; all else gets new storage.
         """
         positions = lr_buffer.positions(scheduler.optimizer, buffers)
-        nodes = _nodes(scheduler, buffers, positions, below)
+        nodes = _nodes(scheduler, buffers, positions, children)
         if nodes is None:
             return False
-        last_lrs = {} if below or self._below else self._last_lr_by_group()
+        last_lrs = {} if children or self._children else self._last_lr_by_group()
         replicas = []
         for place, (buffer, node) in enumerate(zip(buffers, nodes, strict=True)):
-            parts = [engine._replicas[place] for engine in below]
-            before = self._replicas[place] if not below and place < len(self._replicas) else None
+            parts = [engine._replicas[place] for engine in children]
+            before = self._replicas[place] if not children and place < len(self._replicas) else None
             if before is not None and before.buffer is buffer:
                 replicas.append(Replica(buffer, positions[place], node.program, before.state))
                 replicas[-1].report_as(before)
                 continue
-            state = _state(counters, buffer, leaf=not below)
+            state = _state(counters, buffer, leaf=not children)
             for slot, position in enumerate(positions[place]):
                 if position in last_lrs:
                     state[_C.NODE_STATE_SIZE + slot].copy_(last_lrs[position], non_blocking=True)
             program = torch.cat([node.program, *(part.program for part in parts)]) if parts else node.program
             state = joined([state, *(part.state for part in parts)]) if parts else state
             replicas.append(Replica(buffer, positions[place], program, state))
-        for engine, child in zip(below, scheduler._children(), strict=True):
+        for engine, child in zip(children, scheduler._children(), strict=True):
             engine.leave()
             engine._mark(child)
         self.leave()
         layouts = [replica.buffer.layout for replica in replicas]
         groups = len(scheduler.optimizer.param_groups)
-        reads_metric = any(engine.reads_metric for engine in below) if below else self.reads_metric
+        reads_metric = any(engine.reads_metric for engine in children) if children else self.reads_metric
         self._settings = [node.settings for node in nodes]
         # One statement, which no exception of a signal handler comes into: these belong together.
-        self._replicas, self._layouts, self._below, self._group_count = replicas, layouts, below, groups
+        self._replicas, self._layouts, self._children, self._group_count = replicas, layouts, children, groups
         self.reads_metric = reads_metric
-        self._place_below()
+        self._place_children()
         return True
 
-    def _place_below(self) -> None:
+    def _place_children(self) -> None:
         """Let the children go on in their slices."""
         for place, replica in enumerate(self._replicas):
-            at = len(replica.program) - sum(len(engine._replicas[place].program) for engine in self._below)
+            at = len(replica.program) - sum(len(engine._replicas[place].program) for engine in self._children)
             state_at = _C.NODE_STATE_SIZE
-            for engine in self._below:
+            for engine in self._children:
                 own = engine._replicas[place]
                 end, state_end = at + len(own.program), state_at + len(own.state)
                 own.place(replica.program[at:end], replica.state[state_at:state_end])
                 engine._direct = None
                 at, state_at = end, state_end
-        for engine in self._below:
-            engine._place_below()
+        for engine in self._children:
+            engine._place_children()
 
     def leave(self) -> None:
-        self._watch.leave()
-        self._watch = _C.Watch(self._schedule)
+        self._guard.invalidate()
+        self._guard = _C.Guard(self._schedule)
         self._direct = None
 
     def _write_in_place(self, nodes: list[Node] | None) -> bool:
@@ -501,8 +501,8 @@ class TensorEngine:
             return False
         olds = []
         for place, replica in enumerate(self._replicas):
-            below = sum(len(engine._replicas[place].program) for engine in self._below)
-            olds.append(replica.program[: len(replica.program) - below])
+            children = sum(len(engine._replicas[place].program) for engine in self._children)
+            olds.append(replica.program[: len(replica.program) - children])
         if any(old.shape != new.program.shape for old, new in zip(olds, nodes, strict=True)):
             return False
         for old, new in zip(olds, nodes, strict=True):
@@ -519,16 +519,16 @@ class TensorEngine:
         What that child does not drive is as it is.
         """
         replica = self._replicas[place]
-        if not self._below:
+        if not self._children:
             return replica.last_lr
-        last = self._below[-1:] if self._schedule == "ChainedScheduler" else self._below
+        last = self._children[-1:] if self._schedule == "ChainedScheduler" else self._children
         masters = replica.buffer.masters
         left = [engine._replicas[place].where_driven(engine._last_lr(place), masters) for engine in last]
         if len(left) == 1:
             return left[0]
         # Whose turn it was is known on the device only.
         at = replica.table(self._schedule)
-        milestones = replica.program[at : at + len(self._below) - 1]
+        milestones = replica.program[at : at + len(self._children) - 1]
         turn = torch.bucketize(replica.counters[:1], milestones, right=True)
         return torch.stack(left).index_select(0, turn)[0]
 
@@ -538,13 +538,13 @@ class TensorEngine:
 
     def _fit_momentum(self, scheduler: Any) -> bool:
         """Cycle momentum or not, as the scheduler says now; False if it cannot be done."""
-        if not own_dict(scheduler).get("cycle_momentum"):
+        if not instance_dict(scheduler).get("cycle_momentum"):
             self._momentum = None
         elif self._momentum is None:
             self._momentum = cycle_momentum(scheduler, self._replicas[0].counters.tolist())
             return self._momentum is not None
         else:
-            return self._momentum.follow(scheduler)
+            return self._momentum.rebuild(scheduler)
         return True
 
     def _take_last_lr(self, lrs: list[Any]) -> None:
@@ -577,24 +577,24 @@ class TensorEngine:
         return values
 
     @torch.inference_mode(False)
-    def _follow(self, scheduler: Any) -> bool:
+    def _rebuild(self, scheduler: Any) -> bool:
         """Catch up with whatever was done to the scheduler's attributes or the optimizer's groups."""
         refuse_capture("the scheduler's attributes or the optimizer's groups were changed; step once before capturing")
         if scheduler._engine is not self:
             return False  # another thread has given it to another engine
         scheduler._fit_groups()
         buffers = lr_buffer.bind(scheduler.optimizer)
-        below = _engines_below(scheduler, buffers) if buffers is not None else None
-        if buffers is None or below is None:
+        children = _engines_of_children(scheduler, buffers) if buffers is not None else None
+        if buffers is None or children is None:
             return False
         positions = lr_buffer.positions(scheduler.optimizer, buffers)
-        nodes = _nodes(scheduler, buffers, positions, below)
+        nodes = _nodes(scheduler, buffers, positions, children)
         if nodes is None:
             return False
-        attributes = own_dict(scheduler)
+        attributes = instance_dict(scheduler)
         if not self._fit_momentum(scheduler):
             return False
-        self.settle(attributes)
+        self.withdraw_state(attributes)
         for name in (*self._counters, LAST_LR):
             if name in attributes:
                 if not self.set(name, attributes[name]):
@@ -603,19 +603,19 @@ class TensorEngine:
         kept = (
             [replica.buffer for replica in self._replicas] == buffers
             and [replica.positions for replica in self._replicas] == positions
-            and below == self._below
-            and self._holds_below()
+            and children == self._children
+            and self._holds_children()
             and self._write_in_place(nodes)
         )
         if not kept:
-            self._lay_out(scheduler, buffers, below, self._replicas[0].counters)
+            self._lay_out(scheduler, buffers, children, self._replicas[0].counters)
         self._epoch_limit = scheduler._epoch_limit()
         self._mark(scheduler)
         return True
 
     def _is_stale(self, scheduler: Any) -> bool:
         """Whether something that the buffers were built from is not what it was."""
-        return self._has_moved() or self._watch.changed(scheduler) or self._settings_moved()
+        return self._has_moved() or not self._guard.holds(scheduler) or self._settings_moved()
 
     def _settings_moved(self) -> bool:
         return any(setting.moved() for replica in self._replicas for setting in replica.settings)
@@ -627,10 +627,10 @@ class TensorEngine:
                 return True
         return False
 
-    def _holds_below(self) -> bool:
+    def _holds_children(self) -> bool:
         """Whether the children are still where they were put, within the state of this one."""
-        here = self._watch.holds([engine._watch for engine in self._below])
-        return here and all(engine._holds_below() for engine in self._below)
+        here = self._guard.holds_children([engine._guard for engine in self._children])
+        return here and all(engine._holds_children() for engine in self._children)
 
     def _collect_settings(self) -> None:
         """Have steps copy the settings that are tensors, those of the children too."""
@@ -639,8 +639,8 @@ class TensorEngine:
         for place, replica in enumerate(self._replicas):
             settings = list(self._settings[place])
             copied = list(settings) if begins or _C.steps_use_own(self._schedule) else []
-            at = len(replica.program) - sum(len(engine._replicas[place].program) for engine in self._below)
-            for engine in self._below:
+            at = len(replica.program) - sum(len(engine._replicas[place].program) for engine in self._children)
+            for engine in self._children:
                 own = engine._replicas[place]
                 settings += [setting.within(at) for setting in own.settings]
                 copied += [setting.within(at) for setting in (own.settings if begins else own.copied)]
@@ -658,15 +658,15 @@ class TensorEngine:
         self._layouts = [replica.buffer.layout for replica in self._replicas]
         if scheduler._history is not None:
             scheduler._history.install(self._replicas)
-        self._watch.mark_attributes(scheduler)
-        self._watch.mark_groups(scheduler.optimizer)
-        self._watch.mark_children(list(scheduler._children()), [engine._watch for engine in self._below])
+        self._guard.record_attributes(scheduler)
+        self._guard.record_groups(scheduler.optimizer)
+        self._guard.record_children(list(scheduler._children()), [engine._guard for engine in self._children])
 
 
-def _engines_below(scheduler: Any, buffers: list[LRBuffer]) -> list[TensorEngine] | None:
+def _engines_of_children(scheduler: Any, buffers: list[LRBuffer]) -> list[TensorEngine] | None:
     """The engines of the scheduler's children, up to date; None where one cannot be part of one program over these."""
     children = scheduler._children()
-    everything = _all_below(scheduler)
+    everything = _descendants(scheduler)
     if len({id(child) for child in everything}) != len(everything):
         _C.note_reason("a scheduler is in it twice, which has one state and not two; construct another")
         return None
@@ -691,7 +691,7 @@ def _engines_below(scheduler: Any, buffers: list[LRBuffer]) -> list[TensorEngine
             its = "cycles momentum" if engine._momentum is not None else "calls functions; give it total_steps="
             _C.note_reason(f"{type(child).__name__}, which is one of its schedulers, {its}")
             return None
-        if engine._is_stale(child) and not engine._follow(child):
+        if engine._is_stale(child) and not engine._rebuild(child):
             return None
         if [replica.buffer for replica in engine._replicas] != buffers:
             _C.note_reason(f"{type(child).__name__}, which is one of its schedulers, drives other groups or entries")
@@ -700,12 +700,12 @@ def _engines_below(scheduler: Any, buffers: list[LRBuffer]) -> list[TensorEngine
     return engines
 
 
-def _all_below(scheduler: Any) -> list[Any]:
+def _descendants(scheduler: Any) -> list[Any]:
     found = []
     for child in scheduler._children():
         found.append(child)
         if hasattr(type(child), "_schedule"):
-            found += _all_below(child)
+            found += _descendants(child)
     return found
 
 
@@ -713,7 +713,7 @@ def _nodes(
     scheduler: Any,
     buffers: list[LRBuffer],
     positions: list[list[int]],
-    below: list[TensorEngine],
+    children: list[TensorEngine],
     known: list[list[Setting]] | None = None,
 ) -> list[Node] | None:
     """The scheduler's own node for each buffer, on its device; None if a hyperparameter is not a plain number.
@@ -726,8 +726,10 @@ def _nodes(
         return None
     nodes = []
     for place, buffer in enumerate(buffers):
-        parts = [engine._replicas[place] for engine in below]
-        sizes = Below(len(below), sum(len(part.program) for part in parts), sum(len(part.state) for part in parts))
+        parts = [engine._replicas[place] for engine in children]
+        sizes = Children(
+            len(children), sum(len(part.program) for part in parts), sum(len(part.state) for part in parts)
+        )
         packed = pack(scheduler, owns, positions[place], table, sizes)
         if packed is None:
             return None
@@ -742,7 +744,7 @@ def _on_host(settings: list[Setting]) -> bool:
 
 def _state(counters: Tensor, buffer: LRBuffer, *, leaf: bool) -> Tensor:
     """A state tensor on the buffer's device: counters, room for a step, a leaf's last learning rates."""
-    buffer.follow()
+    buffer.adopt_external_writes()
     size = _C.NODE_STATE_SIZE + (len(buffer.indices) if leaf else 0)
     state = torch.zeros(size, dtype=torch.float64, device=buffer.device)
     state[: _C.NODE_COUNTERS].copy_(counters, non_blocking=True)

@@ -23,7 +23,7 @@ from ..engine.capture import refuse_capture
 from ..engine.checkpoint import checked
 from ..engine.host import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
 from ..engine.metric import completed
-from ..engine.program import LAST_LR, Table, in_a_row, own_dict, refuse_endless, whole
+from ..engine.program import LAST_LR, Table, in_a_row, instance_dict, refuse_endless, whole
 from ..engine.reduction import Reduction
 from ..engine.selection import LR, Selection, name_of, optimizers_of
 from ..engine.tensor import TensorEngine
@@ -128,7 +128,7 @@ class EngineScheduler(LRScheduler):
             begun = [index for index, group in enumerate(groups) if "initial_lr" not in group]
             object.__setattr__(self, "_begun_groups", begun)
         elif name == "base_lrs" and self._engine is DETACHED:
-            attributes = own_dict(self)
+            attributes = instance_dict(self)
             if "optimizer" in attributes and "last_epoch" not in attributes:
                 for optimizer in optimizers_of(self.optimizer):
                     # torch's constructor, which is at work, wraps methods only, and those of one optimizer.
@@ -145,9 +145,9 @@ class EngineScheduler(LRScheduler):
         With learning rates on a CUDA device this waits for the device. torch.compile, which looks at it while
         tracing, sees the dict as it is.
         """
-        attributes = own_dict(self)
+        attributes = instance_dict(self)
         if not torch.compiler.is_compiling():
-            self._engine.lend(attributes)
+            self._engine.expose_state(attributes)
         return attributes
 
     @_C.untraced_property
@@ -160,13 +160,13 @@ class EngineScheduler(LRScheduler):
         tensors than the code was compiled for, and where only an eager step can go on.
         """
         engine = self._engine
-        return isinstance(engine, TensorEngine) and engine.follow_between_steps(self)
+        return isinstance(engine, TensorEngine) and engine.rebuild_between_steps(self)
 
     def _state(self) -> dict[str, Any]:
-        attributes = own_dict(self)
+        attributes = instance_dict(self)
         while True:
             engine = self._engine
-            engine.settle(attributes)
+            engine.withdraw_state(attributes)
             state = {**engine.state(), **attributes}
             if self._engine is engine:  # and not another, which another thread has meanwhile put in charge
                 for name, value in self._optional.items():
@@ -189,7 +189,7 @@ class EngineScheduler(LRScheduler):
 
     def _settings(self) -> dict[str, Any]:
         """What the constructor was given, as far as attributes say it; torch calls what groups have by the plural."""
-        attributes = own_dict(self)
+        attributes = instance_dict(self)
         settings = {}
         for name in inspect.signature(type(self).__init__).parameters:
             of_groups: Any = attributes.get(f"{name}s")
@@ -219,7 +219,7 @@ class EngineScheduler(LRScheduler):
         object.__setattr__(self, "_first_lrs", None)
         object.__setattr__(self, "_history", None)
         object.__setattr__(self, "_reduction", None)
-        own_dict(self).update(state)
+        instance_dict(self).update(state)
         for name, value in slots.items():
             object.__setattr__(self, name, value)
         self._attend()
@@ -245,7 +245,7 @@ class EngineScheduler(LRScheduler):
     @property
     def param_name(self) -> str:
         """The entry of the param groups that this scheduler drives, ``"lr"`` if nothing else was asked for."""
-        return name_of(own_dict(self).get("optimizer"))
+        return name_of(instance_dict(self).get("optimizer"))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state from :meth:`state_dict`, of this class or of torch's.
@@ -390,7 +390,7 @@ class EngineScheduler(LRScheduler):
     def _stepped(self, metrics: Any, *, by_torch: bool = False) -> None:
         """A step was made, by torch's code or by the engine; tensor engines record their steps themselves."""
         if by_torch and self._fallback is not None:
-            object.__setattr__(self, "_fallback", (self._fallback[0], own_dict(self).get("last_epoch")))
+            object.__setattr__(self, "_fallback", (self._fallback[0], instance_dict(self).get("last_epoch")))
         history = self._history
         if history is not None and (by_torch or not isinstance(self._engine, TensorEngine)):
             history.note(self, metrics)
@@ -431,7 +431,7 @@ class EngineScheduler(LRScheduler):
 
     def _initial_lrs(self) -> list[Any]:
         """Each group's LR where its schedule began."""
-        bases = own_dict(self).get("base_lrs", [])
+        bases = instance_dict(self).get("base_lrs", [])
         groups = self.optimizer.param_groups
         fallbacks = bases if len(bases) == len(groups) else [group["lr"] for group in groups]
         return [group.get("initial_lr", lr) for group, lr in zip(groups, fallbacks, strict=True)]
@@ -475,13 +475,13 @@ class EngineScheduler(LRScheduler):
 
     def _is_native(self) -> bool:
         """Whether an engine does what this object would do by its own code, ``step`` included."""
-        if type(self).step is not type(self)._native_step or "step" in own_dict(self):
+        if type(self).step is not type(self)._native_step or "step" in instance_dict(self):
             self._note_own_code("step")
             return False
         return self._decides_natively()
 
     def _decides_natively(self) -> bool:
-        attributes = own_dict(self)
+        attributes = instance_dict(self)
         for name in self._replaces:
             if name in attributes:
                 self._note_own_code(name)
@@ -497,7 +497,7 @@ class EngineScheduler(LRScheduler):
 
     def _note_own_code(self, name: str) -> None:
         owner = next((kind.__name__ for kind in type(self).__mro__ if name in vars(kind)), "somebody")
-        whose = f"the object's own `{name}`" if name in own_dict(self) else f"{owner} overrides `{name}`, which"
+        whose = f"the object's own `{name}`" if name in instance_dict(self) else f"{owner} overrides `{name}`, which"
         _C.note_reason(f"{whose} is Python code")
 
     def _require_function_of_step(self) -> None:
@@ -554,7 +554,7 @@ class EngineScheduler(LRScheduler):
         """Become a plain torch object, all state in ``__dict__``; what was written there meanwhile stands."""
         while self._engine is not DETACHED:
             engine = self._engine
-            own_dict(self).update(self._state())
+            instance_dict(self).update(self._state())
             if _C.give_up(self, engine, DETACHED, self._counters):
                 engine.leave()
                 take_numbers(self)
@@ -565,7 +565,7 @@ class EngineScheduler(LRScheduler):
 
     def _load(self, state: dict[str, Any]) -> None:
         """Write what :meth:`_checked` gave, what an engine holds into the storage it already has."""
-        attributes = own_dict(self)
+        attributes = instance_dict(self)
         groups = len(self.optimizer.param_groups)
         for name, must_be in _C.ATTRIBUTES[self._schedule].items():
             values = state.get(name, attributes.get(name))

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
 from ..engine import lr_buffer
 from ..engine.capture import in_capture, refuse_capture
 from ..engine.metric import as_number
-from ..engine.program import LAST_LR, own_dict
+from ..engine.program import LAST_LR, instance_dict
 from ..engine.reduction import ReduceOp, Reduction, reduction
 from ..engine.selection import LR, Optimizers, Selection, optimizers_of, positions, union
 from ..engine.tensor import TensorEngine
@@ -220,7 +220,7 @@ class Composite(MetricScheduler):
         if metrics is None:
             self._require_metric()
         self._fall_back()
-        own_dict(self).pop(LAST_LR, None)
+        instance_dict(self).pop(LAST_LR, None)
         self._step_children(metrics)
         self._stepped(metrics, by_torch=True)
 
@@ -371,7 +371,7 @@ class Composite(MetricScheduler):
     def _begun(self) -> None:
         """The children's LRs were set from outside of their steps."""
         if not isinstance(self._engine, TensorEngine):
-            own_dict(self)[LAST_LR] = lr_buffer.copied_lrs(self.optimizer)
+            instance_dict(self)[LAST_LR] = lr_buffer.copied_lrs(self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """The state under torch's keys, as plain Python values; with LRs on a CUDA device this waits for it."""
@@ -412,7 +412,7 @@ class Composite(MetricScheduler):
         last_lr = state.pop(LAST_LR, None)
         super()._load(state)
         if not isinstance(self._engine, TensorEngine) and last_lr is not None:
-            own_dict(self)[LAST_LR] = last_lr
+            instance_dict(self)[LAST_LR] = last_lr
         began: dict[int, Any] = {}
         for child in self._schedulers:
             bases = getattr(child, "base_lrs", [])
@@ -470,7 +470,7 @@ def _loads_itself(scheduler: Any) -> bool:
     return (
         isinstance(scheduler, EngineScheduler)
         and type(scheduler).load_state_dict is EngineScheduler.load_state_dict
-        and "load_state_dict" not in own_dict(scheduler)
+        and "load_state_dict" not in instance_dict(scheduler)
     )
 
 

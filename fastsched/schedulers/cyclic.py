@@ -16,7 +16,7 @@ from .. import _C
 from ..engine.checkpoint import checked, function_state
 from ..engine.host import DETACHED
 from ..engine.momentum import has_tensor_momentum, kept_in_place
-from ..engine.program import own_dict
+from ..engine.program import instance_dict
 from ..engine.selection import Groups, Optimizers, select
 from .epoch import EpochScheduler
 
@@ -37,7 +37,7 @@ class _MomentumCycler(EpochScheduler):
 
     def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
         state = checked(self, state_dict, where, self._unread())
-        attributes = own_dict(self)
+        attributes = instance_dict(self)
         if state.get("cycle_momentum", attributes.get("cycle_momentum")):
             for name in ("use_beta1", *(name for name, place in _C.momentum_params(self._schedule) if place == "list")):
                 if name not in state and name not in attributes:
@@ -201,7 +201,7 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
         super()._load(state)
         if saved is not None:
             vars(self._scale_fn_custom).update(saved)
-        if own_dict(self).get("_scale_fn_custom") is not None:
+        if instance_dict(self).get("_scale_fn_custom") is not None:
             return
         if not self._expressible():
             self._init_scale_fn()
@@ -210,7 +210,7 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
             self.scale_mode = scale_mode  # as torch does when it chooses the function again
 
     def _expressible(self) -> bool:
-        attributes = own_dict(self)
+        attributes = instance_dict(self)
         chosen = attributes.get("_scale_fn_ref")
         if attributes.get("_scale_fn_custom") is not None:
             return False
@@ -317,5 +317,5 @@ class OneCycleLR(_MomentumCycler, torch_lr_scheduler.OneCycleLR):
         self._attach_again()
 
     def _epoch_limit(self) -> int | None:
-        limit = own_dict(self).get("total_steps")
+        limit = instance_dict(self).get("total_steps")
         return limit if isinstance(limit, int) else None

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts as TorchWarmRes
 from .. import _C
 from ..engine.capture import refuse_capture
 from ..engine.host import DETACHED
-from ..engine.program import Event, own_dict, own_values, pack
+from ..engine.program import Event, instance_dict, own_values, pack
 from ..engine.selection import Groups, Optimizers, select
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
@@ -132,7 +132,7 @@ class EpochScheduler(EngineScheduler):
         if not (groups and isinstance(groups[0]["lr"], Tensor) and self._attach()):
             return False
         if isinstance(self._engine, TensorEngine) and self._engine.move(self, Event.INITIAL):
-            own_dict(self)["_get_lr_called_within_step"] = False  # torch leaves this behind
+            instance_dict(self)["_get_lr_called_within_step"] = False  # torch leaves this behind
             return True
         self._detach()
         return False
@@ -675,7 +675,7 @@ class SWALR(EpochScheduler, swa_utils.SWALR):
             self._set_anneal_func(self._anneal_strategy)
 
     def _expressible(self) -> bool:
-        attributes = own_dict(self)
+        attributes = instance_dict(self)
         known = {"cos": self._cosine_anneal, "linear": self._linear_anneal}
         return attributes.get("anneal_func") is known.get(attributes["_anneal_strategy"], self)
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .. import _C
-from ..engine.program import own_dict
+from ..engine.program import instance_dict
 from ..engine.selection import Groups, Optimizers, select
 from .epoch import FormulaScheduler
 
@@ -356,7 +356,7 @@ class PhasesLR(FormulaScheduler):
 
     def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
         state = super()._checked(state_dict, where)
-        numbers = state.get("_phases", own_dict(self)["_phases"])
+        numbers = state.get("_phases", instance_dict(self)["_phases"])
         header, size = len(Cycles._fields), len(Row._fields)
         if len(numbers) < header + size or (len(numbers) - header) % size:
             raise ValueError(

@@ -16,7 +16,7 @@ from ..engine.capture import refuse_capture
 from ..engine.checkpoint import number
 from ..engine.judged_metric import SETTINGS, checked_setting, judge, patience_for_torch
 from ..engine.metric import completed
-from ..engine.program import own_dict
+from ..engine.program import instance_dict
 from ..engine.reduction import ReduceOp, reduction
 from ..engine.selection import Groups, Optimizers, select
 from ..engine.untraced import OFF_PATH, untraced
@@ -243,7 +243,7 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         self._stepped(metrics, by_torch=True)
 
     def _step_as_torch(self, metrics: SupportsFloat) -> None:
-        attributes = own_dict(self)
+        attributes = instance_dict(self)
         given = SETTINGS.keys() & attributes.keys()
         if not given:
             super().step(metrics)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsFloat
 from torch import Tensor
 
 from ..engine import lr_buffer
-from ..engine.program import own_dict
+from ..engine.program import instance_dict
 from ..engine.reduction import ReduceOp
 from ..engine.selection import Groups, Optimizers
 from .plateau import ReduceLROnPlateau
@@ -135,7 +135,7 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
     def _fit_groups(self) -> None:
         super()._fit_groups()
         groups = self.optimizer.param_groups
-        bases = own_dict(self).get("base_lrs")  # None while it is constructed
+        bases = instance_dict(self).get("base_lrs")  # None while it is constructed
         if bases is not None and len(bases) != len(groups):
             lrs = lr_buffer.exact(self.optimizer)
             for group, lr in zip(groups, lrs, strict=True):

@@ -18,7 +18,7 @@ from ..engine.checkpoint import number, whole
 from ..engine.judged_metric import SETTINGS, checked_setting
 from ..engine.lr_buffer import LRBuffer
 from ..engine.metric import as_plain, traced
-from ..engine.program import NOTHING_BELOW
+from ..engine.program import NO_CHILDREN
 from ..engine.reduction import ReduceOp, Reduction, check_group, reduction, warn_of_ranks
 from ..engine.replica import Replica
 from ..engine.untraced import untraced
@@ -439,7 +439,7 @@ class EarlyStopping:
             "stop_on_nan": float(self.stop_on_nan),
             **{name: getattr(self, name) for name in SETTINGS},
         }
-        packed = _C.pack_node(_RULE, numbers, [], [], [], 0, *NOTHING_BELOW)
+        packed = _C.pack_node(_RULE, numbers, [], [], [], 0, *NO_CHILDREN)
         assert packed is not None  # _checked lets nothing else through
         return torch.frombuffer(bytearray(packed), dtype=torch.float64)
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from .. import _C
 from ..engine.host import DETACHED, Engine, attach
 from ..engine.momentum import HostMomentum
-from ..engine.program import own_dict
+from ..engine.program import instance_dict
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import untraced
 from ..schedulers.base import EngineScheduler
@@ -87,7 +87,7 @@ def explain(scheduler: LRScheduler) -> Explanation:
     if not isinstance(scheduler, EngineScheduler):
         return Explanation(name, "torch", reasons=(reason_of_other_class(type(scheduler)),))
     reasons = []
-    step_is_own = type(scheduler).step is not type(scheduler)._native_step or "step" in own_dict(scheduler)
+    step_is_own = type(scheduler).step is not type(scheduler)._native_step or "step" in instance_dict(scheduler)
     if step_is_own:
         reasons.append("its own step() is Python code, which may call the engine's")
     engine = _engine_of_next_step(scheduler)
@@ -122,11 +122,11 @@ def _engine_of_next_step(scheduler: EngineScheduler) -> Engine:
     _C.take_reason()
     if isinstance(engine, TensorEngine):
         fits = engine._momentum is None or engine._momentum.fits(scheduler)
-        if (fits and not engine._is_stale(scheduler)) or engine._follow(scheduler):
+        if (fits and not engine._is_stale(scheduler)) or engine._rebuild(scheduler):
             return engine
     if not scheduler._decides_natively():
         return DETACHED
-    engine.lend(own_dict(scheduler))  # choosing reads the state there; the next step takes it out again
+    engine.expose_state(instance_dict(scheduler))  # choosing reads the state there; the next step takes it out again
     return attach(scheduler)
 
 

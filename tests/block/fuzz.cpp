@@ -153,7 +153,7 @@ void point(std::vector<double>& state, int offset, const double* memory) {
 }
 
 // A block with one thread.
-struct AloneInBlock : Alone {
+struct NoBarrierInBlock : NoBarrier {
   template <typename T>
   void copy(T* to, const T* from) {
     *to = *from;
@@ -164,7 +164,7 @@ struct AloneInBlock : Alone {
 
 template <typename LR>
 bool step_in_block_alone(const Buffers& buffers, LR* lrs, Event event, double value, bool has_room) {
-  AloneInBlock alone;
+  NoBarrierInBlock alone;
   const auto size = static_cast<std::size_t>(shared_size<LR>(buffers));
   const std::unique_ptr<char[]> shared(has_room ? new char[size] : nullptr);  // of exactly its size, too
   const Call call = {event, {nullptr, ScalarType::f64, value}, {nullptr, ScalarType::f64, 0.0}};
@@ -205,7 +205,7 @@ bool run(std::int64_t groups) {
     const auto event = static_cast<Event>(chance(60) ? 0 : below(kEvents));
     const double value = chance(50) ? wild() : static_cast<double>(i);
     if (on_host) {
-      step_on_host(buffers, lrs.get(), Moment::make(event, value));
+      step_on_host(buffers, lrs.get(), StepInput::make(event, value));
     } else if (!step_in_block_alone(buffers, lrs.get(), event, value, has_room)) {
       std::abort();  // a column outside of the table is NaN there
     }

@@ -8,7 +8,7 @@
 #include "decay.h"
 #include "schedule/plan/host_device.h"
 #include "schedule/plan/layout.h"
-#include "schedule/plan/moment.h"
+#include "schedule/plan/step_input.h"
 #include "schedule/plan/update.h"
 
 namespace fastsched {
@@ -31,8 +31,8 @@ struct Cyclic {
   }
 };
 
-FASTSCHED_HD Update decide(const Cyclic& p, EpochState& state, const Moment& moment, const Table&) {
-  const double t = state.advance(moment);
+FASTSCHED_HD Update decide(const Cyclic& p, EpochState& state, const StepInput& input, const Table&) {
+  const double t = state.advance(input);
   const double cycle = floor(1.0 + t / p.total_size);
   const double x = 1.0 + t / p.total_size - cycle;
   const double height = x <= p.step_ratio ? x / p.step_ratio : (x - 1.0) / (p.step_ratio - 1.0);
@@ -48,8 +48,8 @@ struct OneCycle {
   FASTSCHED_HD bool valid() const { return true; }
 };
 
-FASTSCHED_HD Update decide(const OneCycle& p, EpochState& state, const Moment& moment, const Table& table) {
-  const double t = state.advance(moment);
+FASTSCHED_HD Update decide(const OneCycle& p, EpochState& state, const StepInput& input, const Table& table) {
+  const double t = state.advance(input);
   if (t > p.total_steps) return Update::idle();  // where torch raises
   const std::int64_t last = table.size - 1;
   std::int64_t phase = 0;

@@ -8,7 +8,7 @@
 
 #include "schedule/plan/host_device.h"
 #include "schedule/plan/layout.h"
-#include "schedule/plan/moment.h"
+#include "schedule/plan/step_input.h"
 #include "schedule/plan/update.h"
 
 namespace fastsched {
@@ -24,9 +24,9 @@ struct EpochState {
   FASTSCHED_HD void undo() { last_epoch -= 1.0; }
 
   // Counts the step and returns the epoch that it leads to.
-  FASTSCHED_HD double advance(const Moment& moment) {
-    if (!moment.closed_form()) step_count += 1.0;
-    last_epoch = moment.closed_form() ? moment.epoch() : last_epoch + 1.0;
+  FASTSCHED_HD double advance(const StepInput& input) {
+    if (!input.closed_form()) step_count += 1.0;
+    last_epoch = input.closed_form() ? input.epoch() : last_epoch + 1.0;
     return last_epoch;
   }
 };
@@ -50,9 +50,9 @@ struct StepDecay {
   FASTSCHED_HD bool valid() const { return step_size != 0.0; }
 };
 
-FASTSCHED_HD Update decide(const StepDecay& p, EpochState& state, const Moment& moment, const Table&) {
-  const double t = state.advance(moment);
-  if (moment.closed_form()) return Update::scale_base(pow(p.gamma, floor_divide(t, p.step_size)));
+FASTSCHED_HD Update decide(const StepDecay& p, EpochState& state, const StepInput& input, const Table&) {
+  const double t = state.advance(input);
+  if (input.closed_form()) return Update::scale_base(pow(p.gamma, floor_divide(t, p.step_size)));
   if (t == 0.0 || fmod(t, p.step_size) != 0.0) return Update::hold();
   return Update::scale(p.gamma);
 }
@@ -65,19 +65,19 @@ struct MultiStepDecay {
   FASTSCHED_HD bool valid() const { return true; }
 };
 
-FASTSCHED_HD Update decide(const MultiStepDecay& p, EpochState& state, const Moment& moment,
+FASTSCHED_HD Update decide(const MultiStepDecay& p, EpochState& state, const StepInput& input,
                            const Table& table) {
-  const double t = state.advance(moment);
+  const double t = state.advance(input);
   double passed = 0.0;
   for (std::int64_t i = 0; i + 1 < table.size; i += 2) {
     if (table.values[i] > t) break;
-    if (moment.closed_form()) {
+    if (input.closed_form()) {
       passed += table.values[i + 1];
     } else if (table.values[i] == t) {
       return Update::scale(pow(p.gamma, table.values[i + 1]));
     }
   }
-  return moment.closed_form() ? Update::scale_base(pow(p.gamma, passed)) : Update::hold();
+  return input.closed_form() ? Update::scale_base(pow(p.gamma, passed)) : Update::hold();
 }
 
 // base * factor until total_iters, base from then on.
@@ -88,9 +88,9 @@ struct ConstantFactor {
   FASTSCHED_HD bool valid() const { return factor != 0.0; }
 };
 
-FASTSCHED_HD Update decide(const ConstantFactor& p, EpochState& state, const Moment& moment, const Table&) {
-  const double t = state.advance(moment);
-  if (moment.closed_form()) {
+FASTSCHED_HD Update decide(const ConstantFactor& p, EpochState& state, const StepInput& input, const Table&) {
+  const double t = state.advance(input);
+  if (input.closed_form()) {
     return Update::scale_base(p.factor + (t >= p.total_iters ? 1.0 : 0.0) * (1.0 - p.factor));
   }
   if (t == 0.0) return Update::scale(p.factor);
@@ -106,14 +106,14 @@ struct LinearFactor {
   FASTSCHED_HD bool valid() const { return total_iters != 0.0 && start_factor != 0.0; }
 };
 
-FASTSCHED_HD Update decide(const LinearFactor& p, EpochState& state, const Moment& moment, const Table&) {
-  const double t = state.advance(moment);
+FASTSCHED_HD Update decide(const LinearFactor& p, EpochState& state, const StepInput& input, const Table&) {
+  const double t = state.advance(input);
   const double slope = p.end_factor - p.start_factor;
-  if (moment.closed_form()) {
+  if (input.closed_form()) {
     return Update::scale_base(p.start_factor + slope * smaller(p.total_iters, t) / p.total_iters);
   }
   if (t == 0.0) return Update::scale(p.start_factor);
-  if (moment.event == Event::initial || t > p.total_iters) return Update::hold();
+  if (input.event == Event::initial || t > p.total_iters) return Update::hold();
   return Update::scale(1.0 + slope / (p.total_iters * p.start_factor + (t - 1.0) * slope));
 }
 
@@ -124,10 +124,11 @@ struct ExponentialDecay {
   FASTSCHED_HD bool valid() const { return true; }
 };
 
-FASTSCHED_HD Update decide(const ExponentialDecay& p, EpochState& state, const Moment& moment, const Table&) {
-  const double t = state.advance(moment);
-  if (moment.closed_form()) return Update::scale_base(pow(p.gamma, t));
-  return moment.event == Event::initial ? Update::hold() : Update::scale(p.gamma);
+FASTSCHED_HD Update decide(const ExponentialDecay& p, EpochState& state, const StepInput& input,
+                           const Table&) {
+  const double t = state.advance(input);
+  if (input.closed_form()) return Update::scale_base(pow(p.gamma, t));
+  return input.event == Event::initial ? Update::hold() : Update::scale(p.gamma);
 }
 
 // base * (1 - min(t, total_iters) / total_iters)^power.
@@ -138,12 +139,13 @@ struct PolynomialDecay {
   FASTSCHED_HD bool valid() const { return total_iters != 0.0 && power >= 0.0; }
 };
 
-FASTSCHED_HD Update decide(const PolynomialDecay& p, EpochState& state, const Moment& moment, const Table&) {
-  const double t = state.advance(moment);
-  if (moment.closed_form()) {
+FASTSCHED_HD Update decide(const PolynomialDecay& p, EpochState& state, const StepInput& input,
+                           const Table&) {
+  const double t = state.advance(input);
+  if (input.closed_form()) {
     return Update::scale_base(pow(1.0 - smaller(p.total_iters, t) / p.total_iters, p.power));
   }
-  if (moment.event == Event::initial || t > p.total_iters) return Update::hold();
+  if (input.event == Event::initial || t > p.total_iters) return Update::hold();
   return Update::scale(pow((1.0 - t / p.total_iters) / (1.0 - (t - 1.0) / p.total_iters), p.power));
 }
 
@@ -157,10 +159,11 @@ struct CosineAnnealing {
   FASTSCHED_HD bool valid() const { return t_max >= 1.0 && t_max == floor(t_max); }
 };
 
-FASTSCHED_HD Update decide(const CosineAnnealing& p, EpochState& state, const Moment& moment, const Table&) {
-  const double t = state.advance(moment);
-  if (moment.closed_form()) return Update::make(Law::anneal_base, p.eta_min, 1.0 + cos(kPi * t / p.t_max));
-  if (moment.event == Event::initial) return Update::hold();
+FASTSCHED_HD Update decide(const CosineAnnealing& p, EpochState& state, const StepInput& input,
+                           const Table&) {
+  const double t = state.advance(input);
+  if (input.closed_form()) return Update::make(Law::anneal_base, p.eta_min, 1.0 + cos(kPi * t / p.t_max));
+  if (input.event == Event::initial) return Update::hold();
   if (state.step_count == 1.0 && t > 0.0)
     return Update::make(Law::anneal_base, p.eta_min, 1.0 + cos(t * kPi / p.t_max));
   if (fmod(t - 1.0 - p.t_max, 2.0 * p.t_max) == 0.0) {
@@ -206,12 +209,12 @@ FASTSCHED_HD void jump(const WarmRestarts& p, WarmRestartsState& state, double e
   }
 }
 
-FASTSCHED_HD Update decide(const WarmRestarts& p, WarmRestartsState& state, const Moment& moment,
+FASTSCHED_HD Update decide(const WarmRestarts& p, WarmRestartsState& state, const StepInput& input,
                            const Table&) {
-  if (moment.event == Event::restart) {
+  if (input.event == Event::restart) {
     state.last_epoch = 0.0;  // there is no closed form, and torch leaves the cycle where it is
-  } else if (moment.closed_form()) {
-    jump(p, state, moment.epoch());
+  } else if (input.closed_form()) {
+    jump(p, state, input.epoch());
   } else if (state.last_epoch < 0.0) {
     jump(p, state, 0.0);
   } else {
@@ -242,8 +245,8 @@ struct Averaging {
   }
 };
 
-FASTSCHED_HD Update decide(const Averaging& p, EpochState& state, const Moment& moment, const Table&) {
-  state.advance(moment);
+FASTSCHED_HD Update decide(const Averaging& p, EpochState& state, const StepInput& input, const Table&) {
+  state.advance(input);
   const double steps = state.step_count - 1.0;
   const double taken = p.anneal_epochs == 0.0 && steps < 1.0 ? 1.0 : steps;
   return Update::make(Law::approach, p.share(taken), p.share(taken - 1.0));
@@ -267,18 +270,18 @@ struct Factors {
 // base * factor(t). Own parameters: the base, the column.
 struct LambdaFactor : Factors {};
 
-FASTSCHED_HD Update decide(const LambdaFactor& p, EpochState& state, const Moment& moment,
+FASTSCHED_HD Update decide(const LambdaFactor& p, EpochState& state, const StepInput& input,
                            const Table& table) {
-  return p.at(state.advance(moment), table, Law::scale_base_each);
+  return p.at(state.advance(input), table, Law::scale_base_each);
 }
 
 // lr * factor(t). The same own parameters.
 struct MultiplicativeFactor : Factors {};
 
-FASTSCHED_HD Update decide(const MultiplicativeFactor& p, EpochState& state, const Moment& moment,
+FASTSCHED_HD Update decide(const MultiplicativeFactor& p, EpochState& state, const StepInput& input,
                            const Table& table) {
-  const double t = state.advance(moment);
-  return moment.event == Event::initial ? Update::hold() : p.at(t, table, Law::scale_each);
+  const double t = state.advance(input);
+  return input.event == Event::initial ? Update::hold() : p.at(t, table, Law::scale_each);
 }
 
 }  // namespace fastsched

@@ -4,7 +4,7 @@
 #include "plateau.h"
 #include "schedule/plan/host_device.h"
 #include "schedule/plan/layout.h"
-#include "schedule/plan/moment.h"
+#include "schedule/plan/step_input.h"
 #include "schedule/plan/update.h"
 
 namespace fastsched {
@@ -39,10 +39,10 @@ struct EarlyStoppingState {
 // Counts as a plateau does: it stops in the epoch that makes more than `patience` bad ones in a row. An
 // improvement that does not reach the baseline is remembered as the best, but is no good epoch (Keras has it
 // so, too).
-FASTSCHED_HD Update decide(const EarlyStopping& rule, EarlyStoppingState& state, const Moment& moment,
+FASTSCHED_HD Update decide(const EarlyStopping& rule, EarlyStoppingState& state, const StepInput& input,
                            const Table&) {
-  if (!moment.measured) return Update::hold();
-  double metric = moment.value;
+  if (!input.measured) return Update::hold();
+  double metric = input.value;
   state.last_epoch += 1.0;
   state.improved = 0.0;
   if (!(state.last_epoch > rule.start_after)) return Update::hold();

@@ -11,7 +11,7 @@
 #include "decay.h"
 #include "schedule/plan/host_device.h"
 #include "schedule/plan/layout.h"
-#include "schedule/plan/moment.h"
+#include "schedule/plan/step_input.h"
 #include "schedule/plan/update.h"
 
 // With u the share of the phase that is over and v what is left of it, how far a falling phase still has to
@@ -130,10 +130,10 @@ struct Phases {
 };
 
 // base * factor(t). The table has the cycles and then, in order, the phases.
-FASTSCHED_HD Update decide(const Phases&, EpochState& state, const Moment& moment, const Table& table) {
+FASTSCHED_HD Update decide(const Phases&, EpochState& state, const StepInput& input, const Table& table) {
   constexpr auto kHeader = static_cast<std::int64_t>(sizeof(Cycles) / sizeof(double));
   constexpr auto kSize = static_cast<std::int64_t>(sizeof(Phase) / sizeof(double));
-  double t = state.advance(moment);
+  double t = state.advance(input);
   const std::int64_t phases = (table.size - kHeader) / kSize;
   if (phases < 1) return Update::idle();
   const auto cycles = read_words<Cycles>(table.values);

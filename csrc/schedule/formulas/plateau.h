@@ -4,7 +4,7 @@
 #include "judged_metric.h"
 #include "schedule/plan/host_device.h"
 #include "schedule/plan/layout.h"
-#include "schedule/plan/moment.h"
+#include "schedule/plan/step_input.h"
 #include "schedule/plan/update.h"
 
 namespace fastsched {
@@ -95,10 +95,11 @@ FASTSCHED_HD Update take_note(const Plateau& plateau, PlateauState& state, doubl
   return Update::make(Law::reduce, plateau.factor, plateau.eps, kMinLR);
 }
 
-FASTSCHED_HD Update decide(const Plateau& plateau, PlateauState& state, const Moment& moment, const Table&) {
-  if (!moment.measured) return Update::hold();
+FASTSCHED_HD Update decide(const Plateau& plateau, PlateauState& state, const StepInput& input,
+                           const Table&) {
+  if (!input.measured) return Update::hold();
   state.last_epoch += 1.0;
-  return take_note(plateau, state, moment.value);
+  return take_note(plateau, state, input.value);
 }
 
 // A plateau with a linear warm-up in front, in which metrics are not looked at.
@@ -115,15 +116,15 @@ struct WarmupPlateau {
   }
 };
 
-FASTSCHED_HD Update decide(const WarmupPlateau& rule, PlateauState& state, const Moment& moment,
+FASTSCHED_HD Update decide(const WarmupPlateau& rule, PlateauState& state, const StepInput& input,
                            const Table&) {
-  const bool begins = moment.event == Event::initial || moment.closed_form();
+  const bool begins = input.event == Event::initial || input.closed_form();
   if (begins) state.last_epoch = 0.0;
   if (begins) return rule.warmup_steps > 0.0 ? rule.warm_up(0.0) : Update::hold();
-  if (!moment.measured) return Update::hold();
+  if (!input.measured) return Update::hold();
   state.last_epoch += 1.0;
   if (state.last_epoch <= rule.warmup_steps) return rule.warm_up(state.last_epoch);
-  return take_note(rule.plateau, state, moment.value);
+  return take_note(rule.plateau, state, input.value);
 }
 
 }  // namespace fastsched

@@ -4,7 +4,7 @@
 
 #include "host_device.h"
 #include "layout.h"
-#include "moment.h"
+#include "step_input.h"
 #include "update.h"
 
 namespace fastsched {
@@ -56,17 +56,20 @@ FASTSCHED_HD Turn whose_turn(const Table& milestones, double t) {
 // The learning rates as they were initially: a composite's own parameter.
 FASTSCHED_HD Update initial_lrs() { return Update::scale_base(1.0); }
 
-FASTSCHED_HD void tell(const Place& child, Event event) { child.event() = static_cast<double>(event); }
+FASTSCHED_HD void set_event(const NodeView& child, Event event) {
+  child.event() = static_cast<double>(event);
+}
 
-// Hands `moment` on to the children, and says what the composite itself does to the learning rates: setting
+// Hands `input` on to the children, and says what the composite itself does to the learning rates: setting
 // them back to the initial ones where something without a closed form begins anew.
-FASTSCHED_HD Update conduct(const Place& place, const Node& node, std::int64_t groups, const Moment& moment) {
+FASTSCHED_HD Update route_event(const NodeView& view, const Node& node, std::int64_t groups,
+                                const StepInput& input) {
   const bool sequential = node.kind() == Kind::sequential;
-  auto state = read_words<SequenceState>(place.counters());
+  auto state = read_words<SequenceState>(view.counters());
   std::int64_t active = -1;
-  Event event = moment.event;
+  Event event = input.event;
   if (sequential && event != Event::idle) {
-    const Table milestones = place.table(node, groups);
+    const Table milestones = view.table(node, groups);
     if (event == Event::step) {
       state.last_epoch += 1.0;
       const Turn turn = whose_turn(milestones, state.last_epoch);
@@ -76,12 +79,12 @@ FASTSCHED_HD Update conduct(const Place& place, const Node& node, std::int64_t g
       state.reset();
       active = passed(milestones, 0.0);
     }
-    write_words(place.counters(), state);
+    write_words(view.counters(), state);
   }
   // Constructing a sequence undoes what constructing its children did; so does a chain that begins anew.
   bool set_back = event == (sequential ? Event::construct : Event::restart);
   if (sequential && event == Event::construct) event = Event::begin;
-  Place child = place.next(node, groups);
+  NodeView child = view.next(node, groups);
   for (std::int64_t i = 0; i < static_cast<std::int64_t>(node.children); ++i) {
     Event told = event;
     if (sequential && i != active) {
@@ -91,7 +94,7 @@ FASTSCHED_HD Update conduct(const Place& place, const Node& node, std::int64_t g
     } else if (event == Event::restart && !is_composite(child.kind()) && child.kind() != Kind::plateau) {
       told = Event::begin;  // in a chain each goes on from the one before, so the closed form will not do
     }
-    tell(child, told);
+    set_event(child, told);
     child = child.after(child.node());
   }
   return set_back ? initial_lrs() : Update::idle();

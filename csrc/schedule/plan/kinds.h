@@ -30,25 +30,25 @@ FASTSCHED_HD auto dispatch(Kind kind, Visit visit) {
   return visit(Schedule<Chain, NoState>{});  // a number that is no kind: it does nothing
 }
 
-// A composite alone decides nothing: conduct() does, which sees its children.
-FASTSCHED_HD Update decide(const Sequence&, SequenceState&, const Moment&, const Table&) {
+// A composite alone decides nothing: route_event() does, which sees its children.
+FASTSCHED_HD Update decide(const Sequence&, SequenceState&, const StepInput&, const Table&) {
   return Update::idle();
 }
-FASTSCHED_HD Update decide(const Chain&, NoState&, const Moment&, const Table&) { return Update::idle(); }
+FASTSCHED_HD Update decide(const Chain&, NoState&, const StepInput&, const Table&) { return Update::idle(); }
 
 struct Decide {
   const double* params;
   double* counters;
-  const Moment& moment;
+  const StepInput& input;
   const Table& table;
 
   template <typename S>
   FASTSCHED_HD Update operator()(S) const {
-    if (moment.event == Event::idle) return Update::idle();
+    if (input.event == Event::idle) return Update::idle();
     auto state = read_words<typename S::State>(counters);
-    const bool prepares = moment.event == Event::prepare;
-    Moment now = moment;
-    if (prepares || moment.event == Event::construct || moment.event == Event::begin) {
+    const bool prepares = input.event == Event::prepare;
+    StepInput now = input;
+    if (prepares || input.event == Event::construct || input.event == Event::begin) {
       state.reset();
       now = {Event::initial, 0.0, false};
     }
@@ -60,9 +60,9 @@ struct Decide {
 };
 
 // Advances the counters of one leaf and says what that does to the learning rates.
-FASTSCHED_HD Update decide(Kind kind, const double* params, double* counters, const Moment& moment,
+FASTSCHED_HD Update decide(Kind kind, const double* params, double* counters, const StepInput& input,
                            const Table& table) {
-  return dispatch(kind, Decide{params, counters, moment, table});
+  return dispatch(kind, Decide{params, counters, input, table});
 }
 
 struct ValidParams {

@@ -64,7 +64,7 @@ FASTSCHED_HD double own_state_size(const Node& node, double groups) {
 }
 
 // A node in its buffers.
-struct Place {
+struct NodeView {
   const double* program;
   double* state;
 
@@ -85,13 +85,13 @@ struct Place {
     return {own() + node.columns() * groups, static_cast<std::int64_t>(node.table_size)};
   }
   // The next node in pre-order: of a composite its first child.
-  FASTSCHED_HD Place next(const Node& node, std::int64_t groups) const {
+  FASTSCHED_HD NodeView next(const Node& node, std::int64_t groups) const {
     const auto count = static_cast<double>(groups);
     return {program + static_cast<std::int64_t>(own_program_size(node, count)),
             state + static_cast<std::int64_t>(own_state_size(node, count))};
   }
   // The node after the whole subtree.
-  FASTSCHED_HD Place after(const Node& node) const {
+  FASTSCHED_HD NodeView after(const Node& node) const {
     return {program + static_cast<std::int64_t>(node.size),
             state + static_cast<std::int64_t>(node.state_size)};
   }

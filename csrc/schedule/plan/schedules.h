@@ -2,9 +2,9 @@
 //
 //   its Kind, the struct of its parameters and that of its counters, both in a header of schedule/formulas
 //   how many parameters each param group has of its own
-//   for csrc/host/description.h, which defines these words: the name of the class in Python, the attributes
-//   that are the parameters and the counters, each in the order of its struct, where the groups' own
-//   parameters are, and whatever else is special
+//   for csrc/host/schedule_attributes.h, which defines these words: the name of the class in Python, the
+//   attributes that are the parameters and the counters, each in the order of its struct, where the groups'
+//   own parameters are, and whatever else is special
 //
 // Enum, count and dispatch follow from it; that the numbers agree is checked by the compiler.
 #pragma once

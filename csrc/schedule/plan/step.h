@@ -20,20 +20,20 @@ struct Buffers {
 class Walk {
  public:
   FASTSCHED_HD explicit Walk(const Buffers& buffers)
-      : place_{buffers.program, buffers.state},
+      : view_{buffers.program, buffers.state},
         end_(buffers.program + buffers.program_size),
         groups_(buffers.groups) {}
 
-  FASTSCHED_HD bool more() const { return place_.program < end_; }
-  FASTSCHED_HD void next() { place_ = place_.next(place_.node(), groups_); }
-  FASTSCHED_HD const Place& place() const { return place_; }
+  FASTSCHED_HD bool more() const { return view_.program < end_; }
+  FASTSCHED_HD void next() { view_ = view_.next(view_.node(), groups_); }
+  FASTSCHED_HD const NodeView& view() const { return view_; }
   // The own parameters of the first group.
-  FASTSCHED_HD Own own(const Node& node) const {
-    return {place_.own(), groups_, 0, place_.table(node, groups_)};
+  FASTSCHED_HD GroupParams own(const Node& node) const {
+    return {view_.own(), groups_, 0, view_.table(node, groups_)};
   }
 
  private:
-  Place place_;
+  NodeView view_;
   const double* end_;
   std::int64_t groups_;
 };
@@ -84,10 +84,10 @@ FASTSCHED_HD bool well_formed(const Buffers& buffers) {
 // where one thread would have to go through all groups: there a column outside gives NaN.
 inline bool columns_fit(const Buffers& buffers) {
   for (Walk walk(buffers); walk.more(); walk.next()) {
-    const Node node = walk.place().node();
+    const Node node = walk.view().node();
     if (node.kind() != Kind::lambda && node.kind() != Kind::multiplicative) continue;
-    Own own = walk.own(node);
-    const double* const takes_part = walk.place().takes_part(node, buffers.groups);
+    GroupParams own = walk.own(node);
+    const double* const takes_part = walk.view().takes_part(node, buffers.groups);
     for (; own.index < buffers.groups; ++own.index) {
       if (takes_part != nullptr && takes_part[own.index] == 0.0) continue;
       const double column = own.at(kColumn);
@@ -98,24 +98,24 @@ inline bool columns_fit(const Buffers& buffers) {
 }
 
 // Advances the counters of every node whose turn it is and leaves its Update in the state.
-FASTSCHED_HD void decide_all(const Buffers& buffers, const Moment& moment) {
+FASTSCHED_HD void decide_all(const Buffers& buffers, const StepInput& input) {
   Walk walk(buffers);
-  tell(walk.place(), moment.event);
+  set_event(walk.view(), input.event);
   for (; walk.more(); walk.next()) {
-    const Place& place = walk.place();
-    const Node node = place.node();
-    const Moment now = {static_cast<Event>(static_cast<int>(place.event())), moment.value, moment.measured};
-    const Update update = is_composite(node.kind()) ? conduct(place, node, buffers.groups, now)
-                                                    : decide(node.kind(), node.params, place.counters(), now,
-                                                             place.table(node, buffers.groups));
-    write_words(place.update(), update);
+    const NodeView& view = walk.view();
+    const Node node = view.node();
+    const StepInput now = {static_cast<Event>(static_cast<int>(view.event())), input.value, input.measured};
+    const Update update = is_composite(node.kind()) ? route_event(view, node, buffers.groups, now)
+                                                    : decide(node.kind(), node.params, view.counters(), now,
+                                                             view.table(node, buffers.groups));
+    write_words(view.update(), update);
   }
 }
 
 // The learning rate to go on from. One that is not the rounded master was written by somebody else: then
 // their value counts.
 template <typename LR>
-FASTSCHED_HD double follow(double master, LR lr) {
+FASTSCHED_HD double adopt_external_write(double master, LR lr) {
   return static_cast<LR>(master) == lr ? master : static_cast<double>(lr);
 }
 

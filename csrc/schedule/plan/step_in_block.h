@@ -53,28 +53,28 @@ FASTSCHED_HD bool step_in_block(const Buffers& buffers, LR* lrs, const Call& cal
   const std::uint64_t metric = call.metric.fetch();
   barrier.copied();
   if (call.found_inf.number_in(found_inf) != 0.0) return true;  // the same for all threads
-  const Moment moment = Moment::make(call.event, call.metric.number_in(metric));
+  const StepInput input = StepInput::make(call.event, call.metric.number_in(metric));
 
   const bool fits = thread != 0 || well_formed(near);
-  if (thread == 0 && fits) decide_all(near, moment);
+  if (thread == 0 && fits) decide_all(near, input);
   if (!barrier.all(fits)) return false;
   for (auto group = thread; group < near.groups; group += threads) {
-    double lr = follow(near.masters[group], near_lrs[group]);
+    double lr = adopt_external_write(near.masters[group], near_lrs[group]);
     for (Walk walk(near); walk.more(); walk.next()) {
-      const Place& place = walk.place();
-      const auto update = read_words<Update>(place.update());
+      const NodeView& view = walk.view();
+      const auto update = read_words<Update>(view.update());
       if (update.kind() == Law::idle) continue;
-      const Node node = place.node();
-      Own own = walk.own(node);
+      const Node node = view.node();
+      GroupParams own = walk.own(node);
       own.index = group;
-      const double* const takes_part = place.takes_part(node, near.groups);
+      const double* const takes_part = view.takes_part(node, near.groups);
       if (takes_part == nullptr || takes_part[group] != 0.0) lr = apply(update, lr, own).lr;
-      if (!is_composite(node.kind())) place.last_lrs()[group] = lr;
+      if (!is_composite(node.kind())) view.last_lrs()[group] = lr;
     }
     near.masters[group] = lr;
     near_lrs[group] = static_cast<LR>(lr);
   }
-  report(near, near_lrs, moment, thread, threads, barrier);
+  report(near, near_lrs, input, thread, threads, barrier);
 
   if (shared == nullptr) return true;
   for (auto i = thread; i < buffers.groups; i += threads) {

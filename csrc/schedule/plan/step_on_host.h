@@ -14,15 +14,15 @@ template <typename LR>
 void update_groups(const Buffers& buffers, LR* lrs) {
   const std::int64_t groups = buffers.groups;
   double* masters = buffers.masters;
-  for (std::int64_t i = 0; i < groups; ++i) masters[i] = follow(masters[i], lrs[i]);
+  for (std::int64_t i = 0; i < groups; ++i) masters[i] = adopt_external_write(masters[i], lrs[i]);
   for (Walk walk(buffers); walk.more(); walk.next()) {
-    const Place& place = walk.place();
-    const auto update = read_words<Update>(place.update());
+    const NodeView& view = walk.view();
+    const auto update = read_words<Update>(view.update());
     if (update.kind() == Law::idle) continue;
-    const Node node = place.node();
+    const Node node = view.node();
     if (update.kind() != Law::hold) {
-      Own own = walk.own(node);
-      const double* const takes_part = place.takes_part(node, groups);
+      GroupParams own = walk.own(node);
+      const double* const takes_part = view.takes_part(node, groups);
       for (own.index = 0; own.index < groups; ++own.index) {
         const std::int64_t i = own.index;
         if (takes_part != nullptr && takes_part[i] == 0.0) continue;
@@ -31,23 +31,23 @@ void update_groups(const Buffers& buffers, LR* lrs) {
       }
     }
     if (!is_composite(node.kind())) {
-      memcpy(place.last_lrs(), masters, static_cast<std::size_t>(groups) * sizeof(double));
+      memcpy(view.last_lrs(), masters, static_cast<std::size_t>(groups) * sizeof(double));
     }
   }
 }
 
 // Nobody to wait for.
-struct Alone {
+struct NoBarrier {
   void wait() {}
   void publish() {}
 };
 
 template <typename LR>
-void step_on_host(const Buffers& buffers, LR* lrs, const Moment& moment) {
-  decide_all(buffers, moment);
+void step_on_host(const Buffers& buffers, LR* lrs, const StepInput& input) {
+  decide_all(buffers, input);
   update_groups(buffers, lrs);
-  Alone alone;
-  report(buffers, lrs, moment, 0, 1, alone);
+  NoBarrier alone;
+  report(buffers, lrs, input, 0, 1, alone);
 }
 
 }  // namespace fastsched

@@ -62,7 +62,7 @@ struct Table {
 inline constexpr int kColumn = 1;  // which own parameter says where in a row of the table a group's factor is
 
 // Where one group's own parameters lie: parameter k of all groups side by side, then k + 1.
-struct Own {
+struct GroupParams {
   const double* params;
   std::int64_t groups;
   std::int64_t index;
@@ -86,7 +86,7 @@ struct Applied {
 };
 
 // The group's learning rate after the update.
-FASTSCHED_HD Applied apply(const Update& update, double lr, const Own& group) {
+FASTSCHED_HD Applied apply(const Update& update, double lr, const GroupParams& group) {
   const double a = update.a;
   const double b = update.b;
   const double own = uses_own(update.kind()) ? group.at(update.own) : 0.0;

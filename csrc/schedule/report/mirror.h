@@ -19,18 +19,18 @@ FASTSCHED_HD constexpr std::int64_t mirror_size(std::int64_t groups) { return kN
 // `first` and `stride` are the calling thread's share of the groups; `barrier` makes all threads' writes so
 // far visible to each other and to the host.
 template <typename Barrier>
-FASTSCHED_HD void reflect(const Place& place, const Buffers& buffers, std::int64_t first, std::int64_t stride,
-                          Barrier& barrier) {
-  volatile double* mirror = pointer_in(place.mirror());
+FASTSCHED_HD void reflect(const NodeView& view, const Buffers& buffers, std::int64_t first,
+                          std::int64_t stride, Barrier& barrier) {
+  volatile double* mirror = pointer_in(view.mirror());
   if (mirror == nullptr) return;
-  double& steps = place.mirror()[2];
+  double& steps = view.mirror()[2];
   const double step = steps + 1.0;
   if (first == 0) mirror[0] = step;
   barrier.publish();
   volatile double* lrs = mirror + 1 + kNodeCounters;
   for (std::int64_t i = first; i < buffers.groups; i += stride) lrs[i] = buffers.masters[i];
   if (first == 0) {
-    for (int i = 0; i < kNodeCounters; ++i) mirror[1 + i] = place.counters()[i];
+    for (int i = 0; i < kNodeCounters; ++i) mirror[1 + i] = view.counters()[i];
   }
   barrier.publish();
   if (first == 0) {

@@ -7,11 +7,11 @@
 namespace fastsched {
 
 template <typename LR, typename Barrier>
-FASTSCHED_HD void report(const Buffers& buffers, const LR* lrs, const Moment& moment, std::int64_t first,
+FASTSCHED_HD void report(const Buffers& buffers, const LR* lrs, const StepInput& input, std::int64_t first,
                          std::int64_t stride, Barrier& barrier) {
   for (Walk walk(buffers); walk.more(); walk.next()) {
-    reflect(walk.place(), buffers, first, stride, barrier);
-    record(walk.place(), buffers, lrs, moment, first, stride, barrier);
+    reflect(walk.view(), buffers, first, stride, barrier);
+    record(walk.view(), buffers, lrs, input, first, stride, barrier);
   }
 }
 

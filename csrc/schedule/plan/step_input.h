@@ -9,7 +9,7 @@ namespace fastsched {
 enum class Event : int {
   step = 0,        // on to the next epoch, or take note of a metric
   initial = 1,     // the step that constructing a scheduler makes
-  at_epoch = 2,    // to the epoch Moment::value by the closed form, without counting a step
+  at_epoch = 2,    // to the epoch StepInput::value by the closed form, without counting a step
   unmeasured = 3,  // a step without a metric
   construct = 4,   // as new, and the initial step: where a schedule begins
   restart = 5,     // to epoch 0 in the middle of a run
@@ -21,12 +21,12 @@ enum class Event : int {
 
 inline constexpr int kEvents = 6;  // those that an operator may be called with
 
-struct Moment {
+struct StepInput {
   Event event;
   double value;   // the metric, or the epoch to go to
   bool measured;  // whether there is a metric
 
-  FASTSCHED_HD static Moment make(Event event, double value) {
+  FASTSCHED_HD static StepInput make(Event event, double value) {
     const bool measured = event == Event::step;
     return {event == Event::unmeasured ? Event::step : event, value, measured};
   }
@@ -41,7 +41,7 @@ struct Call {
   Operand found_inf;  // not 0: there is no step
 
   FASTSCHED_HD bool skipped() const { return found_inf.read() != 0.0; }
-  FASTSCHED_HD Moment moment() const { return Moment::make(event, metric.read()); }
+  FASTSCHED_HD StepInput input() const { return StepInput::make(event, metric.read()); }
 };
 
 }  // namespace fastsched

@@ -1,25 +1,25 @@
-// The host's part of the tensor engine: noticing, at the cost of a few loads per step, that something the
-// buffers were built from is no longer what it was.
+// Whether what a scheduler's buffers were built from is still so, at the cost of a few loads per step: the
+// host's part of the tensor engine.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "description.h"
 #include "dict_version.h"
 #include "param_groups.h"
 #include "python.h"
+#include "schedule_attributes.h"
 #include "table.h"
 
 namespace fastsched::host {
 
 // Remembers what a scheduler's buffers were built from. All references it keeps are to leaves (floats, LR
-// tensors) and to the watches of the schedulers below it, so it cannot close a reference cycle. Functions,
+// tensors) and to the guards of the schedulers below it, so it cannot close a reference cycle. Functions,
 // which may refer to anything, are remembered by address: the scheduler keeps those alive that its table was
 // made from.
-class Watch : public Bound {
+class Guard : public Bound {
  public:
-  explicit Watch(const std::string& scheduler) : about_(description(kind_of(scheduler))) {
+  explicit Guard(const std::string& scheduler) : about_(attributes_of(kind_of(scheduler))) {
     for (const auto& owns : {about_.owns, about_.momentum}) {
       for (const OwnParam& own : owns) {
         if (own.where == OwnParam::in_group) {
@@ -32,7 +32,7 @@ class Watch : public Bound {
   }
 
   // The program holds the scheduler's attributes as they are now.
-  void mark_attributes(PyObject* scheduler) {
+  void record_attributes(PyObject* scheduler) {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) throw pybind11::error_already_set();
     for (List& list : lists_) {
@@ -54,7 +54,7 @@ class Watch : public Bound {
 
   // The groups that a scheduler with this optimizer drives hold what the buffers were built from. A group
   // that is a mapping but no dict cannot be watched: it is taken for changed at every step.
-  void mark_groups(const pybind11::object& optimizer) {
+  void record_groups(const pybind11::object& optimizer) {
     const Ref list = param_groups(optimizer.ptr());
     const std::size_t count = list ? length(list.get()) : 0;
     const Slots* const slots = Slots::in(optimizer.ptr());
@@ -78,46 +78,46 @@ class Watch : public Bound {
   }
 
   // The buffers have those of the schedulers below in them, in this order.
-  void mark_children(const pybind11::list& schedulers, const pybind11::list& watches) {
-    if (schedulers.size() != watches.size()) throw pybind11::value_error("not one watch per scheduler");
-    pybind11::tuple children(watches);
-    std::vector<Watch*> child_watches;
-    for (const pybind11::handle watch : children) child_watches.push_back(&unwrap<Watch>(watch.ptr()));
-    child_watches_.swap(child_watches);
+  void record_children(const pybind11::list& schedulers, const pybind11::list& guards) {
+    if (schedulers.size() != guards.size()) throw pybind11::value_error("not one guard per scheduler");
+    pybind11::tuple children(guards);
+    std::vector<Guard*> child_guards;
+    for (const pybind11::handle guard : children) child_guards.push_back(&unwrap<Guard>(guard.ptr()));
+    child_guards_.swap(child_guards);
     child_schedulers_.assign(PySequence_Fast_ITEMS(schedulers.ptr()),
-                             PySequence_Fast_ITEMS(schedulers.ptr()) + child_watches_.size());
+                             PySequence_Fast_ITEMS(schedulers.ptr()) + child_guards_.size());
     std::swap(children_, children);
   }
 
-  // Whether these, still what they were, are the watches of the schedulers below.
-  bool holds(const pybind11::list& watches) const {
-    if (watches.size() != child_watches_.size()) return false;
-    for (std::size_t i = 0; i < watches.size(); ++i) {
-      if (&unwrap<Watch>(watches[i].ptr()) != child_watches_[i] || child_watches_[i]->left_) return false;
+  // Whether these, still valid, are the guards of the children.
+  bool holds_children(const pybind11::list& guards) const {
+    if (guards.size() != child_guards_.size()) return false;
+    for (std::size_t i = 0; i < guards.size(); ++i) {
+      if (&unwrap<Guard>(guards[i].ptr()) != child_guards_[i] || !child_guards_[i]->valid_) return false;
     }
     return true;
   }
 
-  // What this watch belongs to has moved out of the buffers it was in.
-  void leave() { left_ = true; }
+  // What this guard belongs to has moved out of the buffers it was in.
+  void invalidate() { valid_ = false; }
 
-  // `groups_too`: the groups as well; a composite looks at them once for all below it.
-  bool changed(PyObject* scheduler, bool groups_too = true) {
-    if (left_) return true;
+  // `groups_too`: the groups as well; a composite looks at them once for all its descendants.
+  bool holds(PyObject* scheduler, bool groups_too = true) {
+    if (!valid_) return false;
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) {
       PyErr_Clear();
-      return true;
+      return false;
     }
     if (!unchanged(dict.get(), dict_version_)) {
-      if (!same_params(dict.get()) || (!groups_too && stepped_by_python(dict.get()))) return true;
+      if (!same_params(dict.get()) || (!groups_too && stepped_by_python(dict.get()))) return false;
       remember(dict.get(), dict_version_);
     }
-    if (!table_.same(about_, dict.get()) || !same_lists(dict.get())) return true;
-    if (!child_watches_.empty() && !same_children(dict.get())) return true;
-    if (!groups_too && in_group_.empty()) return false;
+    if (!table_.same(about_, dict.get()) || !same_lists(dict.get())) return false;
+    if (!child_guards_.empty() && !same_children(dict.get())) return false;
+    if (!groups_too && in_group_.empty()) return true;
     Ref groups = param_groups(optimizer_of(dict.get()));
-    return !groups || !same_groups(groups.get());
+    return groups && same_groups(groups.get());
   }
 
  private:
@@ -168,14 +168,14 @@ class Watch : public Bound {
       return false;
     }
     // Looking at groups may run Python code, which may change any of these.
-    const pybind11::tuple watches = children_;
+    const pybind11::tuple guards = children_;
     const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(schedulers.get()));
     for (std::size_t i = 0; i < count; ++i) {
       const auto now = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(schedulers.get()));
-      if (now != child_schedulers_.size() || watches.ptr() != children_.ptr()) return false;
+      if (now != child_schedulers_.size() || guards.ptr() != children_.ptr()) return false;
       const Ref child = Ref::borrow(PySequence_Fast_ITEMS(schedulers.get())[i]);
       // Compared by address, and alive because it is in the list.
-      if (child.get() != child_schedulers_[i] || child_watches_[i]->changed(child.get(), false)) return false;
+      if (child.get() != child_schedulers_[i] || !child_guards_[i]->holds(child.get(), false)) return false;
     }
     return count == child_schedulers_.size();
   }
@@ -204,7 +204,7 @@ class Watch : public Bound {
     return true;
   }
 
-  const Description& about_;
+  const ScheduleAttributes& about_;
   double params_[kNodeParams] = {};
   DictVersion dict_version_ = {};
   TableReader table_;
@@ -224,9 +224,9 @@ class Watch : public Bound {
   std::vector<Ref> entries_;  // and what was there, group by group
   std::vector<DictVersion> versions_;
   pybind11::tuple children_;
-  std::vector<Watch*> child_watches_;        // kept alive by children_
+  std::vector<Guard*> child_guards_;         // kept alive by children_
   std::vector<PyObject*> child_schedulers_;  // borrowed, and not looked into
-  bool left_ = false;
+  bool valid_ = true;
 };
 
 }  // namespace fastsched::host

@@ -16,7 +16,7 @@
 
 namespace fastsched::host {
 
-enum class Type {
+enum class AttributeType {
   number,   // an exact Python float or int; read back as a float
   limit,    // the same of any size: an int may be rounded where numbers are only compared with it
   real,     // an exact Python float: Python computes powers of an int exactly
@@ -27,7 +27,7 @@ enum class Type {
 
 struct Attribute {
   PyObject* name;
-  Type type;
+  AttributeType type;
   std::vector<PyObject*> choices = {};
   // What torch does not have: an attribute that is not there says this much, and while it says no more it
   // need not be there.
@@ -53,7 +53,7 @@ enum class TableType {
   factors,           // what functions give: on the host they are called at every step, on a device tabulated
 };
 
-struct Description {
+struct ScheduleAttributes {
   const char* scheduler = nullptr;
   std::vector<Attribute> params;    // in the order of the schedule's parameter struct
   std::vector<Attribute> counters;  // in the order of its state struct
@@ -82,13 +82,13 @@ struct Owns {
   std::vector<OwnParam> list;
 };
 
-inline Attribute number(const char* name) { return {intern(name), Type::number}; }
-inline Attribute limit(const char* name) { return {intern(name), Type::limit}; }
-inline Attribute real(const char* name) { return {intern(name), Type::real}; }
-inline Attribute count(const char* name) { return {intern(name), Type::count}; }
-inline Attribute integer(const char* name) { return {intern(name), Type::integer}; }
+inline Attribute number(const char* name) { return {intern(name), AttributeType::number}; }
+inline Attribute limit(const char* name) { return {intern(name), AttributeType::limit}; }
+inline Attribute real(const char* name) { return {intern(name), AttributeType::real}; }
+inline Attribute count(const char* name) { return {intern(name), AttributeType::count}; }
+inline Attribute integer(const char* name) { return {intern(name), AttributeType::integer}; }
 inline Attribute choice(const char* name, std::initializer_list<const char*> values) {
-  Attribute attribute = {intern(name), Type::choice};
+  Attribute attribute = {intern(name), AttributeType::choice};
   for (const char* value : values) attribute.choices.push_back(intern(value));
   return attribute;
 }
@@ -153,20 +153,20 @@ Owns<sizeof...(O)> own(O... list) {
 }
 
 inline auto reads_metric() {
-  return [](Description& about) { about.reads_metric = true; };
+  return [](ScheduleAttributes& about) { about.reads_metric = true; };
 }
 inline auto own_in_closed_form() {
-  return [](Description& about) { about.steps_use_own = false; };
+  return [](ScheduleAttributes& about) { about.steps_use_own = false; };
 }
 inline auto table(TableType type, const char* attribute) {
-  return [=](Description& about) {
+  return [=](ScheduleAttributes& about) {
     about.table_type = type;
     about.table = intern(attribute);
   };
 }
 template <typename... O>
 auto momentum(O... list) {
-  return [=](Description& about) { about.momentum = {list...}; };
+  return [=](ScheduleAttributes& about) { about.momentum = {list...}; };
 }
 
 template <typename Struct>
@@ -176,12 +176,12 @@ constexpr std::size_t words() {
 
 template <typename Params, typename Counters, std::size_t kOwnParams, std::size_t P, std::size_t C,
           std::size_t O, typename... Special>
-Description describe(const char* scheduler, Attributes<P> params, Attributes<C> counters, Owns<O> own,
-                     Special... special) {
+ScheduleAttributes describe(const char* scheduler, Attributes<P> params, Attributes<C> counters, Owns<O> own,
+                            Special... special) {
   static_assert(P == words<Params>(), "one attribute for each member of the struct of the parameters");
   static_assert(C == words<Counters>(), "one attribute for each member of the struct of the counters");
   static_assert(O == kOwnParams, "the list says another number of own parameters");
-  Description about;
+  ScheduleAttributes about;
   about.scheduler = scheduler;
   about.params = std::move(params.list);
   about.counters = std::move(counters.list);
@@ -195,12 +195,12 @@ Description describe(const char* scheduler, Attributes<P> params, Attributes<C> 
 
 }  // namespace row
 
-inline const Description& description(Kind kind) {
+inline const ScheduleAttributes& attributes_of(Kind kind) {
   // Immortal on purpose: the names are used until the interpreter ends. In the order of Kind.
-  static const std::vector<Description>& all = *[] {
+  static const std::vector<ScheduleAttributes>& all = *[] {
     using namespace row;
 #define FASTSCHED_DESCRIBE(kind, params, counters, own, ...) describe<params, counters, own>(__VA_ARGS__),
-    return new std::vector<Description>{FASTSCHED_SCHEDULES(FASTSCHED_DESCRIBE)};
+    return new std::vector<ScheduleAttributes>{FASTSCHED_SCHEDULES(FASTSCHED_DESCRIBE)};
 #undef FASTSCHED_DESCRIBE
   }();
   return all[static_cast<std::size_t>(kind)];
@@ -208,7 +208,7 @@ inline const Description& description(Kind kind) {
 
 inline Kind kind_of(const std::string& scheduler) {
   for (int kind = 0; kind < kKinds; ++kind) {
-    if (scheduler == description(static_cast<Kind>(kind)).scheduler) return static_cast<Kind>(kind);
+    if (scheduler == attributes_of(static_cast<Kind>(kind)).scheduler) return static_cast<Kind>(kind);
   }
   throw pybind11::value_error("no compiled schedule named '" + scheduler + "'");
 }
@@ -245,12 +245,12 @@ inline bool read_integer(PyObject* value, double& out) {
 
 inline bool read(const Attribute& attribute, PyObject* value, double& out) {
   switch (attribute.type) {
-    case Type::number:
-    case Type::count: return read_number(value, out);
-    case Type::limit: return read_limit(value, out);
-    case Type::real: return PyFloat_CheckExact(value) && read_number(value, out);
-    case Type::integer: return read_integer(value, out);
-    case Type::choice:
+    case AttributeType::number:
+    case AttributeType::count: return read_number(value, out);
+    case AttributeType::limit: return read_limit(value, out);
+    case AttributeType::real: return PyFloat_CheckExact(value) && read_number(value, out);
+    case AttributeType::integer: return read_integer(value, out);
+    case AttributeType::choice:
       if (!PyUnicode_CheckExact(value)) return false;
       for (std::size_t i = 0; i < attribute.choices.size(); ++i) {
         if (PyUnicode_Compare(value, attribute.choices[i]) == 0) {
@@ -264,19 +264,20 @@ inline bool read(const Attribute& attribute, PyObject* value, double& out) {
 }
 
 inline Ref to_python(const Attribute& attribute, double value) {
-  const bool whole = attribute.type == Type::integer ||
-                     (attribute.type == Type::count && std::isfinite(value) && value == std::floor(value));
+  const bool whole =
+      attribute.type == AttributeType::integer ||
+      (attribute.type == AttributeType::count && std::isfinite(value) && value == std::floor(value));
   return Ref(whole ? PyLong_FromDouble(value) : PyFloat_FromDouble(value));
 }
 
 inline const char* expected(const Attribute& attribute) {
   switch (attribute.type) {
-    case Type::real: return "a Python float";
-    case Type::integer: return "a Python int";
-    case Type::choice: return "one of the values that torch documents";
-    case Type::number:
-    case Type::count:
-    case Type::limit: break;
+    case AttributeType::real: return "a Python float";
+    case AttributeType::integer: return "a Python int";
+    case AttributeType::choice: return "one of the values that torch documents";
+    case AttributeType::number:
+    case AttributeType::count:
+    case AttributeType::limit: break;
   }
   return "a Python float or int";
 }
