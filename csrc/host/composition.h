@@ -59,8 +59,7 @@ class HostComposition : public Bound {
       for (std::size_t i = 0; i < length_of(children.get()); ++i) {
         if (!step_child(Ref::borrow(items(children.get())[i]), i, metric, by_python)) return Outcome::failed;
       }
-      static PyObject* const begun = intern("_begun");
-      return !by_python || call(scheduler, begun) ? Outcome::stepped : Outcome::failed;
+      return !by_python || call(scheduler, protocol::begun()) ? Outcome::stepped : Outcome::failed;
     }
     const Turn turn = whose_turn(table_.table(), counters_.counters[0] + 1.0);
     const auto index = static_cast<std::size_t>(turn.index);
@@ -69,8 +68,8 @@ class HostComposition : public Bound {
     const Ref child = Ref::borrow(items(children.get())[index]);
     bool by_python = false;
     if (!turn.begins) return step_child(child, index, metric, by_python) ? Outcome::stepped : Outcome::failed;
-    static PyObject* const begin_child = intern("_begin_child");
-    const Ref done(PyObject_CallMethodObjArgs(scheduler, begin_child, child.get(), metric, nullptr));
+    const Ref done(
+        PyObject_CallMethodObjArgs(scheduler, protocol::begin_child(), child.get(), metric, nullptr));
     return done ? Outcome::stepped : Outcome::failed;
   }
 
@@ -107,8 +106,7 @@ class HostComposition : public Bound {
   }
 
   static Ref schedulers(PyObject* dict) {
-    static PyObject* const name = intern("_schedulers");
-    PyObject* list = PyDict_GetItemWithError(dict, name);
+    PyObject* list = PyDict_GetItemWithError(dict, protocol::schedulers());
     if (list == nullptr || !(PyList_CheckExact(list) || PyTuple_CheckExact(list))) return Ref();
     return Ref::borrow(list);
   }
@@ -141,7 +139,7 @@ class HostComposition : public Bound {
   bool refresh(PyObject* scheduler, PyObject* dict) {
     if (!is_engine_of(scheduler, this) || !read_counters(dict) || PyErr_Occurred()) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
-    remove(dict, last_lr_name());
+    remove(dict, protocol::last_lr());
     remember(dict, dict_version_);
     return true;
   }
@@ -159,18 +157,14 @@ class HostComposition : public Bound {
   // False on a Python error. A child is asked by its own step() where its engine declines, or where it is
   // another than the one that stood there.
   bool step_child(const Ref& child, std::size_t place, PyObject* metric, bool& by_python) {
-    static PyObject* const step_name = intern("step");
-    static PyObject* const engine_name = intern("_engine");
-    static PyObject* const history_name = intern("_history");  // the child's own step() records
-    static PyObject* const off_path_name = intern("_step_off_path");
     if (place < children_.size() && children_[place] == child.get() && native_[place]) {
       Ref dict(PyObject_GenericGetDict(child.get(), nullptr));
-      Ref engine(PyObject_GetAttr(child.get(), engine_name));
+      Ref engine(PyObject_GetAttr(child.get(), protocol::engine()));
       if (!dict || !engine) return false;
-      Ref history(PyObject_GetAttr(child.get(), history_name));
+      Ref history(PyObject_GetAttr(child.get(), protocol::history()));
       if (!history) return false;
       const bool patched =
-          history.get() != Py_None || PyDict_GetItemWithError(dict.get(), step_name) != nullptr;
+          history.get() != Py_None || PyDict_GetItemWithError(dict.get(), protocol::step()) != nullptr;
       if (HostEngine* host = patched ? nullptr : exactly<HostEngine>(engine.get())) {
         double value = 0.0;
         if (last_) host->share_cache(*exactly<HostEngine>(last_.get()));
@@ -181,10 +175,14 @@ class HostComposition : public Bound {
         }
         if (PyErr_Occurred()) return false;
         look_again_ = true;
-        if (const Ref values = host->take_values()) return call(child.get(), off_path_name, values.get());
-        if (!host->reads_metric()) return call(child.get(), step_name);
+        if (const Ref lrs = host->take_lrs()) {
+          const pybind11::object declined = pybind11::cast(
+              Declined{pybind11::none(), pybind11::reinterpret_borrow<pybind11::object>(lrs.get())});
+          return call(child.get(), protocol::step_off_path(), declined.ptr());
+        }
+        if (!host->reads_metric()) return call(child.get(), protocol::step());
         const Ref number(PyFloat_FromDouble(value));
-        return number && call(child.get(), step_name, number.get());
+        return number && call(child.get(), protocol::step(), number.get());
       }
       if (HostComposition* composition = patched ? nullptr : exactly<HostComposition>(engine.get())) {
         const Outcome outcome = composition->step(child.get(), metric);
@@ -203,13 +201,9 @@ class HostComposition : public Bound {
 
   // By the module that knows which schedulers take a metric.
   bool step_in_python(PyObject* child, PyObject* metric) {
-    static PyObject* const module_name = intern("fastsched.schedulers.compose");
-    static PyObject* const turn_name = intern("step_turn");
-    static PyObject* const child_name = intern("step_child");
-    const Ref module(PyImport_Import(module_name));
-    const Ref function(
-        module ? PyObject_GetAttr(module.get(), kind_ == Kind::sequential ? turn_name : child_name)
-               : nullptr);
+    const Ref module(PyImport_ImportModule(protocol::kCompositions));
+    PyObject* const name = kind_ == Kind::sequential ? protocol::step_turn() : protocol::step_child();
+    const Ref function(module ? PyObject_GetAttr(module.get(), name) : nullptr);
     return function &&
            static_cast<bool>(Ref(PyObject_CallFunctionObjArgs(function.get(), child, metric, nullptr)));
   }

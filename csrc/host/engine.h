@@ -9,20 +9,19 @@
 #include "dict_version.h"
 #include "group_entries.h"
 #include "momentum.h"
+#include "outcome.h"
 #include "param_groups.h"
 #include "python.h"
 #include "schedule_attributes.h"
+#include "scheduler_protocol.h"
 #include "table.h"
 
 namespace fastsched::host {
 
-enum class Outcome { failed = -1, declined = 0, stepped = 1 };
-
 // Whether the scheduler has not been given to another engine, or to none, meanwhile.
 template <typename Engine>
 bool is_engine_of(PyObject* scheduler, const Engine* engine) {
-  static PyObject* const engine_name = intern("_engine");
-  const Ref now(PyObject_GetAttr(scheduler, engine_name));
+  const Ref now(PyObject_GetAttr(scheduler, protocol::engine()));
   if (!now) throw pybind11::error_already_set();
   return exactly<Engine>(now.get()) == engine;
 }
@@ -51,8 +50,8 @@ class HostEngine : public Bound {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) throw pybind11::error_already_set();
     if (!read_all(about_.counters, dict.get(), counters_.counters)) return false;
-    if (PyDict_GetItemWithError(dict.get(), last_lr_name()) == nullptr) {
-      return decline(last_lr_name(), nullptr);
+    if (PyDict_GetItemWithError(dict.get(), protocol::last_lr()) == nullptr) {
+      return decline(protocol::last_lr(), nullptr);
     }
     if (entry_.is_item() && about_.calls_functions()) {
       return decline("an item of a tuple, by a function of yours: Python writes that");
@@ -72,7 +71,7 @@ class HostEngine : public Bound {
       if (counter.left_out(counters_.counters[i])) continue;
       visit(counter.name, to_python(counter, counters_.counters[i]));
     }
-    visit(last_lr_name(), last_lr());
+    visit(protocol::last_lr(), last_lr());
   }
 
   // Declines, with nothing changed, whatever it cannot do exactly as torch does. `value` is the metric as a
@@ -127,7 +126,7 @@ class HostEngine : public Bound {
 
   // The learning rates of a step that was declined after the scheduler's functions were called, as a list.
   // The counters have gone on then. Empty otherwise.
-  Ref take_values() { return std::exchange(values_, Ref()); }
+  Ref take_lrs() { return std::exchange(lrs_, Ref()); }
 
   bool reads_metric() const { return about_.reads_metric; }
 
@@ -136,7 +135,7 @@ class HostEngine : public Bound {
 
   // The value of a counter or of _last_lr; an empty reference for any other name.
   Ref get(PyObject* name) const {
-    if (PyUnicode_Compare(name, last_lr_name()) == 0) return last_lr();
+    if (PyUnicode_Compare(name, protocol::last_lr()) == 0) return last_lr();
     const int i = counter_index(name);
     if (i < 0) return Ref();
     return to_python(about_.counters[static_cast<std::size_t>(i)], counters_.counters[i]);
@@ -144,7 +143,7 @@ class HostEngine : public Bound {
 
   // False if the value is not one the engine can hold.
   bool set(PyObject* name, PyObject* value) {
-    if (PyUnicode_Compare(name, last_lr_name()) == 0) return set_last_lr(value);
+    if (PyUnicode_Compare(name, protocol::last_lr()) == 0) return set_last_lr(value);
     const int i = counter_index(name);
     order_checked_ = false;
     return i >= 0 && read(about_.counters[static_cast<std::size_t>(i)], value, counters_.counters[i]);
@@ -194,7 +193,7 @@ class HostEngine : public Bound {
   bool refresh(PyObject* scheduler, PyObject* dict) {
     if (!is_engine_of(scheduler, this) || !read_scheduler(dict) || PyErr_Occurred()) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
-    remove(dict, last_lr_name());
+    remove(dict, protocol::last_lr());
     remember(dict, dict_version_);
     return true;
   }
@@ -212,9 +211,9 @@ class HostEngine : public Bound {
       PyObject* value = PyDict_GetItemWithError(dict, counter.name);
       if (value != nullptr && !read(counter, value, taken.counters[i])) return false;
     }
-    PyObject* last = PyDict_GetItemWithError(dict, last_lr_name());
+    PyObject* last = PyDict_GetItemWithError(dict, protocol::last_lr());
     if (last != nullptr && !set_last_lr(last))
-      return decline(last_lr_name(), last, "a list of Python numbers");
+      return decline(protocol::last_lr(), last, "a list of Python numbers");
     counters_ = taken;
     optimizer_ = optimizer_of(dict);
     return true;
@@ -333,14 +332,14 @@ class HostEngine : public Bound {
         if (!lr || !groups_.write(group.get(), i, std::move(lr), {value, false}, {})) return Outcome::failed;
       }
       groups_.copy_changed(last_lr_);
-      remove(dict, last_lr_name());  // somebody looked at __dict__ meanwhile
+      remove(dict, protocol::last_lr());  // somebody looked at __dict__ meanwhile
       operands_ = std::move(operands);
       factors_ = std::move(factors);
       return Outcome::stepped;
     }
     if (!values) values = products(operands, factors, count);
     if (!values) return Outcome::failed;
-    values_ = std::move(values);
+    lrs_ = std::move(values);
     decline("a function of its gave something else than a Python number, or changed the scheduler");
     return Outcome::declined;
   }
@@ -416,7 +415,7 @@ class HostEngine : public Bound {
   Momentum momentum_;
   std::vector<double> operands_;
   std::vector<double> factors_;
-  Ref values_;
+  Ref lrs_;
   bool busy_ = false;
   std::vector<Number> last_lr_;
 };

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "python.h"
+#include "scheduler_protocol.h"
 
 namespace fastsched::host {
 
@@ -18,15 +19,14 @@ class EngineSlot {
   }
 
   bool has(PyObject* engine) const {
-    static PyObject* const name = intern("_engine");
-    const Ref now(PyObject_GenericGetAttr(scheduler_, name));
+    const Ref now(PyObject_GenericGetAttr(scheduler_, protocol::engine()));
     if (!now) throw pybind11::error_already_set();
     return now.get() == engine;
   }
 
   void put(PyObject* engine) const {
-    static PyObject* const name = intern("_engine");
-    if (PyObject_GenericSetAttr(scheduler_, name, engine) != 0) throw pybind11::error_already_set();
+    if (PyObject_GenericSetAttr(scheduler_, protocol::engine(), engine) != 0)
+      throw pybind11::error_already_set();
   }
 
   bool dict_has_all() const {

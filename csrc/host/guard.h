@@ -128,14 +128,13 @@ class Guard : public Bound {
     for (const Attribute& counter : about_.counters) {
       if (PyDict_GetItemWithError(dict, counter.name) != nullptr) return false;
     }
-    return PyDict_GetItemWithError(dict, last_lr_name()) == nullptr &&
+    return PyDict_GetItemWithError(dict, protocol::last_lr()) == nullptr &&
            PyDict_GetItemWithError(dict, cycle_momentum_name()) == cycles_momentum_;
   }
 
   // Somebody has put a step() of their own on a scheduler that is part of a composition.
   static bool stepped_by_python(PyObject* dict) {
-    static PyObject* const step_name = intern("step");
-    return PyDict_GetItemWithError(dict, step_name) != nullptr;
+    return PyDict_GetItemWithError(dict, protocol::step()) != nullptr;
   }
 
   static PyObject* cycle_momentum_name() {
@@ -158,8 +157,7 @@ class Guard : public Bound {
   }
 
   bool same_children(PyObject* dict) {
-    static PyObject* const schedulers_name = intern("_schedulers");
-    const Ref schedulers = Ref::borrow(PyDict_GetItemWithError(dict, schedulers_name));
+    const Ref schedulers = Ref::borrow(PyDict_GetItemWithError(dict, protocol::schedulers()));
     if (!schedulers || !(PyList_CheckExact(schedulers.get()) || PyTuple_CheckExact(schedulers.get())))
       return false;
     const Recursion recursion;

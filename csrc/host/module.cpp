@@ -46,12 +46,12 @@ void check_count(Py_ssize_t count) {
 // Whether comparing the keys of a dict raised, which looks like an entry that is not there.
 bool raised() { return PyErr_Occurred() != nullptr; }
 
-// None, or what `declined` makes.
-template <typename Declined>
-PyObject* for_python(Outcome outcome, Declined declined) {
+// None, or a Declined, which `declined` makes.
+template <typename Make>
+PyObject* for_python(Outcome outcome, Make declined) {
   switch (outcome) {
     case Outcome::stepped: return Py_NewRef(Py_None);
-    case Outcome::declined: return raised() ? nullptr : declined();
+    case Outcome::declined: return raised() ? nullptr : py::cast(declined()).release().ptr();
     case Outcome::failed: break;
   }
   return nullptr;
@@ -63,8 +63,10 @@ PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
     HostEngine& engine = unwrap<HostEngine>(self);
     double value = 0.0;
     return for_python(engine.step(args[0], args[1], value), [&] {
-      PyObject* values = engine.take_values().release();
-      return values != nullptr ? values : PyFloat_FromDouble(value);
+      Declined declined;
+      if (Ref lrs = engine.take_lrs()) declined.lrs = py::reinterpret_steal<py::object>(lrs.release());
+      if (engine.reads_metric()) declined.metric = py::float_(value);
+      return declined;
     });
   });
 }
@@ -79,8 +81,7 @@ PyObject* guard_holds(PyObject* self, PyObject* scheduler) {
 PyObject* composition_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   return guarded([&] {
     check_count(count);
-    return for_python(unwrap<HostComposition>(self).step(args[0], args[1]),
-                      [] { return PyFloat_FromDouble(0.0); });
+    return for_python(unwrap<HostComposition>(self).step(args[0], args[1]), [] { return Declined(); });
   });
 }
 
@@ -94,19 +95,17 @@ PyObject* step_if_it_fits(PyObject* self, PyObject* const* args, Py_ssize_t coun
 }
 
 // The methods called at every step bypass pybind11's dispatcher, which costs as much as the step itself.
-PyMethodDef step_method = {
-    "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(host_engine_step)), METH_FASTCALL,
-    "step(scheduler, metric): None; if the engine declines, the metric as a float, or the list of "
-    "values that a LambdaLR's functions gave"};
+PyMethodDef step_method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(host_engine_step)),
+                           METH_FASTCALL, "step(scheduler, metric): None, or a Declined"};
 PyMethodDef composition_step_method = {
     "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(composition_step)), METH_FASTCALL,
-    "step(scheduler, metric): None; 0.0 if the engine declines"};
+    "step(scheduler, metric): None, or a Declined"};
 template <typename Step>
 PyMethodDef step_if_it_fits_method = {
     "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(step_if_it_fits<Step>)), METH_FASTCALL,
     "step(scheduler, metric): False, with nothing changed, if there is more to do"};
 PyMethodDef holds_method = {"holds", guard_holds, METH_O,
-                            "changed(scheduler): whether the buffers no longer fit the scheduler"};
+                            "holds(scheduler): whether the buffers still fit the scheduler"};
 
 template <typename T>
 void add_method(py::class_<T>& type, PyMethodDef& method) {
@@ -153,6 +152,8 @@ py::dict engine_state(const T& engine) {
 // The rest of what fastsched/engine/host.py calls an Engine.
 template <typename T>
 void add_engine_methods(py::class_<T>& type) {
+  type.attr("kind") = "host";
+  type.attr("steps_tensors") = false;
   type.def("attach",
            [](T& self, py::object scheduler) {
              const bool attached = self.attach(scheduler.ptr());
@@ -175,6 +176,13 @@ void add_engine_methods(py::class_<T>& type) {
       // Hyperparameters are read again at the next step, and the LRs are exact as they are.
       .def("refresh", [](T&, py::object) {})
       .def("resume", [](T&) {})
+      // What only learning rates that are tensors need: the host has nothing compiled, and Python moves
+      // numbers.
+      .def("rebuild_between_steps", [](T&, py::object) { return false; })
+      .def(
+          "move", [](T&, py::object, py::object, py::object) { return false; }, py::arg("scheduler"),
+          py::arg("event"), py::arg("epoch") = 0.0)
+      .def_property_readonly("reads_metric", &T::reads_metric)
       .def("leave", [](T&) {});
 }
 
@@ -336,6 +344,11 @@ PYBIND11_MODULE(_C, module) {
   module.def("note_reason", [](std::string text) { decline(std::move(text)); });
   module.def("take_reason", [] { return std::exchange(reason(), {}); });
 
+  py::class_<Declined>(module, "Declined", py::is_final())
+      .def(py::init<py::object, py::object>(), py::arg("metric") = py::none(), py::arg("lrs") = py::none())
+      .def_property_readonly("metric", [](const Declined& self) { return self.metric; })
+      .def_property_readonly("lrs", [](const Declined& self) { return self.lrs; });
+
   py::class_<HostEngine> engine(module, "HostEngine", py::is_final());
   engine
       .def(py::init<const std::string&, py::type, py::object, const std::string&>(), py::arg("scheduler"),
@@ -350,7 +363,6 @@ PYBIND11_MODULE(_C, module) {
   composition
       .def(py::init<const std::string&, std::vector<bool>, bool>(), py::arg("scheduler"), py::arg("native"),
            py::arg("reads_metric"))
-      .def_property_readonly("reads_metric", &HostComposition::reads_metric)
       .def("check_order", [](HostComposition&) {});
   add_engine_methods(composition);
   add_method(composition, composition_step_method);

@@ -5,19 +5,12 @@
 #include <vector>
 
 #include "python.h"
+#include "scheduler_protocol.h"
 
 namespace fastsched::host {
 
 inline PyObject* lr_name() {
   static PyObject* const name = intern("lr");
-  return name;
-}
-inline PyObject* last_lr_name() {
-  static PyObject* const name = intern("_last_lr");
-  return name;
-}
-inline PyObject* optimizer_name() {
-  static PyObject* const name = intern("optimizer");
   return name;
 }
 inline PyObject* is_cuda_name() {
@@ -31,7 +24,7 @@ inline PyObject* param_groups_name() {
 
 // A borrowed reference, null where there is none.
 inline PyObject* optimizer_of(PyObject* scheduler_dict) {
-  return PyDict_GetItemWithError(scheduler_dict, optimizer_name());
+  return PyDict_GetItemWithError(scheduler_dict, protocol::optimizer());
 }
 
 inline PyObject* item(PyObject* list, std::size_t i) {

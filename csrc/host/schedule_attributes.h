@@ -13,6 +13,7 @@
 #include "python.h"
 #include "reason.h"
 #include "schedule/plan/kinds.h"
+#include "scheduler_protocol.h"
 
 namespace fastsched::host {
 
@@ -187,7 +188,7 @@ ScheduleAttributes describe(const char* scheduler, Attributes<P> params, Attribu
   about.counters = std::move(counters.list);
   about.owns = std::move(own.list);
   for (std::size_t i = 0; i < about.counters.size(); ++i) {
-    if (about.counters[i].name == intern("_step_count")) about.step_count = static_cast<int>(i);
+    if (about.counters[i].name == protocol::step_count()) about.step_count = static_cast<int>(i);
   }
   (special(about), ...);
   return about;

@@ -7,30 +7,48 @@ plain torch object with everything in ``__dict__``.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch import Tensor
 
 from .. import _C
 from . import lr_buffer
 from .metric import as_number
-from .program import instance_dict
+from .program import Event, instance_dict
 from .replica import Replica
 from .selection import name_of
-from .tensor import TensorEngine
+from .tensor import DECLINED, TensorEngine
 from .untraced import untraced
 
+Kind = Literal["host", "tensor", "torch"]
 
-class Engine(Protocol):
-    """What a scheduler asks of whatever steps it."""
 
-    def step(self, scheduler: Any, metric: Any, /) -> Any:
-        """Step once. None if that was done; else the metric, converted if it was, for another engine to step with.
+class Steps(Protocol):
+    """What a scheduler asks of whatever steps it, and only of a tensor engine more: see ``steps_tensors``."""
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def steps_tensors(self) -> bool:
+        """Whether it is a :class:`TensorEngine`."""
+
+    @property
+    def reads_metric(self) -> bool: ...
+
+    def step(self, scheduler: Any, metric: Any, /) -> _C.Declined | None:
+        """Step once. None if that was done; else what is known so far, for another engine to step with.
 
         Schedules that read no metric ignore it.
 
         An engine that declines has left counters and learning rates as they were.
         """
+
+    def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
+        """Do what is not an ordinary step. False, with nothing changed, if that cannot be done."""
+
+    def rebuild_between_steps(self, scheduler: Any) -> bool:
+        """What compiled code asks before each step: whether the tensors that it was compiled for are there to step."""
 
     def get(self, name: str) -> Any:
         """The value of a counter or of ``_last_lr``; AttributeError for other names."""
@@ -73,8 +91,18 @@ class Recorder(Protocol):
 class Detached:
     """No engine: the state is in the scheduler's ``__dict__`` and torch's own code steps."""
 
-    def step(self, scheduler: Any, metric: Any) -> Any:
-        return 0.0 if metric is None else metric
+    kind: Literal["torch"] = "torch"
+    steps_tensors: Literal[False] = False
+    reads_metric = True  # for all that it knows
+
+    def step(self, scheduler: Any, metric: Any, /) -> _C.Declined:
+        return DECLINED
+
+    def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
+        return False
+
+    def rebuild_between_steps(self, scheduler: Any) -> bool:
+        return False
 
     def check_order(self) -> None:
         pass
@@ -105,6 +133,9 @@ class Detached:
 
 
 DETACHED = Detached()
+Engine = TensorEngine | _C.HostEngine | _C.HostComposition | Detached
+if TYPE_CHECKING:
+    _kept_to: tuple[type[Steps], ...] = (TensorEngine, _C.HostEngine, _C.HostComposition, Detached)
 _MISSING = object()
 
 

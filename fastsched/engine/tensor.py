@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from math import nan
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -48,6 +48,8 @@ _C.OperatorStep.use(
 )
 _C.use_tensor_types([Tensor, torch.nn.Parameter])
 
+DECLINED = _C.Declined()  # a step, before anything was read or changed
+
 
 class TensorEngine:
     """Steps tensor learning rates with one operator call per device and dtype, reading nothing back.
@@ -58,6 +60,9 @@ class TensorEngine:
     The engine of a composition has the programs and states of its children inside its own, where they go on
     in slices, so that one call steps all of them.
     """
+
+    kind: Literal["tensor"] = "tensor"
+    steps_tensors: Literal[True] = True
 
     __slots__ = (
         "_children",
@@ -137,7 +142,12 @@ class TensorEngine:
         """Where the learning rates are, the first of them."""
         return self._replicas[0].buffer.device
 
-    def step(self, scheduler: Any, metric: Any, found_inf: Tensor | None = None) -> Any:
+    @property
+    def devices(self) -> list[str]:
+        """All of them, by name."""
+        return sorted({str(replica.buffer.device) for replica in self._replicas})
+
+    def step(self, scheduler: Any, metric: Any, found_inf: Tensor | None = None) -> _C.Declined | None:
         if is_dynamo_compiling():
             return self._step_compiled(scheduler, metric, found_inf)
         direct = self._direct
@@ -156,9 +166,9 @@ class TensorEngine:
         direct.run()
         return True
 
-    def _step_compiled(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> Any:
+    def _step_compiled(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> _C.Declined | None:
         if self._functions or not scheduler._followed:
-            return 0.0 if metric is None else metric
+            return DECLINED
         metric, event = self._read(metric)
         if self._momentum is not None:
             self._momentum.step_compiled(self._replicas[0].state, event, 0.0, found_inf)
@@ -175,7 +185,7 @@ class TensorEngine:
         return as_plain(metric), 0
 
     @untraced(OFF_PATH)
-    def _step(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> Any:
+    def _step(self, scheduler: Any, metric: Any, found_inf: Tensor | None) -> _C.Declined | None:
         reads_metric = self.reads_metric
         metric, event = self._read(metric)  # first: reading it may run code of the user's
         by_python = self._functions or isinstance(self._momentum, HostMomentum)
@@ -184,14 +194,14 @@ class TensorEngine:
         stale = self._is_stale(scheduler)
         if (
             self.order_unchecked
-            or (stale and not (self._rebuild(scheduler) and self.reads_metric == reads_metric))
+            or (stale and not (self.rebuild(scheduler) and self.reads_metric == reads_metric))
             or (self._epoch_limit is not None and self._epoch >= self._epoch_limit)
             or (self._momentum is not None and not self._momentum.step(scheduler, event, 0.0, found_inf))
         ):
-            return 0.0 if metric is None else metric
+            return _C.Declined(metric)
         lrs = self._call_functions(scheduler, Event.STEP, self._epoch + 1) if self._functions else None
         if lrs is not None:
-            return lrs
+            return _C.Declined(metric, lrs)
         if (self._functions or self._epoch_limit is not None) and found_inf is None:
             self._epoch += 1
         self._call(metric, event, found_inf)
@@ -217,7 +227,7 @@ class TensorEngine:
 
     def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
         """Do what is not an ordinary step: see :class:`Event`. False, with nothing changed, if that cannot be done."""
-        if self._is_stale(scheduler) and not self._rebuild(scheduler):
+        if self._is_stale(scheduler) and not self.rebuild(scheduler):
             return False
         if not has_values_for_groups(scheduler):
             return False  # torch raises where it needs the base LR of a group that was added later
@@ -341,7 +351,7 @@ class TensorEngine:
 
     def peek(self, scheduler: Any) -> dict[str, Any]:
         """What :meth:`Replica.peek` reads, by name; ``"lrs"`` as the optimizer has them."""
-        if self._has_moved() and not self._rebuild(scheduler):  # there are no tensors any more, for one
+        if self._has_moved() and not self.rebuild(scheduler):  # there are no tensors any more, for one
             scheduler._detach()
             scheduler._attach()
             return scheduler.peek()  # type: ignore[no-any-return]
@@ -376,18 +386,34 @@ class TensorEngine:
             if attributes.get(name) is value:
                 attributes.pop(name, None)  # or another thread has
 
+    def by_python(self) -> list[str]:
+        """What Python has to do at each step, and what to change."""
+        reasons = []
+        if self._functions:
+            reasons.append("its functions are called by Python at each step; give it total_steps=")
+        if isinstance(self._momentum, HostMomentum):
+            reasons.append(
+                "it cycles momentum that is a Python number, which Python writes; give the optimizer a tensor for it, "
+                "or pass cycle_momentum=False"
+            )
+        return reasons
+
+    def fits(self, scheduler: Any) -> bool:
+        """Whether the next step can be made with what the tensors hold."""
+        return not self._is_stale(scheduler) and (self._momentum is None or self._momentum.fits(scheduler))
+
     def rebuild_between_steps(self, scheduler: Any) -> bool:
         """Follow what has changed, as the next eager step would; whether the same tensors go on as before.
 
         While torch.compile traces, nothing is changed, because what it has read by then would be out of date.
         """
-        if not self._is_stale(scheduler) and (self._momentum is None or self._momentum.fits(scheduler)):
+        if self.fits(scheduler):
             return True
         if torch.compiler.is_compiling():
             return False
         before = self._compiled_for()
         try:
-            followed = self._rebuild(scheduler)
+            followed = self.rebuild(scheduler)
         except Exception:
             return False  # which the eager step raises, that comes next
         after = self._compiled_for()
@@ -407,7 +433,7 @@ class TensorEngine:
         if len(scheduler.optimizer.param_groups) != self._group_count or not has_values_for_groups(scheduler):
             return  # the next step makes new buffers, or finds that it cannot
         if self._has_moved():
-            self._rebuild(scheduler)
+            self.rebuild(scheduler)
             return
         refuse_capture("a hyperparameter was written; write it before the capture")
         # Where it does not go in place, the next step finds that and makes new buffers, or leaves the scheduler to
@@ -577,7 +603,7 @@ class TensorEngine:
         return values
 
     @torch.inference_mode(False)
-    def _rebuild(self, scheduler: Any) -> bool:
+    def rebuild(self, scheduler: Any) -> bool:
         """Catch up with whatever was done to the scheduler's attributes or the optimizer's groups."""
         refuse_capture("the scheduler's attributes or the optimizer's groups were changed; step once before capturing")
         if scheduler._engine is not self:
@@ -691,7 +717,7 @@ def _engines_of_children(scheduler: Any, buffers: list[LRBuffer]) -> list[Tensor
             its = "cycles momentum" if engine._momentum is not None else "calls functions; give it total_steps="
             _C.note_reason(f"{type(child).__name__}, which is one of its schedulers, {its}")
             return None
-        if engine._is_stale(child) and not engine._rebuild(child):
+        if engine._is_stale(child) and not engine.rebuild(child):
             return None
         if [replica.buffer for replica in engine._replicas] != buffers:
             _C.note_reason(f"{type(child).__name__}, which is one of its schedulers, drives other groups or entries")

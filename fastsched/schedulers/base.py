@@ -26,7 +26,6 @@ from ..engine.metric import completed
 from ..engine.program import LAST_LR, Table, in_a_row, instance_dict, refuse_endless, whole
 from ..engine.reduction import Reduction
 from ..engine.selection import LR, Selection, name_of, optimizers_of
-from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
 
 if TYPE_CHECKING:
@@ -86,6 +85,7 @@ class EngineScheduler(LRScheduler):
     _native: ClassVar[dict[str, Any]] = {}  # what the attributes that engines replace or hold are by default
     _native_step: ClassVar[Any] = None
     _takes_metrics: ClassVar[bool] = False
+    _why_off_path: ClassVar[str] = "it is the first step, or its settings changed; step once before capturing"
     _unsaved: ClassVar[tuple[str, ...]] = ("optimizer",)  # what a state_dict leaves out
 
     if not TYPE_CHECKING:  # a checker would look at these arguments instead of at those of __init__
@@ -159,8 +159,7 @@ class EngineScheduler(LRScheduler):
         attributes and groups, which compiled code cannot see, is followed just then. False where that gave other
         tensors than the code was compiled for, and where only an eager step can go on.
         """
-        engine = self._engine
-        return isinstance(engine, TensorEngine) and engine.rebuild_between_steps(self)
+        return self._engine.rebuild_between_steps(self)
 
     def _state(self) -> dict[str, Any]:
         attributes = instance_dict(self)
@@ -178,13 +177,10 @@ class EngineScheduler(LRScheduler):
         """Settings and where it is; what only a device knows is left there."""
         shown = {name: _shown(value) for name, value in self._settings().items()}
         engine = self._engine
-        devices: set[torch.device] = set()
-        if isinstance(engine, TensorEngine):
-            devices = {replica.buffer.device for replica in engine._replicas}
-        away = sorted(str(device) for device in devices if device.type != "cpu")
+        away = [device for device in engine.devices if device != "cpu"] if engine.steps_tensors else []
         if away or hasattr(self, "last_epoch"):
             shown["last_epoch"] = f"<on {away[0]}>" if away else _shown(self.last_epoch)
-        shown["engine"] = "tensor" if devices else "torch" if engine is DETACHED else "host"
+        shown["engine"] = engine.kind
         return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in shown.items())})"
 
     def _settings(self) -> dict[str, Any]:
@@ -262,7 +258,7 @@ class EngineScheduler(LRScheduler):
             RuntimeError: inside CUDA graph capture.
             Exception: whatever a child of another library raises; all children have their old state then.
         """
-        if isinstance(self._engine, TensorEngine):
+        if self._engine.steps_tensors:
             refuse_capture("a state is loaded; load it before the capture")
         self._load(self._checked(state_dict, "state_dict"))
 
@@ -347,7 +343,7 @@ class EngineScheduler(LRScheduler):
         cannot be called first inside graph capture. Otherwise it returns what there is now.
         """
         engine = self._engine
-        if isinstance(engine, TensorEngine):
+        if engine.steps_tensors:
             return engine.peek(self)
         state = self._state()
         counters = {name: state[name] for name in _C.counter_names(self._schedule) if name in state}
@@ -364,11 +360,11 @@ class EngineScheduler(LRScheduler):
         if found_inf.numel() != 1:
             raise ValueError(f"found_inf must hold exactly one element, got {found_inf.numel()}")
         engine = self._engine
-        if isinstance(engine, TensorEngine):
+        if engine.steps_tensors:
             declined = engine.step(self, metrics, found_inf)
             if declined is None:
                 return
-            metrics = metrics if metrics is None else declined  # converted, if it was: it is read once
+            metrics = metrics if declined.metric is None else declined.metric
         self._step_unless_off_path(found_inf, metrics)
 
     @untraced(OFF_PATH)
@@ -378,7 +374,55 @@ class EngineScheduler(LRScheduler):
 
     def _step_plainly(self, metrics: Any) -> None:
         """Step, with a metric that needs nothing done to it any more."""
-        self.step()
+        declined = self._engine.step(self, metrics)
+        if declined is not None:
+            self._step_off_path(declined, metrics)
+        else:
+            self._stepped(metrics)
+
+    @untraced(OFF_PATH)
+    def _step_off_path(self, declined: _C.Declined, metrics: Any = None) -> None:
+        """Make a step that an engine has declined: something is not what it was when the engine was chosen.
+
+        By the same engine where all it waited for was a look at the order of steps, by the one that is chosen now, or
+        by torch's code.
+        """
+        refuse_capture(self._why_off_path)
+        looked = self._warn_at_first_step()
+        for attached_before in (True, False):
+            if attached_before or self._attach():
+                if declined.metric is not None:
+                    metrics = declined.metric  # converted: it is read once
+                self._check_order(metrics, looked)
+                again = self._engine.step(self, metrics)
+                if again is None:
+                    self._stepped(metrics)
+                    return
+                declined = again
+            if declined.lrs is not None:
+                self._finish(declined.lrs)
+                return
+            self._detach()
+        self._fall_back()
+        self._step_as_torch(metrics if declined.metric is None else declined.metric)
+        self._stepped(metrics, by_torch=True)
+
+    def _warn_at_first_step(self) -> bool:
+        """Look whether ``optimizer.step()`` came first, where torch does; whether this was such a step."""
+        return False
+
+    def _check_order(self, metrics: Any, looked: bool) -> None:
+        """Let the engine step although it is the first step, which was looked at, or may be: a device knows which."""
+        if looked or self._engine.steps_tensors:
+            self._engine.check_order()
+
+    def _finish(self, lrs: list[Any]) -> None:
+        """Do the rest of a step whose learning rates the engine could only compute."""
+        raise NotImplementedError
+
+    def _step_as_torch(self, metrics: Any) -> None:
+        """Step by torch's own code; all state is in ``__dict__``."""
+        raise NotImplementedError
 
     def _attend(self, **what: Any) -> None:
         """Have steps do this besides: record them in a ``_history``, have metrics go through a ``_reduction``."""
@@ -392,14 +436,14 @@ class EngineScheduler(LRScheduler):
         if by_torch and self._fallback is not None:
             object.__setattr__(self, "_fallback", (self._fallback[0], instance_dict(self).get("last_epoch")))
         history = self._history
-        if history is not None and (by_torch or not isinstance(self._engine, TensorEngine)):
+        if history is not None and (by_torch or not self._engine.steps_tensors):
             history.note(self, metrics)
 
     def _note_first_lrs(self) -> None:
         """Construction is over, and began at epoch 0."""
         engine = self._engine
         lrs: list[Any]
-        if isinstance(engine, TensorEngine):
+        if engine.steps_tensors:
             lrs = list(engine.newest_lrs())
         else:
             lrs = [group["lr"] for group in self.optimizer.param_groups]
@@ -525,8 +569,7 @@ class EngineScheduler(LRScheduler):
             if engine is not DETACHED:
                 _C.put_in_charge(self, DETACHED, engine, self._held)
                 if _log.isEnabledFor(logging.INFO):
-                    kind = "tensor" if isinstance(engine, TensorEngine) else "host"
-                    self._tell_log(f"the {kind} engine steps it")
+                    self._tell_log(f"the {engine.kind} engine steps it")
         return self._engine is not DETACHED
 
     def _fall_back(self) -> None:
@@ -546,7 +589,7 @@ class EngineScheduler(LRScheduler):
 
     def _follow_to_tensors(self) -> None:
         """Choose an engine again if use_tensor_lr came after the present one: the LRs to go on from are masters now."""
-        if not isinstance(self._engine, TensorEngine) and lr_buffer.has_tensors(self.optimizer):
+        if not self._engine.steps_tensors and lr_buffer.has_tensors(self.optimizer):
             self._detach()
             self._attach()
 

@@ -20,8 +20,6 @@ from ..engine.metric import as_number
 from ..engine.program import LAST_LR, instance_dict
 from ..engine.reduction import ReduceOp, Reduction, reduction
 from ..engine.selection import LR, Optimizers, Selection, optimizers_of, positions, union
-from ..engine.tensor import TensorEngine
-from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
 from .epoch import warn_about_order
 from .ranks import MetricScheduler
@@ -179,58 +177,35 @@ class Composite(MetricScheduler):
         if attended or weight is not None:
             metrics, found_inf = self._reduced(metrics, found_inf, weight)
         engine = self._engine
-        if not isinstance(engine, TensorEngine):
-            if metrics is None:
-                if getattr(engine, "reads_metric", True):
-                    self._require_metric()
-            elif type(metrics) is not float and self._reads_metric():
-                metrics = as_number(metrics)  # before any child steps, and once for all of them
-        elif metrics is None and engine.reads_metric:
-            self._require_metric()
+        if metrics is None:
+            if engine.reads_metric:
+                self._require_metric()
+        elif type(metrics) is not float and not engine.steps_tensors and self._reads_metric():
+            metrics = as_number(metrics)  # before any child steps, and once for all of them
         if found_inf is not None:
             self._step_unless(found_inf, metrics)
             return
         declined = engine.step(self, metrics)
         if declined is not None:
-            self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)
+            self._step_off_path(declined, metrics)
         elif attended:
             self._stepped(metrics)
 
-    def _step_plainly(self, metrics: Any) -> None:
+    def _check_order(self, metrics: Any, looked: bool) -> None:
         engine = self._engine
-        declined = engine.step(self, metrics)
-        if declined is not None:
-            self._step_off_path(metrics if metrics is None or not isinstance(engine, TensorEngine) else declined)
-        else:
-            self._stepped(metrics)
-
-    @untraced(OFF_PATH)
-    def _step_off_path(self, metrics: Any) -> None:
-        # Something is not what it was when the engine was chosen: choose again.
-        refuse_capture("it is the first step, or its settings changed, or a child is stepped by Python")
-        for attached_before in (True, False):
-            if attached_before or self._attach():
-                if metrics is None and getattr(self._engine, "reads_metric", True):
-                    self._require_metric()
-                self._check_order()
-                if self._engine.step(self, metrics) is None:
-                    self._stepped(metrics)
-                    return
-            self._detach()
-        if metrics is None:
+        if metrics is None and engine.reads_metric:
             self._require_metric()
-        self._fall_back()
-        instance_dict(self).pop(LAST_LR, None)
-        self._step_children(metrics)
-        self._stepped(metrics, by_torch=True)
-
-    def _check_order(self) -> None:
         # For all whose first step this is, and for those whose turn is yet to come: that is known on the device only.
-        engine = self._engine
-        if isinstance(engine, TensorEngine) and engine.order_unchecked:
+        if engine.steps_tensors and engine.order_unchecked:
             for _ in range(_first_steps(self)):
                 warn_about_order(self.optimizer, stacklevel=5)
             engine.check_order()
+
+    def _step_as_torch(self, metrics: Any) -> None:
+        if metrics is None:
+            self._require_metric()
+        instance_dict(self).pop(LAST_LR, None)
+        self._step_children(metrics)
 
     def _step_children(self, metrics: Any) -> None:
         """What HostComposition does; by Python, whatever the values are."""
@@ -311,7 +286,7 @@ class Composite(MetricScheduler):
         raise NotImplementedError
 
     def _require_metric(self) -> None:
-        on_device = isinstance(self._engine, TensorEngine)
+        on_device = self._engine.steps_tensors
         if on_device and (torch.compiler.is_compiling() or in_capture()):
             raise ValueError(f"{type(self).__name__}.step() has a ReduceLROnPlateau in it: call step(metrics)")
         if self._needs_metric():
@@ -370,7 +345,7 @@ class Composite(MetricScheduler):
 
     def _begun(self) -> None:
         """The children's LRs were set from outside of their steps."""
-        if not isinstance(self._engine, TensorEngine):
+        if not self._engine.steps_tensors:
             instance_dict(self)[LAST_LR] = lr_buffer.copied_lrs(self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -411,7 +386,7 @@ class Composite(MetricScheduler):
                 _load_child(child, saved)
         last_lr = state.pop(LAST_LR, None)
         super()._load(state)
-        if not isinstance(self._engine, TensorEngine) and last_lr is not None:
+        if not self._engine.steps_tensors and last_lr is not None:
             instance_dict(self)[LAST_LR] = last_lr
         began: dict[int, Any] = {}
         for child in self._schedulers:

@@ -17,7 +17,6 @@ from ..engine.capture import refuse_capture
 from ..engine.host import DETACHED
 from ..engine.program import Event, instance_dict, own_values, pack
 from ..engine.selection import Groups, Optimizers, select
-from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
 from .base import EngineScheduler
 
@@ -66,40 +65,25 @@ class EpochScheduler(EngineScheduler):
             self._stepped(None)
 
     @untraced(OFF_PATH)
-    def _step_off_path(self, declined: Any) -> None:
-        if self._finish(declined):
-            return
-        if self._is_initial:
-            if not self._begin_on_tensors():
-                self._step_as_torch(None)
-            return
-        refuse_capture("it is the first step, or its settings changed; step once before capturing")
+    def _step_off_path(self, declined: _C.Declined, metrics: Any = None) -> None:
+        if declined.lrs is not None:
+            self._finish(declined.lrs)
+        elif not self._is_initial:
+            super()._step_off_path(declined)
+            if self._engine is DETACHED:
+                self._attach()
+        elif not self._begin_on_tensors():
+            self._step_as_torch(None)
+
+    def _warn_at_first_step(self) -> bool:
         first = self._step_count == 1
         if first:
-            warn_about_order(self.optimizer, stacklevel=4)
-        for attached_before in (True, False):
-            if attached_before or self._attach():
-                if first or isinstance(self._engine, TensorEngine):
-                    self._engine.check_order()
-                declined = self._engine.step(self, None)
-                if declined is None:
-                    self._stepped(None)
-                    return
-                if self._finish(declined):
-                    return
-            self._detach()
-        self._fall_back()
-        self._step_as_torch(None)
-        self._stepped(None, by_torch=True)
-        self._attach()
+            warn_about_order(self.optimizer, stacklevel=6)
+        return first
 
-    def _finish(self, declined: Any) -> bool:
-        """Do the rest of a step that the engine has half done; False if it has not begun."""
-        return False
-
-    def _step_as_torch(self, epoch: int | None) -> None:
+    def _step_as_torch(self, metrics: Any) -> None:
         self._step_count += 1
-        self._update_lr(epoch)
+        self._update_lr()
 
     @untraced(OFF_PATH)
     def _step_to(self, epoch: int) -> None:
@@ -131,7 +115,7 @@ class EpochScheduler(EngineScheduler):
         groups = self.optimizer.param_groups
         if not (groups and isinstance(groups[0]["lr"], Tensor) and self._attach()):
             return False
-        if isinstance(self._engine, TensorEngine) and self._engine.move(self, Event.INITIAL):
+        if self._engine.move(self, Event.INITIAL):
             instance_dict(self)["_get_lr_called_within_step"] = False  # torch leaves this behind
             return True
         self._detach()
@@ -140,9 +124,8 @@ class EpochScheduler(EngineScheduler):
     def _update_lr(self, epoch: int | None = None) -> None:
         # What SequentialLR calls to start a child over, and step(epoch) to go there.
         self._follow_to_tensors()
-        engine = self._engine
         whole = _is_number(epoch) and epoch == epoch // 1
-        if whole and isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, cast(float, epoch)):
+        if whole and self._engine.move(self, Event.AT_EPOCH, cast(float, epoch)):
             return
         self._detach()
         super()._update_lr(epoch)
@@ -577,6 +560,9 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
             return
         self._step_elsewhere(epoch)
 
+    def _step_off_path(self, declined: _C.Declined, metrics: Any = None) -> None:
+        self._step_elsewhere(None)
+
     @untraced(OFF_PATH)
     def _step_elsewhere(self, epoch: float | None) -> None:
         if epoch is None and self._is_initial:
@@ -588,10 +574,8 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
             if self._attach() and self._engine.step(self, None) is None:
                 self._stepped(None)
                 return
-        elif _is_number(epoch) and epoch >= 0:
-            engine = self._engine
-            if isinstance(engine, TensorEngine) and engine.move(self, Event.AT_EPOCH, epoch):
-                return
+        elif _is_number(epoch) and epoch >= 0 and self._engine.move(self, Event.AT_EPOCH, epoch):
+            return
         self._detach()
         if epoch is None and not self._is_initial:
             self._fall_back()
@@ -602,8 +586,7 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
 
     def _update_lr(self, epoch: int | None = None) -> None:
         # There is no closed form: torch only notes the epoch.
-        engine = self._engine
-        if epoch == 0 and isinstance(engine, TensorEngine) and engine.move(self, Event.RESTART):
+        if epoch == 0 and self._engine.move(self, Event.RESTART):
             return
         self._detach()
         TorchWarmRestarts._update_lr(self, epoch)

@@ -12,7 +12,6 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 from ..engine.checkpoint import function_state
 from ..engine.program import Table
 from ..engine.selection import Groups, Optimizers, select
-from ..engine.tensor import TensorEngine
 from .epoch import EpochScheduler
 
 Functions = Callable[[int], float] | Sequence[Callable[[int], float]]
@@ -89,7 +88,7 @@ class FunctionScheduler(EpochScheduler):
 
     def _table_with(self, entries: Sequence[Mapping[str, Any] | None], where: str) -> Table | None:
         """The table to step on with once these are loaded; the functions are put back as they were."""
-        if self._total_epochs is None or not any(entries) or not isinstance(self._engine, TensorEngine):
+        if self._total_epochs is None or not any(entries) or not self._engine.steps_tensors:
             return None
         before = [(vars(function), vars(function).copy()) for function in self.lr_lambdas]
         try:
@@ -126,14 +125,12 @@ class FunctionScheduler(EpochScheduler):
             object.__setattr__(self, "_tabulated", (list(self.lr_lambdas), self._tabulate(self._total_epochs)))
         return self._tabulated[1]  # type: ignore[index]
 
-    def _finish(self, declined: Any) -> bool:
-        # The learning rates, where they are no longer plain numbers.
-        if not isinstance(declined, list):
-            return False
+    def _finish(self, lrs: list[Any]) -> None:
+        # They are no longer plain numbers.
         self._detach()
         self._fall_back()
         groups = self.optimizer.param_groups
-        for group, lr in zip(groups, declined, strict=True):
+        for group, lr in zip(groups, lrs, strict=True):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(lr)
             else:
@@ -141,7 +138,6 @@ class FunctionScheduler(EpochScheduler):
         self._last_lr = [lr.clone() if isinstance(lr, Tensor) else lr for lr in (group["lr"] for group in groups)]
         self._stepped(None, by_torch=True)
         self._attach()
-        return True
 
 
 class LambdaLR(FunctionScheduler, torch_lr_scheduler.LambdaLR):

@@ -12,7 +12,6 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from ..engine import lr_buffer
-from ..engine.capture import refuse_capture
 from ..engine.checkpoint import number
 from ..engine.judged_metric import SETTINGS, checked_setting, judge, patience_for_torch
 from ..engine.metric import completed
@@ -203,16 +202,8 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
             return
         declined = self._engine.step(self, metrics)
         if declined is not None:
-            # None is no metric, also where there is no engine to say so.
-            self._step_off_path(declined if metrics is not None else float(metrics))
+            self._step_off_path(declined, metrics)
         elif attended:
-            self._stepped(metrics)
-
-    def _step_plainly(self, metrics: SupportsFloat) -> None:
-        declined = self._engine.step(self, metrics)
-        if declined is not None:
-            self._step_off_path(declined if metrics is not None else float(metrics))
-        else:
             self._stepped(metrics)
 
     @untraced(OFF_PATH)
@@ -222,27 +213,14 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         self._step_plainly(metrics)
         self.last_epoch = epoch
 
-    @untraced(OFF_PATH)
-    def _step_off_path(self, metrics: SupportsFloat) -> None:
-        # Something is not what it was when the engine was chosen: choose again.
-        refuse_capture("it is the first step, or its settings changed; step once before capturing")
-        self._detach()
-        if self._attach():
-            declined = self._engine.step(self, metrics)
-            if declined is None:
-                self._stepped(metrics)
-                return
-            metrics = declined
-        self._detach()
-        self._fall_back()
+    def _step_as_torch(self, metrics: SupportsFloat) -> None:
         numbers = [group for group in self.optimizer.param_groups if not isinstance(group["lr"], Tensor)]
-        self._step_as_torch(completed(metrics) if isinstance(metrics, Tensor) else metrics)
+        self._decide_as_torch(completed(metrics) if isinstance(metrics, Tensor) else metrics)
         for group in numbers:
             if isinstance(group["lr"], Tensor):  # torch has made the bound itself the learning rate
                 group["lr"] = group["lr"].detach().clone()
-        self._stepped(metrics, by_torch=True)
 
-    def _step_as_torch(self, metrics: SupportsFloat) -> None:
+    def _decide_as_torch(self, metrics: SupportsFloat) -> None:
         attributes = instance_dict(self)
         given = SETTINGS.keys() & attributes.keys()
         if not given:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..engine.metric import as_number
 from ..engine.reduction import Reduction, check_group, warn_of_ranks
-from ..engine.tensor import TensorEngine
 from .base import EngineScheduler
 
 
@@ -47,7 +46,7 @@ class MetricScheduler(EngineScheduler):
                     self._attend(_reduction=None)  # nothing that a copy, or a group that is set, has to know
             return metrics, found_inf
         engine = self._engine
-        if isinstance(engine, TensorEngine):
+        if engine.steps_tensors:
             return reduction.reduce(metrics, engine.device, weight, found_inf)
         metrics, found_inf = reduction.reduce(metrics, _device_of_lrs(self.optimizer), weight, found_inf)
         return None if metrics is None else as_number(metrics), None if found_inf is None else found_inf.item()

@@ -121,11 +121,11 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
         factor = start + (1.0 - start) * epoch / steps if epoch < steps else 1.0
         lr_buffer.set_lrs(self.optimizer, [base * factor for base in self.base_lrs])
 
-    def _step_as_torch(self, metrics: SupportsFloat) -> None:
+    def _decide_as_torch(self, metrics: SupportsFloat) -> None:
         self._fit_groups()
         epoch = self.last_epoch + 1
         if epoch > self.warmup_steps:
-            super()._step_as_torch(metrics)
+            super()._decide_as_torch(metrics)
             return
         float(metrics)  # raises for what is no metric
         self._warm_up(epoch)

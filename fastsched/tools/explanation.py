@@ -11,9 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from .. import _C
 from ..engine.host import DETACHED, Engine, attach
-from ..engine.momentum import HostMomentum
 from ..engine.program import instance_dict
-from ..engine.tensor import TensorEngine
 from ..engine.untraced import untraced
 from ..schedulers.base import EngineScheduler
 
@@ -93,20 +91,12 @@ def explain(scheduler: LRScheduler) -> Explanation:
     engine = _engine_of_next_step(scheduler)
     noted = _C.take_reason()
     fallback = scheduler._fallback
-    kind: Literal["host", "tensor", "torch"] = "host"
+    kind = engine.kind
     where = ""
-    if isinstance(engine, TensorEngine):
-        kind = "tensor"
-        where = ", ".join(sorted({str(replica.buffer.device) for replica in engine._replicas}))
-        if engine._functions:
-            reasons.append("its functions are called by Python at each step; give it total_steps=")
-        if isinstance(engine._momentum, HostMomentum):
-            reasons.append(
-                "it cycles momentum that is a Python number, which Python writes; give the optimizer a tensor for it, "
-                "or pass cycle_momentum=False"
-            )
+    if engine.steps_tensors:
+        where = ", ".join(engine.devices)
+        reasons += engine.by_python()
     elif engine is DETACHED:
-        kind = "torch"
         reasons.append(noted)
     elif noted and any(isinstance(group.get("lr"), Tensor) for group in scheduler.optimizer.param_groups):
         reasons.append(f"not one operator for all of it: {noted}")
@@ -120,10 +110,8 @@ def _engine_of_next_step(scheduler: EngineScheduler) -> Engine:
     """The one in charge, if that can go on; else what would be chosen."""
     engine = scheduler._engine
     _C.take_reason()
-    if isinstance(engine, TensorEngine):
-        fits = engine._momentum is None or engine._momentum.fits(scheduler)
-        if (fits and not engine._is_stale(scheduler)) or engine._rebuild(scheduler):
-            return engine
+    if engine.steps_tensors and (engine.fits(scheduler) or engine.rebuild(scheduler)):
+        return engine
     if not scheduler._decides_natively():
         return DETACHED
     engine.expose_state(instance_dict(scheduler))  # choosing reads the state there; the next step takes it out again

@@ -17,7 +17,6 @@ from .. import _C
 from ..engine.capture import refuse_capture
 from ..engine.replica import Replica
 from ..engine.selection import labels_of, quantity_of
-from ..engine.tensor import TensorEngine
 from ..engine.untraced import untraced
 from ..schedulers.base import EngineScheduler
 from .picture import canvas, finish
@@ -86,7 +85,7 @@ class History:
         self._steps_of_plateaus = _steps_of(_plateaus(scheduler))
         try:
             scheduler._attend(_history=self)
-            if isinstance(scheduler._engine, TensorEngine):
+            if scheduler._engine.steps_tensors:
                 self.install(scheduler._engine._replicas)
         except BaseException:  # a Ctrl-C: nobody has this object to close it
             self.close()
@@ -100,7 +99,7 @@ class History:
         refuse_capture("a history ends; close it before the capture, or after")
         if scheduler._history is self:
             scheduler._attend(_history=None)
-        if isinstance(scheduler._engine, TensorEngine):
+        if scheduler._engine.steps_tensors:
             own = [part.rows for period in self._periods if isinstance(period, _OnDevice) for part in period.parts]
             for replica in scheduler._engine._replicas:
                 if replica.history is None or any(replica.history is rows for rows in own):
@@ -371,7 +370,7 @@ def _steps_of(plateaus: list[Any]) -> dict[int, _Steps]:
         engine = getattr(plateau, "_engine", None)
         if isinstance(engine, _C.HostEngine):
             steps[id(plateau)] = _Steps(id(engine), engine.steps, plateau.last_epoch)
-        elif not isinstance(engine, TensorEngine):
+        elif engine is None or not engine.steps_tensors:
             steps[id(plateau)] = _Steps(0, 0, plateau.last_epoch)
     return steps
 

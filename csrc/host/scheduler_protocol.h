@@ -1,0 +1,36 @@
+// What compiled code asks of a Python scheduler: the attributes that it reads and the methods that it calls,
+// all of them. In Python they are declared in fastsched/schedulers/base.py and compose.py.
+#pragma once
+
+#include "python.h"
+
+namespace fastsched::host::protocol {
+
+#define FASTSCHED_NAME(function, text)          \
+  inline PyObject* function() {                 \
+    static PyObject* const name = intern(text); \
+    return name;                                \
+  }
+
+// Of every scheduler.
+FASTSCHED_NAME(engine, "_engine")          // what steps it
+FASTSCHED_NAME(history, "_history")        // what its own step() has to tell of each step, or None
+FASTSCHED_NAME(optimizer, "optimizer")     // whose groups it drives
+FASTSCHED_NAME(last_lr, "_last_lr")        // the learning rates as it left them
+FASTSCHED_NAME(step_count, "_step_count")  // how often it was stepped, construction included
+FASTSCHED_NAME(step, "step")
+FASTSCHED_NAME(step_off_path, "_step_off_path")  // (declined): what an engine has declined
+
+// Of a composition.
+FASTSCHED_NAME(schedulers, "_schedulers")    // its children
+FASTSCHED_NAME(begin_child, "_begin_child")  // (child, metric): at the child's milestone
+FASTSCHED_NAME(begun, "_begun")              // (): learning rates were set from outside of the engines' steps
+
+// Functions of the module that knows which schedulers take a metric: (child, metric).
+inline constexpr const char* kCompositions = "fastsched.schedulers.compose";
+FASTSCHED_NAME(step_turn, "step_turn")    // whose turn it is in a sequence
+FASTSCHED_NAME(step_child, "step_child")  // one of a chain
+
+#undef FASTSCHED_NAME
+
+}  // namespace fastsched::host::protocol
