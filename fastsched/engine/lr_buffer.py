@@ -73,8 +73,8 @@ class LRBuffer:
 
     def place(self, groups: list[dict[str, Any]], shape: torch.Size | None = None) -> None:
         """Put the tensors into their groups, as views of their slots: in the shape that they have, or in this one."""
-        for index, place, tensor in zip(self.indices, self.lrs.unbind(), self.tensors, strict=True):
-            tensor.data = place.view(tensor.shape if shape is None else shape)
+        lay_in(self.lrs, self.tensors, shape)
+        for index, tensor in zip(self.indices, self.tensors, strict=True):
             groups[index]["lr"] = tensor
 
     def adopt_external_writes(self) -> None:
@@ -386,7 +386,9 @@ def set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
     if is_bound(optimizer) and write(optimizer, lrs):
         return
     for group, lr in zip(optimizer.param_groups, lrs, strict=True):
-        if isinstance(group["lr"], Tensor):
+        if type(lr) is type(group["lr"]) is float:
+            group["lr"] = lr
+        elif isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr.reshape(()) if isinstance(lr, Tensor) else lr)
         else:
             group["lr"] = lr.clone() if isinstance(lr, Tensor) else lr
@@ -394,15 +396,20 @@ def set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
 
 def copied_lrs(optimizer: Optimizer) -> list[Any]:
     """Every group's LR as it is, tensors as copies."""
-    lrs = [group["lr"] for group in optimizer.param_groups]
-    return [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
+    return copies([group["lr"] for group in optimizer.param_groups])
+
+
+def copies(lrs: list[Any]) -> list[Any]:
+    """The same values, tensors as copies without a gradient; that very list where there are none."""
+    if {float, int}.issuperset(map(type, lrs)):  # hundreds of numbers are passed at once
+        return lrs
+    return [lr.detach().clone() if isinstance(lr, Tensor) else lr for lr in lrs]
 
 
 @torch.inference_mode(False)
 def exact(optimizer: Optimizer) -> list[Any]:
     """Every group's learning rate, a copy: in float64 where that is known, else as it is. Reads nothing back."""
-    lrs = [group["lr"] for group in optimizer.param_groups]
-    lrs = [lr.detach().clone() if isinstance(lr, Tensor) else lr for lr in lrs]
+    lrs = copied_lrs(optimizer)
     buffers = (bind(optimizer) or []) if is_bound(optimizer) else []
     for buffer, places in zip(buffers, positions(optimizer, buffers), strict=True):
         buffer.adopt_external_writes()
@@ -485,7 +492,7 @@ def _bind_anew(optimizer: Optimizer, known: list[LRBuffer]) -> list[LRBuffer] | 
         else:
             _note_unsupported(lr)
             return None
-    for device, _ in placement:
+    for device in {device for device, _ in placement}:
         ops.require(device)
     first = id(optimizer) not in _buffers
     foreign = [owner for owner in owners if owner is not None and not any(owner is own for own in known)]
@@ -661,9 +668,18 @@ def _stacked(lrs: list[Any], masters_before: dict[int, Tensor], device: torch.de
     return torch.stack(masters)
 
 
+@torch.no_grad()  # views are cheaper then
+def lay_in(storage: Tensor, tensors: list[Tensor], shape: torch.Size | None = None) -> None:
+    """Make each of the tensors a view of its element of ``storage``: in the shape that it has, or in this one."""
+    for element, tensor in zip(storage.unbind(), tensors, strict=True):
+        wanted = tensor.shape if shape is None else shape
+        tensor.data = element.view(wanted) if len(wanted) else element
+
+
+@torch.no_grad()
 def stack_scalars(tensors: list[Tensor]) -> Tensor:
     """Tensors of one element each, of one device and dtype, side by side."""
-    return torch.stack([tensor.detach() if tensor.dim() == 0 else tensor.detach().reshape(()) for tensor in tensors])
+    return torch.stack([tensor if tensor.dim() == 0 else tensor.reshape(()) for tensor in tensors])
 
 
 def _remember(optimizer: Optimizer, buffers: list[LRBuffer]) -> None:

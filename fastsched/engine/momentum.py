@@ -26,12 +26,16 @@ def _momentum(group: dict[str, Any]) -> Any:
 
 
 def _momentums(optimizer: Optimizer) -> list[Any]:
-    return list(map(_momentum, optimizer.param_groups))
+    return [_momentum(group) if "betas" in group else group.get("momentum") for group in optimizer.param_groups]
+
+
+def _any_tensor(momentums: list[Any]) -> bool:
+    return any(issubclass(kind, Tensor) for kind in set(map(type, momentums)))
 
 
 def has_tensor_momentum(optimizer: Optimizer) -> bool:
     """Whether the momentum of some group is a tensor."""
-    return any(isinstance(momentum, Tensor) for momentum in _momentums(optimizer))
+    return _any_tensor(_momentums(optimizer))
 
 
 def _put(group: dict[str, Any], momentum: Tensor) -> None:
@@ -60,7 +64,7 @@ def kept_in_place(scheduler: Any, optimizer: Optimizer) -> Iterator[None]:
         yield
     finally:
         now = _momentums(optimizer)
-        any_tensors = any(isinstance(momentum, Tensor) for momentum in (*before, *now))
+        any_tensors = _any_tensor(before) or _any_tensor(now)
         taken = _bounds(scheduler, optimizer) if any_tensors else set()
         places = zip(optimizer.param_groups, before, now, strict=True) if any_tensors else ()
         for group, tensor, value in places:

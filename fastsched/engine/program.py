@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from .. import _C
-from .lr_buffer import is_supported, stack_scalars
+from .lr_buffer import is_supported, lay_in, stack_scalars
 
 LAST_LR = "_last_lr"
 
@@ -226,8 +226,7 @@ def _side_by_side(tensors: list[Tensor]) -> Tensor | None:
     if not alone or len({id(tensor) for tensor in tensors}) != len(tensors):
         return None
     together = stack_scalars(tensors)
-    for place, tensor in zip(together.unbind(), tensors, strict=True):
-        tensor.data = place.view(tensor.shape)
+    lay_in(together, tensors)
     return together
 
 

@@ -580,22 +580,25 @@ class TensorEngine:
         scheduler has for it.
         """
         for replica in self._replicas:
-            buffer = replica.buffer
-            dtype = buffer.lrs.dtype
-            for slot, index in enumerate(replica.positions):
-                if not 0 <= index < len(lrs):
-                    continue  # another scheduler's, or the group came later
-                lr, last, master = lrs[index], replica.last_lr[slot], buffer.masters[slot]
-                if isinstance(lr, Tensor):
-                    lr = lr.detach().reshape(()).to(last.device, torch.float64, non_blocking=True)
-                    for better in (master, last):
-                        lr = torch.where(better.to(dtype) == lr.to(dtype), better, lr)
-                    last.copy_(lr)
-                else:
-                    last.copy_(torch.tensor(float(lr), dtype=torch.float64, device="cpu"))
-                    rounded = buffer.lrs[slot].double()
-                    known = (master == rounded) & (last.to(dtype) == buffer.lrs[slot])
-                    master.copy_(torch.where(known, last, master))
+            buffer, last = replica.buffer, replica.last_lr
+            masters, rounded = buffer.masters, buffer.lrs.detach()
+            # Without those of another scheduler, and of groups that came later.
+            known = {slot: lrs[index] for slot, index in enumerate(replica.positions) if 0 <= index < len(lrs)}
+            tensors = {slot: lr for slot, lr in known.items() if isinstance(lr, Tensor)}
+            if tensors:
+                slots = torch.tensor(list(tensors), device=last.device)
+                left = _in_a_vector(list(tensors.values()), last.device)
+                for better in (masters[slots], last[slots]):
+                    left = torch.where(better.to(rounded.dtype) == left.to(rounded.dtype), better, left)
+                last[slots] = left
+            numbers = {slot: float(lr) for slot, lr in known.items() if slot not in tensors}
+            if numbers:
+                slots = torch.tensor(list(numbers), device=last.device)
+                left = torch.tensor(list(numbers.values()), dtype=torch.float64, device=last.device)
+                now, master = rounded[slots], masters[slots]
+                agree = (master == now.double()) & (left.to(now.dtype) == now)
+                last[slots] = left
+                masters[slots] = torch.where(agree, left, master)
 
     def _read_counters(self) -> dict[str, Any]:
         # All replicas decide alike, so the first speaks for them.
@@ -777,6 +780,13 @@ def _state(counters: Tensor, buffer: LRBuffer, *, leaf: bool) -> Tensor:
     if leaf:
         state[_C.NODE_STATE_SIZE :].copy_(buffer.masters)
     return state
+
+
+def _in_a_vector(lrs: list[Tensor], device: torch.device) -> Tensor:
+    """Tensors of one number each in one of float64."""
+    if len({(lr.dtype, lr.device) for lr in lrs}) > 1:
+        lrs = [lr.to(device, torch.float64, non_blocking=True) for lr in lrs]
+    return lr_buffer.stack_scalars(lrs).to(device, torch.float64, non_blocking=True)
 
 
 def _floats(lrs: Any, count: int) -> list[float] | None:

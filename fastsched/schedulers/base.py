@@ -443,11 +443,7 @@ class EngineScheduler(LRScheduler):
         """Construction is over, and began at epoch 0."""
         engine = self._engine
         lrs: list[Any]
-        if engine.steps_tensors:
-            lrs = list(engine.newest_lrs())
-        else:
-            lrs = [group["lr"] for group in self.optimizer.param_groups]
-            lrs = [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
+        lrs = list(engine.newest_lrs()) if engine.steps_tensors else lr_buffer.copied_lrs(self.optimizer)
         object.__setattr__(self, "_first_lrs", lrs)
 
     def _take_exact_bases(self) -> None:

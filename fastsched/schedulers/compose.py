@@ -241,8 +241,10 @@ class Composite(MetricScheduler):
         noted = getattr(self, "_began_with", [])
         if len(noted) > len(groups):
             noted = []  # whose these are is not known any more
-        came = [group.get("initial_lr", group["lr"]) for group in list(groups)[len(noted) :]]
-        self._began_with = [*noted, *(lr.clone() if isinstance(lr, Tensor) else lr for lr in came)]
+        if len(noted) < len(groups):
+            came = [group.get("initial_lr", group["lr"]) for group in list(groups)[len(noted) :]]
+            noted = [*noted, *lr_buffer.copies(came)]
+        self._began_with = noted
         for child in self._schedulers:
             if isinstance(child, Composite):
                 child._fit_groups()
