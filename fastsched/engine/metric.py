@@ -39,7 +39,8 @@ def read_from_gpu(metric: Tensor) -> float:
         _warned_about_sync = True
         warnings.warn(
             "the metric is on the GPU but the learning rates are Python numbers, so every scheduler step waits for "
-            "the device; call fastsched.use_tensor_lr(optimizer) to decide on the GPU",
+            "the device; call fastsched.use_tensor_lr(optimizer) to decide on the GPU, or construct a "
+            "ReduceLROnPlateau with deferred=True",
             UserWarning,
             stacklevel=4,
         )

@@ -117,6 +117,11 @@ def reduction(owner: str, process_group: Any, reduce_op: ReduceOp, *, decides: b
     return made if process_group is not None or (decides and world_size() > 1) else None
 
 
+def accelerator() -> torch.device:
+    """The device that metrics come from where there is one, else the host."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
 def world_size() -> int:
     """How many ranks there are; 1 where torch.distributed is not in use."""
     distributed = torch.distributed

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from .. import _C
 from ..engine import lr_buffer
 from ..engine.added_groups import take_in
+from ..engine.arrivals import Arrivals
 from ..engine.capture import refuse_capture
 from ..engine.checkpoint import checked
 from ..engine.host import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
@@ -59,6 +60,7 @@ class EngineScheduler(LRScheduler):
 
     __slots__ = (
         "_begun_groups",
+        "_deferred",
         "_engine",
         "_fallback",
         "_first_lrs",
@@ -73,7 +75,8 @@ class EngineScheduler(LRScheduler):
     _history: Recorder | None
     _logged: set[str]  # what the log has been told of it
     _reduction: Reduction | None  # what is done to a metric before a step; None where nothing is
-    _is_attended: bool  # there is one of these two: steps look at this only
+    _deferred: Arrivals | None  # metrics that are yet to be decided by; None where steps decide at once
+    _is_attended: bool  # there is one of these three: steps look at this only
     _begun_groups: list[int]  # those without an initial LR when construction began
     _first_lrs: list[Any] | None  # the learning rates that construction left; None where it did not begin at epoch 0
     _schedule: ClassVar[str]
@@ -98,6 +101,7 @@ class EngineScheduler(LRScheduler):
             object.__setattr__(scheduler, "_first_lrs", None)
             object.__setattr__(scheduler, "_history", None)
             object.__setattr__(scheduler, "_reduction", None)
+            object.__setattr__(scheduler, "_deferred", None)
             object.__setattr__(scheduler, "_is_attended", False)
             return scheduler
 
@@ -142,11 +146,12 @@ class EngineScheduler(LRScheduler):
     def __dict__(self) -> dict[str, Any]:
         """The object's own dict with the whole state in it, for code that reads or writes that directly.
 
-        With learning rates on a CUDA device this waits for the device. torch.compile, which looks at it while
-        tracing, sees the dict as it is.
+        With learning rates on a CUDA device, or with metrics on their way from one, this waits for the device.
+        torch.compile, which looks at it while tracing, sees the dict as it is.
         """
         attributes = instance_dict(self)
         if not torch.compiler.is_compiling():
+            self._catch_up()
             self._engine.expose_state(attributes)
         return attributes
 
@@ -196,9 +201,12 @@ class EngineScheduler(LRScheduler):
                 settings[name] = value
         if name_of(getattr(self, "optimizer", None)) != LR:
             settings["param_name"] = name_of(self.optimizer)
+        if self._deferred is not None:
+            settings["deferred"] = True
         return settings
 
     def __getstate__(self) -> Any:
+        self._catch_up()
         slots = {
             name: getattr(self, name)
             for name in copyreg._slotnames(type(self))  # type: ignore[attr-defined]
@@ -206,6 +214,8 @@ class EngineScheduler(LRScheduler):
         }
         if self._reduction is not None:
             slots["_reduction"] = self._reduction  # which leaves its process group here
+        if self._deferred is not None:
+            slots["_deferred"] = Arrivals()
         return (self._state(), slots) if slots else self._state()
 
     def __setstate__(self, state: Any) -> None:
@@ -215,6 +225,7 @@ class EngineScheduler(LRScheduler):
         object.__setattr__(self, "_first_lrs", None)
         object.__setattr__(self, "_history", None)
         object.__setattr__(self, "_reduction", None)
+        object.__setattr__(self, "_deferred", None)
         instance_dict(self).update(state)
         for name, value in slots.items():
             object.__setattr__(self, name, value)
@@ -233,8 +244,9 @@ class EngineScheduler(LRScheduler):
         them in another way; torch has to be told that they are safe. ``_last_lr`` holds the float64 learning rates, so
         that resuming loses nothing to the rounding of a float32 LR tensor.
 
-        With learning rates on a CUDA device this waits for the device.
+        With learning rates on a CUDA device this waits for the device, and with ``deferred=True`` for all metrics.
         """
+        self._catch_up()
         state = {name: _plain(value) for name, value in self._state().items() if name not in self._unsaved}
         return state if self.param_name == LR else {**state, "param_name": self.param_name}
 
@@ -356,9 +368,7 @@ class EngineScheduler(LRScheduler):
             if not found_inf:
                 self._step_plainly(metrics)
             return
-        found_inf = completed(found_inf)
-        if found_inf.numel() != 1:
-            raise ValueError(f"found_inf must hold exactly one element, got {found_inf.numel()}")
+        found_inf = one_element(found_inf)
         engine = self._engine
         if engine.steps_tensors:
             declined = engine.step(self, metrics, found_inf)
@@ -425,11 +435,14 @@ class EngineScheduler(LRScheduler):
         raise NotImplementedError
 
     def _attend(self, **what: Any) -> None:
-        """Have steps do this besides: record them in a ``_history``, have metrics go through a ``_reduction``."""
+        """Have steps do this besides: what :attr:`_history`, :attr:`_reduction` and :attr:`_deferred` are for."""
         for name, value in what.items():
             object.__setattr__(self, name, value)
-        attended = self._history is not None or self._reduction is not None
+        attended = self._history is not None or self._reduction is not None or self._deferred is not None
         object.__setattr__(self, "_is_attended", attended)
+
+    def _catch_up(self) -> None:
+        """Have all decided that metrics were given for, before the state is looked at; waits for them."""
 
     def _stepped(self, metrics: Any, *, by_torch: bool = False) -> None:
         """A step was made, by torch's code or by the engine; tensor engines record their steps themselves."""
@@ -624,6 +637,14 @@ class EngineScheduler(LRScheduler):
         for name in held:
             setattr(self, name, state[name])
         self._engine.resume()
+
+
+def one_element(found_inf: Tensor) -> Tensor:
+    """The tensor that says whether a step is skipped, whole; ValueError if it is none."""
+    found_inf = completed(found_inf)
+    if found_inf.numel() != 1:
+        raise ValueError(f"found_inf must hold exactly one element, got {found_inf.numel()}")
+    return found_inf
 
 
 def _notice_steps(optimizer: Any, *, methods: bool) -> None:

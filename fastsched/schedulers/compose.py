@@ -42,6 +42,12 @@ def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) ->
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, belongs to another optimizer; "
                 "make all of them with the same one"
             )
+        if getattr(scheduler, "deferred", False):
+            raise ValueError(
+                f"{name}: schedulers[{index}], a {type(scheduler).__name__}, has deferred=True, and the steps of a "
+                f"{name} are not put off: make it without, or with use_tensor_lr(optimizer), which waits for nothing "
+                "either; a plateau with a warm-up is WarmupReduceLROnPlateau(..., deferred=True)"
+            )
 
 
 def _reduction_for(

@@ -11,14 +11,16 @@ from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
-from ..engine import lr_buffer
+from ..engine import arrivals, lr_buffer
+from ..engine.arrivals import Arrivals, check_deferred
 from ..engine.checkpoint import number
 from ..engine.judged_metric import SETTINGS, checked_setting, judge, patience_for_torch
-from ..engine.metric import completed
+from ..engine.metric import as_plain, completed
 from ..engine.program import instance_dict
 from ..engine.reduction import ReduceOp, reduction
 from ..engine.selection import Groups, Optimizers, select
 from ..engine.untraced import OFF_PATH, untraced
+from .base import one_element
 from .ranks import MetricScheduler
 
 if TYPE_CHECKING:
@@ -72,16 +74,22 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
             collective before each decision, so that all decide alike. Every rank has to step. Without one, each rank
             decides by its own metric; where there are several ranks a warning says so once.
         reduce_op: what is made of the ranks' metrics: ``"mean"``, ``"sum"``, ``"min"`` or ``"max"``.
+        deferred: with Python-number learning rates, do not wait for a metric on an accelerator: a later step decides by
+            it, the first that finds it arrived. For a plateau that is stepped at every iteration. Decisions are those
+            of ``deferred=False``, in order, a step or two later; of several ranks all decide one step later. With
+            learning rates on the metric's device there is nothing to defer, and it changes nothing.
 
     Raises:
         ValueError: ``factor`` is 1 or more, ``min_lr`` is not one per group, a mode is unknown, ``accumulate``,
             ``smoothing`` or ``patience_counts`` is out of its range, or this rank is not in ``process_group``.
-        TypeError: ``optimizer`` is not an Optimizer, or ``accumulate`` or ``smoothing`` is not a number.
+        TypeError: ``optimizer`` is not an Optimizer, ``accumulate`` or ``smoothing`` is not a number, or ``deferred``
+            is not True or False.
         RuntimeError: the learning rates are on a CUDA device and fastsched has no CUDA operators.
 
     ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``last_epoch`` and ``get_last_lr()`` may be read and
     written as in torch. With learning rates on a CUDA device, reading one of the first four waits for the
-    device; ``get_last_lr()`` returns tensors on the device without waiting.
+    device; ``get_last_lr()`` returns tensors on the device without waiting. With ``deferred=True`` all of them tell
+    what has been decided so far, without waiting; what is written counts for decisions that are still to come.
 
     Example::
 
@@ -127,14 +135,16 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         groups: Groups = None,
         process_group: ProcessGroup | None = None,
         reduce_op: ReduceOp = "mean",
+        deferred: bool = False,
     ) -> None:
+        check_deferred(deferred)
         for name, value in zip(SETTINGS, (accumulate, smoothing, patience_counts), strict=True):
             if checked_setting(name, value) != SETTINGS[name]:
                 setattr(self, name, value)
         optimizer = select(optimizer, param_name, groups)
         reduced = reduction(type(self).__name__, process_group, reduce_op)
         super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
-        self._attend(_reduction=reduced)
+        self._attend(_reduction=reduced, _deferred=Arrivals() if deferred else None)
         self._attach()
 
     def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
@@ -175,24 +185,32 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
 
         Raises:
             TypeError, ValueError, RuntimeError: as ``float(metrics)`` does where that is not a number.
-            ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
+            ValueError: ``weight`` is negative, or there is no mean over a ``process_group``; ``epoch`` is given, and
+                ``deferred=True``.
             RuntimeError: ``min_lr`` is a list and param groups have been added since; with Python-number learning
                 rates only when a reduction fires, as in torch.
 
         Sync: with tensor learning rates it never waits for the device, unless the metric is on a GPU and the
-        learning rates are not. With Python-number learning rates a metric on a GPU is read, which waits.
+        learning rates are not. With Python-number learning rates a metric on a GPU is read, which waits; with
+        ``deferred=True`` it is copied to the host behind the step's back. Where there are several ranks such a step
+        waits for the metric of the step before, so that all decide alike.
 
         Capture: with tensor learning rates it may be captured in a CUDA graph. Anything that would be frozen into
-        the graph raises RuntimeError: a metric on the host, attributes or groups that changed since the last step.
+        the graph raises RuntimeError: a metric on the host, attributes or groups that changed since the last step, a
+        metric that is deferred.
 
         Compile: with tensor learning rates and a tensor metric it traces under ``fullgraph=True`` and does not
         recompile; after ``use_tensor_lr``, step once before compiling. A compiled step follows whatever was done to
         attributes and groups since the step before, as an eager one does; it is compiled again if groups were added.
-        A Python-number metric recompiles once, at its second value.
+        A Python-number metric recompiles once, at its second value. What is deferred breaks the graph.
         """
         attended = self._is_attended
         if attended or weight is not None:
+            if epoch is not None and self._deferred is not None:
+                raise ValueError("epoch= is deprecated, and not for a plateau with deferred=True: leave it out")
             metrics, found_inf = self._reduced(metrics, found_inf, weight)
+            if self._deferred is not None and self._is_put_off(metrics, found_inf):
+                return
         if epoch is not None:
             if not found_inf:
                 self._step_noting(metrics, epoch)
@@ -205,6 +223,57 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
             self._step_off_path(declined, metrics)
         elif attended:
             self._stepped(metrics)
+
+    @property
+    def deferred(self) -> bool:
+        """Whether a metric on an accelerator is decided by once it has arrived on the host, as at construction."""
+        return self._deferred is not None
+
+    def flush(self) -> None:
+        """Have all decided that metrics were given for; without ``deferred=True`` that has been done.
+
+        Waits for the device. ``state_dict()``, pickling and copying do so by themselves. Raises RuntimeError inside
+        CUDA graph capture, and what a step raises.
+
+        Example::
+
+            scheduler = fastsched.ReduceLROnPlateau(optimizer, deferred=True)
+            for inputs, targets in loader:
+                loss = train(model, optimizer, inputs, targets)
+                scheduler.step(loss)
+            scheduler.flush()
+        """
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        if self._deferred:
+            self._deferred.settle(self, wait=True)
+
+    def _is_put_off(self, metrics: Any, found_inf: Any) -> bool:
+        """Whether it is left to a later step to decide by this metric: one that is noted down then."""
+        engine = self._engine
+        if engine.steps_tensors and engine.device.type != "cpu":
+            self._catch_up()  # by what was given while the learning rates were elsewhere
+            return False
+        if not self._deferred and not arrivals.is_away(metrics) and not arrivals.is_away(found_inf):
+            return False
+        self._put_off(metrics, found_inf)
+        return True
+
+    @untraced("the metric is sent to the host, where a later step decides by it")
+    def _put_off(self, metrics: Any, found_inf: Any) -> None:
+        metric = as_plain(metrics)
+        if found_inf is not None and not isinstance(found_inf, Tensor):
+            if found_inf:
+                return
+            found_inf = None
+        skipped = [] if found_inf is None else [one_element(found_inf)]
+        self._deferred.put_off(self, metric, *skipped)  # type: ignore[union-attr]
+
+    def _decide(self, metric: float, found_inf: float = 0.0) -> None:
+        """A step that was put off."""
+        if not found_inf:
+            self._step_plainly(float(metric))
 
     @untraced(OFF_PATH)
     def _step_noting(self, metrics: SupportsFloat, epoch: int) -> None:
@@ -248,6 +317,8 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         return state
 
     def _load(self, state: dict[str, Any]) -> None:
+        if self._deferred is not None:
+            self._deferred.forget()  # metrics of the run that is given up
         super()._load(state)
         self._init_is_better(self.mode, self.threshold, self.threshold_mode)
 

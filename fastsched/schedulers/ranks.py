@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..engine.metric import as_number
-from ..engine.reduction import Reduction, check_group, warn_of_ranks
+from ..engine.reduction import Reduction, accelerator, check_group, warn_of_ranks
 from .base import EngineScheduler
 
 
@@ -46,8 +46,10 @@ class MetricScheduler(EngineScheduler):
                     self._attend(_reduction=None)  # nothing that a copy, or a group that is set, has to know
             return metrics, found_inf
         engine = self._engine
-        if engine.steps_tensors:
+        if engine.steps_tensors and (self._deferred is None or engine.device.type != "cpu"):
             return reduction.reduce(metrics, engine.device, weight, found_inf)
+        if self._deferred is not None:
+            return reduction.reduce(metrics, accelerator(), weight, found_inf)
         metrics, found_inf = reduction.reduce(metrics, _device_of_lrs(self.optimizer), weight, found_inf)
         return None if metrics is None else as_number(metrics), None if found_inf is None else found_inf.item()
 

@@ -36,8 +36,8 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
         mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps: as in :class:`ReduceLROnPlateau`.
         warmup_steps: how many calls of ``step()`` the warm-up takes; 0 for none.
         warmup_start_factor: what to multiply the learning rates by at the beginning, from 0 to 1.
-        accumulate, smoothing, patience_counts, param_name, groups, process_group, reduce_op: as in
-            :class:`ReduceLROnPlateau`.
+        accumulate, smoothing, patience_counts, param_name, groups, process_group, reduce_op, deferred: as in
+            :class:`ReduceLROnPlateau`. What is deferred, the warm-up goes on with as well, a step or two later.
 
     Raises:
         ValueError, TypeError: an argument is out of its range, or as in :class:`ReduceLROnPlateau`.
@@ -83,6 +83,7 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
         groups: Groups = None,
         process_group: ProcessGroup | None = None,
         reduce_op: ReduceOp = "mean",
+        deferred: bool = False,
     ) -> None:
         steps, start_factor = _checked_steps(warmup_steps), _checked_factor(warmup_start_factor)
         super().__init__(
@@ -102,6 +103,7 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
             groups=groups,
             process_group=process_group,
             reduce_op=reduce_op,
+            deferred=deferred,
         )
         self.warmup_steps, self.warmup_start_factor = steps, start_factor
         self.base_lrs = []

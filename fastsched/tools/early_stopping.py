@@ -11,15 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from .. import _C
-from ..engine import ops
-from ..engine.arrivals import Arrivals
+from ..engine import arrivals, ops
+from ..engine.arrivals import Arrivals, check_deferred
 from ..engine.capture import in_capture, refuse_capture
 from ..engine.checkpoint import number, whole
 from ..engine.judged_metric import SETTINGS, checked_setting
 from ..engine.lr_buffer import LRBuffer
 from ..engine.metric import as_plain, traced
 from ..engine.program import NO_CHILDREN
-from ..engine.reduction import ReduceOp, Reduction, check_group, reduction, warn_of_ranks
+from ..engine.reduction import (
+    ReduceOp,
+    Reduction,
+    accelerator,
+    check_group,
+    reduction,
+    warn_of_ranks,
+    world_size,
+)
 from ..engine.replica import Replica
 from ..engine.untraced import untraced
 from .training_state import distinct, reshard, sharded
@@ -109,9 +117,14 @@ class EarlyStopping:
             collective before each decision, so that all of them stop in the same step. Every rank has to step. Without
             one, each decides by its own metric; where there are several ranks a warning says so once.
         reduce_op: what is made of the ranks' metrics: ``"mean"``, ``"sum"``, ``"min"`` or ``"max"``.
+        deferred: keep the counters on the host, and do not wait for a metric on an accelerator, of any kind: a later
+            step or :meth:`poll` decides by it, the first that finds it arrived, as in
+            :class:`fastsched.ReduceLROnPlateau`. Attributes then tell what has been decided so far, without waiting.
 
     Raises:
         ValueError, TypeError: an argument is out of its range, or this rank is not in ``process_group``.
+        ValueError: ``deferred=True`` with a ``model``, whose weights are others by the time of the decision, or with a
+            ``device`` other than the host.
         RuntimeError: ``device`` is a CUDA device and fastsched has no CUDA operators.
 
     The attributes of these names may be written to, ``model`` and ``device`` excepted.
@@ -146,7 +159,9 @@ class EarlyStopping:
         patience_counts: Literal["torch", "keras"] = "torch",
         process_group: ProcessGroup | None = None,
         reduce_op: ReduceOp = "mean",
+        deferred: bool = False,
     ) -> None:
+        check_deferred(deferred)
         like_torchs = (mode, patience, threshold, threshold_mode, baseline, start_after, stop_on_nan)
         for name, value in zip(_SETTINGS, (*like_torchs, accumulate, smoothing, patience_counts), strict=True):
             self.__dict__[name] = _checked(name, value)
@@ -157,9 +172,17 @@ class EarlyStopping:
         place = None if device is None else torch.device(device)
         if place is not None and place.type not in ("cpu", "cuda"):
             raise ValueError(f"device must be a CPU or CUDA device, got {place}; pass device='cpu'")
+        if deferred and model is not None:
+            raise ValueError(
+                "deferred=True cannot keep the best weights: once a metric has arrived the model has others; leave out "
+                "model, or leave out deferred: metrics on a CUDA device are not waited for either"
+            )
+        if deferred and place is not None and place.type != "cpu":
+            raise ValueError(f"deferred=True decides on the host, and device is {place}: leave out one of them")
+        self._deferred = Arrivals() if deferred else None
         self._reduction = reduction(type(self).__name__, process_group, reduce_op)
         counters = [_no_best(mode) if name == "best" else 0.0 for name in _COUNTERS]
-        self._stays = place is not None
+        self._stays = place is not None or deferred
         self._place(place if place is not None else torch.device("cpu"), counters)
         self._weights = _Weights(model) if model is not None else None
 
@@ -191,13 +214,14 @@ class EarlyStopping:
             TypeError, ValueError, RuntimeError: ``metric`` is not a number; nothing is counted.
             ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
 
-        Sync: does not wait for the device, unless ``device`` was given as the host and the metric is on a GPU; with a
-        ``process_group`` it waits for the step before, as :meth:`poll` does.
+        Sync: does not wait for the device, unless ``device`` was given as the host and the metric is on a GPU and not
+        deferred; with a ``process_group`` it waits for the step before, as :meth:`poll` does.
 
         Capture: may be captured in a CUDA graph, if it was stepped before with a metric on the device, or constructed
         with that ``device``. A metric on the host would be frozen into the graph and raises RuntimeError.
 
-        Compile: traces under ``fullgraph=True``, under the same condition.
+        Compile: traces under ``fullgraph=True``, under the same condition. A metric that is deferred is refused in
+        capture, and breaks the graph.
         """
         if metrics is not None:
             if metric is not None:
@@ -213,6 +237,8 @@ class EarlyStopping:
             elif not self._model_fits:
                 return self._step_off_path(metric, weight)
         metric = self._reduced(metric, weight)
+        if self._deferred is not None and (self._deferred or arrivals.is_away(metric)):
+            return self._put_off(metric)
         if compiling:
             metric = traced(metric, self._replica.buffer.device)
         elif isinstance(metric, Tensor) and metric.is_cuda and self._replica.buffer.on_host and not self._stays:
@@ -233,6 +259,29 @@ class EarlyStopping:
     def _step_off_path(self, metric: Any, weight: Any) -> bool | Tensor:
         return self.step(metric, weight=weight)
 
+    @untraced("the metric is sent to the host, where a later step decides by it")
+    def _put_off(self, metric: Tensor | float) -> bool:
+        self._deferred.put_off(self, metric)  # type: ignore[union-attr]
+        return self.should_stop
+
+    def _decide(self, metric: float) -> None:
+        """A step that was put off."""
+        self._replica.call(float(metric))
+
+    def flush(self) -> None:
+        """Have all decided that metrics were given for; without ``deferred=True`` that is done.
+
+        Waits for the device, as ``state_dict()`` and copying do by themselves. Raises RuntimeError inside CUDA graph
+        capture.
+        """
+        if self._deferred:
+            self._deferred.settle(self, wait=True)
+
+    @property
+    def deferred(self) -> bool:
+        """Whether a metric on an accelerator is decided by once it has arrived on the host, as at construction."""
+        return self._deferred is not None
+
     def _reduced(self, metric: Any, weight: Any) -> Tensor | float:
         """The metric to step with, as an operator reads it; that of all ranks where there is a group."""
         reduced, compiling = self._reduction, torch.compiler.is_compiling()
@@ -244,6 +293,9 @@ class EarlyStopping:
                 raise ValueError("weight= is for a mean over ranks; construct EarlyStopping with process_group=")
             return own
         buffer = self._replica.buffer
+        if self._deferred is not None:
+            of_all, _ = reduced.reduce(own, accelerator(), weight)
+            return cast(Tensor, of_all)
         follows = isinstance(own, Tensor) and buffer.on_host and not self._stays  # where the counters are about to go
         of_all, _ = reduced.reduce(own, own.device if follows else buffer.device, weight)  # type: ignore[union-attr]
         return cast(Tensor, of_all)
@@ -288,6 +340,8 @@ class EarlyStopping:
             raise TypeError(f"behind must be an int, got {type(behind).__name__}")
         if behind is not None and behind < 0:
             raise ValueError(f"behind must be 0 or more, got {behind}")
+        if self._deferred:
+            return self._poll_deferred(behind)
         if self._replica.buffer.on_host:
             if not behind:
                 return self.should_stop
@@ -297,6 +351,14 @@ class EarlyStopping:
             return bool(self._replica.peek()[_STOPPED] != 0)
         refuse_capture("poll between replays, and not in the graph")
         return self._snapshots.poll(self._replica.counters, 1 if behind is None else behind)
+
+    def _poll_deferred(self, behind: int | None) -> bool:
+        if behind is None and world_size() > 1:
+            behind = 1
+        self._deferred.settle(self, behind or 0, wait=behind is not None)  # type: ignore[union-attr]
+        counters = self._replica.counters.tolist()
+        given = counters[_LAST] + len(self._deferred)  # type: ignore[arg-type]
+        return bool(0 < counters[_STOPPED] <= given - (behind or 0))
 
     @property
     def process_group(self) -> Any:
@@ -354,8 +416,10 @@ class EarlyStopping:
     def state_dict(self) -> dict[str, Any]:
         """Counters and settings as plain Python values, and ``"best_weights"``, copies by name, if there is a model.
 
-        Loads from a file with ``torch.load(..., weights_only=True)``. May wait for the device.
+        Loads from a file with ``torch.load(..., weights_only=True)``. May wait for the device, and with
+        ``deferred=True`` does so for all metrics.
         """
+        self.flush()
         state = {name: getattr(self, name) for name in _SETTINGS} | self._counters()
         if self._weights is not None:
             state["best_weights"] = self._weights.state()
@@ -389,6 +453,8 @@ class EarlyStopping:
         refuse_capture("a state is loaded; load it before the capture")
         if self._weights is not None:
             self._weights.load(weights)
+        if self._deferred is not None:
+            self._deferred.forget()  # metrics of the run that is given up
         vars(self).update(settings)
         self._upload()
         self._snapshots = _Snapshots(wanted=self._snapshots.wanted)
@@ -410,18 +476,20 @@ class EarlyStopping:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the addresses that the device's state has in it.
+        self.flush()
         buffer = self._replica.buffer
         kept = {name: getattr(self, name) for name in (*_SETTINGS, "_reduction", "_stays", "_weights")}
+        kept["_deferred"] = None if self._deferred is None else Arrivals()
         return kept | {"_placed": (buffer.device, self._replica.counters[: len(_COUNTERS)].tolist())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         placed = state.pop("_placed")
-        self.__dict__.update({"_reduction": None, **state})
+        self.__dict__.update({"_reduction": None, "_deferred": None, **state})
         self._place(*placed)
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in _SETTINGS)
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in (*_SETTINGS, *["deferred"] * self.deferred))
         return f"{type(self).__name__}({settings})"
 
     def _counters(self) -> dict[str, Any]:
@@ -493,7 +561,7 @@ class _Snapshots:
     def stopped(self, behind: int) -> bool:
         """Whether it had stopped so many steps before the last."""
         back = min(behind, len(self._sent) - 1)
-        counters = self._sent.wait(back)
+        [counters] = self._sent.wait(back)
         return bool(0 < counters[_STOPPED] <= counters[_LAST] + back - behind)  # one snapshot is one step
 
 

@@ -212,7 +212,7 @@ class _LossHistory:
         Waits for no CUDA device, but for the step before the last where all ranks have to know the same.
         """
         if self._sent is not None:
-            return len(self._sent) > 1 and self._sent.wait(1) != 0
+            return len(self._sent) > 1 and self._sent.wait(1) != [0]
         return bool(self._seen.item())
 
     def read(self) -> tuple[list[float], list[float], int | None]:
