@@ -174,14 +174,39 @@ def iterations(device: torch.device, rounds: int) -> dict[str, Any]:
     return result
 
 
-def syncs(device: torch.device) -> int | None:
+def with_float_lrs(device: torch.device, **keywords: Any) -> Any:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1, device=device))], lr=0.1)
+    return fastsched.ReduceLROnPlateau(optimizer, factor=1 - 1e-6, patience=0, threshold=0.0, eps=0.0, **keywords)
+
+
+def deferred(device: torch.device, rounds: int) -> dict[str, Any]:
+    """An iteration on Python-float learning rates whose plateau reads the loss, and defers that: the host's time."""
+    import warnings
+
+    weights, result = torch.randn(2048, 2048, device=device), {}
+    for name, keywords in {"reads the metric": {}, "deferred": {"deferred": True}}.items():
+        scheduler = with_float_lrs(device, **keywords)
+
+        def iteration(scheduler: Any = scheduler) -> None:
+            scheduler.step((weights @ weights).square().mean())
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it waits
+            iteration()
+            result[name] = host_time(iteration, device, rounds, 20)
+        before = scheduler.last_epoch
+        scheduler.flush()
+        result[name]["decided by the end"] = before / scheduler.last_epoch
+    return result
+
+
+def syncs(device: torch.device, scheduler: Any) -> int | None:
     """How often a thousand eager steps with device metrics wait for the device; None without a GPU."""
     if device.type != "cuda":
         return None
     import warnings
 
     metric = torch.tensor(1.0, device=device)
-    scheduler = plateau(fastsched, 100, device)
     scheduler.step(metric)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("warn")
@@ -219,7 +244,9 @@ def main() -> None:
     result = {
         "steps": steps(device, rounds),
         "iterations": iterations(device, rounds),
-        "waits in 1000 eager steps": syncs(device),
+        "waits in 1000 eager steps": syncs(device, plateau(fastsched, 100, device)),
+        "waits in 1000 deferred steps on float learning rates": syncs(device, with_float_lrs(device, deferred=True)),
+        "an iteration on float learning rates": deferred(device, rounds),
         "recompiles in 100 compiled steps": recompiles(device),
     }
     print(json.dumps(result))

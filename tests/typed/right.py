@@ -55,6 +55,10 @@ assert_type(plateau.num_bad_epochs, int)
 assert_type(step_lr.optimizer, torch.optim.Optimizer)
 step_lr.load_state_dict(step_lr.state_dict())
 plateau.patience = 3
+late = fastsched.ReduceLROnPlateau(optimizer, deferred=True)
+assert_type(late.flush(), None)
+assert_type(late.deferred, bool)
+assert_type(fastsched.EarlyStopping(deferred=True).flush(), None)
 
 
 def names(schedulers: Sequence[LRScheduler]) -> list[str]:

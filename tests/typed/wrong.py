@@ -28,6 +28,7 @@ def train(optimizer: Optimizer, model: torch.nn.Module) -> None:
     fastsched.MultiplicativeLR(optimizer, lambda epoch: 0.5, total_steps="all")  # wrong
     fastsched.ReduceLROnPlateau(optimizer, mode="minimum")  # wrong
     fastsched.ReduceLROnPlateau(optimizer, patience=None)  # wrong
+    fastsched.ReduceLROnPlateau(optimizer, deferred="later")  # wrong
     fastsched.ChainedScheduler(optimizer)  # wrong
     fastsched.SequentialLR(optimizer, [optimizer], milestones=[])  # wrong
     fastsched.SequentialLR(optimizer, [fastsched.StepLR(optimizer, 3)])  # wrong
