@@ -31,7 +31,8 @@ help:
 	@echo "make format     rewrite the sources in the project's format"
 	@echo "make wheel      the source distribution and, from it, a manylinux wheel for this Python, into dist"
 	@echo "make test-wheel the same, installed into a new virtual environment and tried there"
-	@echo "make test-cuda-build      the CUDA operators against a CUDA build of torch: build, load, register; no GPU needed"
+	@echo "make test-cuda-build      the CUDA operators against a CUDA build of torch: build, load, register, one for each step;"
+	@echo "                no GPU needed"
 	@echo "make test-torch-versions  one wheel, built on the newest torch, tested on $(TORCH_VERSIONS)"
 	@echo "make test-pythons  the tests and the short benchmark on each of PYTHONS ($(PYTHONS)), into benchmarks/results"
 	@echo "make gpu        on a CUDA machine, offline: build, all GPU tests, measurements, into benchmarks/results/gpu.json"
@@ -129,7 +130,8 @@ gpu-wheels: $(VENV)/ready
 	  --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
 	  pybind11 scikit-build-core numpy pytest pytest-timeout pytest-benchmark hypothesis sybil
 
-# A CUDA build of torch where there need be no GPU: the operators must build, load and be registered there.
+# A CUDA build of torch where there need be no GPU: the operators must build, load and be registered there, and steps on
+# CUDA tensors be one of them each.
 CUDA_TORCH ?= 2.14.1
 test-cuda-build:
 	$(MAKE) VENV=.venv-cuda FASTSCHED_CUDA=ON TORCH=torch==$(CUDA_TORCH) CONSTRAINT=/dev/null test-registered
@@ -137,6 +139,7 @@ test-cuda-build:
 test-registered: build
 	$(BIN)/python -m fastsched info
 	$(BIN)/python tests/cuda_registration.py
+	$(BIN)/python -m tests.cuda_steps
 
 # One wheel, built against the newest torch, has to serve the oldest.
 TORCH_VERSIONS ?= 2.11.0 2.13.0 2.14.1
