@@ -42,7 +42,7 @@ def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) ->
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, belongs to another optimizer; "
                 "make all of them with the same one"
             )
-        if getattr(scheduler, "deferred", False):
+        if isinstance(scheduler, EngineScheduler) and scheduler._deferred is not None:
             raise ValueError(
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, has deferred=True, and the steps of a "
                 f"{name} are not put off: make it without, or with use_tensor_lr(optimizer), which waits for nothing "
