@@ -1,0 +1,85 @@
+"""Plateaus that are stepped at every iteration, as docs/frameworks.md has it."""
+
+import lightning
+import torch
+import transformers
+from training import loader, model
+
+import fastsched
+
+PLATEAU = {"factor": 0.5, "patience": 1, "threshold": 0.3}
+
+
+class Module(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.model = model()
+        self.losses = []
+
+    def training_step(self, batch):
+        x, y = batch
+        loss = torch.nn.functional.mse_loss(self.model(x), y)
+        self.log("train_loss", loss)
+        self.losses.append(loss.item())
+        return loss
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        scheduler = fastsched.ReduceLROnPlateau(optimizer, **PLATEAU, deferred=True)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "monitor": "train_loss", "interval": "step"},
+        }
+
+
+def agree(scheduler, losses):
+    alone = fastsched.ReduceLROnPlateau(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1), **PLATEAU)
+    for loss in losses:
+        alone.step(loss)
+    scheduler.flush()
+    assert scheduler.optimizer.param_groups[0]["lr"] == alone.optimizer.param_groups[0]["lr"] < 0.1
+    assert (scheduler.best, scheduler.last_epoch) == (alone.best, alone.last_epoch)
+
+
+def test_lightning_hands_the_logged_loss_over(tmp_path):
+    module = Module()
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    trainer = lightning.Trainer(default_root_dir=tmp_path, max_epochs=3, **quiet)
+    trainer.fit(module, loader())
+    agree(trainer.lr_scheduler_configs[0].scheduler, module.losses)
+
+
+class Regression(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = model()
+
+    def forward(self, x, labels):
+        return {"loss": torch.nn.functional.mse_loss(self.model(x), labels)}
+
+
+class Trainer(transformers.Trainer):
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        optimizer = self.optimizer if optimizer is None else optimizer
+        self.plateau = fastsched.ReduceLROnPlateau(optimizer, **PLATEAU, deferred=True)
+        self.losses = []
+        # What the Trainer steps at each batch drives an optimizer of its own, which nobody uses.
+        self.lr_scheduler = fastsched.LambdaLR(torch.optim.SGD([torch.zeros(1)], 1.0), lambda step: 1.0)
+        return self.lr_scheduler
+
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        self.plateau.step(loss.detach())
+        self.losses.append(loss.item())
+        return loss
+
+
+def test_transformers_steps_a_plateau_in_its_training_step(tmp_path):
+    rows = [{"x": x, "labels": y} for x, y in loader().dataset]
+    arguments = transformers.TrainingArguments(
+        str(tmp_path), num_train_epochs=3, per_device_train_batch_size=8, optim="sgd", learning_rate=0.1, use_cpu=True,
+        save_strategy="no", report_to=[], disable_tqdm=True,
+    )  # fmt: skip
+    trainer = Trainer(Regression(), arguments, train_dataset=rows)
+    trainer.train()
+    agree(trainer.plateau, trainer.losses)
