@@ -125,7 +125,7 @@ def test_schedulers_are_fastscheds(folder, in_process):
     assert in_process(["-m", "whose"]) == (0, "fastsched.schedulers.epoch\n", "")
 
 
-@pytest.mark.parametrize("arguments", [["there_is_none.py"], ["-m", "there_is_none"], ["-m", "json"]])
+@pytest.mark.parametrize("arguments", [["there_is_none.py"], ["-m", "there_is_none"], ["-m", "email"]])
 def test_what_cannot_be_run_is_named(arguments, folder, in_process):
     status, output, errors = in_process(arguments)
     assert (status, output) == (2, "")

@@ -14,6 +14,8 @@ def bits(value: object) -> object:
         return "nan" if math.isnan(value) else struct.pack("d", value)
     if isinstance(value, (list, tuple)):
         return [bits(item) for item in value]
+    if isinstance(value, dict):
+        return {name: bits(item) for name, item in value.items()}
     return (type(value), value)
 
 

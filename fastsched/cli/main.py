@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import platform
 import shutil
@@ -324,6 +323,8 @@ def _optimizer(lr: float) -> torch.optim.Optimizer:
 
 def read_metrics(argument: str, most: int) -> list[float]:
     """The first numbers, ``most`` at most, of one column of a CSV file, given as ``FILE`` or ``FILE:COLUMN``."""
+    import csv
+
     # Either may have a colon in it.
     ends = [len(argument), *(at for at in range(len(argument) - 1, 0, -1) if argument[at] == ":")]
     end = next((end for end in ends if end <= LONGEST_PATH and os.path.isfile(argument[:end])), ends[-1])
