@@ -22,6 +22,7 @@ struct WatchedDict {
   PyObject* dict;  // null once it is dead
   std::uint64_t version;
   std::size_t holders;  // DictVersions that point here
+  bool named;           // its keys are str and nothing else, so that looking one up runs no Python code
 };
 
 class DictWatcher {
@@ -39,7 +40,7 @@ class DictWatcher {
     if (!works() || !PyDict_Check(dict)) return nullptr;
     const auto known = dicts_.find(dict);
     if (known != dicts_.end()) return known->second;
-    auto* const watched = new WatchedDict{dict, ++clock_, 0};
+    auto* const watched = new WatchedDict{dict, ++clock_, 0, all_named(dict)};
     dicts_.emplace(dict, watched);
     if (PyDict_Watch(id_, dict) == 0) return watched;
     PyErr_Clear();
@@ -59,8 +60,15 @@ class DictWatcher {
 
   void touch(WatchedDict& watched) { watched.version = ++clock_; }
 
-  // The next change of this dict is one that its author takes note of.
-  void expect(PyObject* dict) { expected_ = dict; }
+  // PyDict_SetItem of a value whose predecessor dies without running Python code. Being called back would
+  // cost as much as the write itself, so the dict is not watched meanwhile.
+  int set_item(WatchedDict& watched, PyObject* key, PyObject* value) {
+    if (!watched.named) return PyDict_SetItem(watched.dict, key, value);
+    if (PyDict_Unwatch(id_, watched.dict) != 0) return -1;
+    const int result = PyDict_SetItem(watched.dict, key, value);
+    touch(watched);
+    return PyDict_Watch(id_, watched.dict) == 0 ? result : -1;
+  }
 
  private:
   DictWatcher() : id_(PyDict_AddWatcher(&DictWatcher::changes)) {
@@ -68,25 +76,30 @@ class DictWatcher {
   }
 
   // Called before a watched dict changes.
-  static int changes(PyDict_WatchEvent event, PyObject* dict, PyObject*, PyObject*) {
+  static int changes(PyDict_WatchEvent event, PyObject* dict, PyObject* key, PyObject*) {
     DictWatcher& self = instance();
-    if (dict == self.expected_) {
-      self.expected_ = nullptr;  // but what it leads to, a finalizer for one, may change the dict again
-      return 0;
-    }
     const auto known = self.dicts_.find(dict);
     if (known == self.dicts_.end()) return 0;
     self.touch(*known->second);
-    if (event == PyDict_EVENT_DEALLOCATED) {
+    if (event == PyDict_EVENT_CLONED || (event == PyDict_EVENT_ADDED && !PyUnicode_CheckExact(key))) {
+      known->second->named = false;
+    } else if (event == PyDict_EVENT_DEALLOCATED) {
       known->second->dict = nullptr;
       self.dicts_.erase(known);
     }
     return 0;
   }
 
+  static bool all_named(PyObject* dict) {
+    Py_ssize_t place = 0;
+    for (PyObject* key = nullptr; PyDict_Next(dict, &place, &key, nullptr) != 0;) {
+      if (!PyUnicode_CheckExact(key)) return false;
+    }
+    return true;
+  }
+
   const int id_;
   std::uint64_t clock_ = 0;
-  PyObject* expected_ = nullptr;
   std::unordered_map<PyObject*, WatchedDict*> dicts_;
 };
 
@@ -117,10 +130,12 @@ class DictVersion {
   bool holds(PyObject* dict) const { return is_of(dict) && watched_->version == seen_; }
   void renew() { seen_ = watched_->version; }
   void forget() { seen_ = 0; }
-  // What has changed the dict was this holder's own doing; the others have to look.
-  void touch() {
-    DictWatcher::instance().touch(*watched_);
-    renew();
+  // Writes to the dict, of which this one need not be told; the others have to look.
+  int set_item(PyObject* key, PyObject* value) {
+    const bool named = watched_->named;
+    const int result = DictWatcher::instance().set_item(*watched_, key, value);
+    if (named) renew();
+    return result;
   }
 
  private:
@@ -145,15 +160,10 @@ inline void remember(PyObject* dict, DictVersion& seen) {
 // It has to be looked at again.
 inline void forget(DictVersion& seen) { seen.forget(); }
 
-// PyDict_SetItem by somebody who knows the dict at this version, and goes on knowing it.
+// PyDict_SetItem by somebody who knows the dict at this version, and goes on knowing it. Of the entry that is
+// replaced no more dies than numbers and tuples of what lives on.
 inline int set_item(PyObject* dict, PyObject* key, PyObject* value, DictVersion& seen) {
-  if (!seen.holds(dict)) return PyDict_SetItem(dict, key, value);
-  DictWatcher& watcher = DictWatcher::instance();
-  watcher.expect(dict);
-  const int result = PyDict_SetItem(dict, key, value);
-  watcher.expect(nullptr);
-  if (seen.holds(dict)) seen.touch();  // nobody else has changed it meanwhile
-  return result;
+  return seen.holds(dict) ? seen.set_item(key, value) : PyDict_SetItem(dict, key, value);
 }
 
 #else
