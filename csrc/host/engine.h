@@ -128,6 +128,14 @@ class HostEngine : public Bound {
   // The counters have gone on then. Empty otherwise.
   Ref take_lrs() { return std::exchange(lrs_, Ref()); }
 
+  // Of such a step, or one that was declined with nothing changed; `value` as step() has read it.
+  Declined declined(double value) {
+    Declined declined;
+    if (Ref lrs = take_lrs()) declined.lrs = pybind11::reinterpret_steal<pybind11::object>(lrs.release());
+    if (about_.reads_metric) declined.metric = pybind11::float_(value);
+    return declined;
+  }
+
   bool reads_metric() const { return about_.reads_metric; }
 
   // The caller has looked whether optimizer.step() came first, which torch does at the first step.

@@ -15,6 +15,7 @@
 #include "momentum.h"
 #include "operator_step.h"
 #include "program.h"
+#include "quick_call.h"
 
 namespace py = pybind11;
 
@@ -62,12 +63,7 @@ PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
     check_count(count);
     HostEngine& engine = unwrap<HostEngine>(self);
     double value = 0.0;
-    return for_python(engine.step(args[0], args[1], value), [&] {
-      Declined declined;
-      if (Ref lrs = engine.take_lrs()) declined.lrs = py::reinterpret_steal<py::object>(lrs.release());
-      if (engine.reads_metric()) declined.metric = py::float_(value);
-      return declined;
-    });
+    return for_python(engine.step(args[0], args[1], value), [&] { return engine.declined(value); });
   });
 }
 
@@ -344,6 +340,9 @@ PYBIND11_MODULE(_C, module) {
   module.def("note_reason", [](std::string text) { decline(std::move(text)); });
   module.def("take_reason", [] { return std::exchange(reason(), {}); });
 
+  module.attr("QUICK_CALLS") = QuickCall::available;
+  module.def("use_quick_calls", &QuickCall::use, py::arg("scheduler"), py::arg("engine"));
+  module.def("quick_call", &QuickCall::speed_up, py::arg("step"), py::arg("least"), py::arg("most"));
   py::class_<Declined>(module, "Declined", py::is_final())
       .def(py::init<py::object, py::object>(), py::arg("metric") = py::none(), py::arg("lrs") = py::none())
       .def_property_readonly("metric", [](const Declined& self) { return self.metric; })

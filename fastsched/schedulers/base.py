@@ -27,6 +27,7 @@ from ..engine.metric import completed
 from ..engine.program import LAST_LR, Table, in_a_row, instance_dict, refuse_endless, whole
 from ..engine.reduction import Reduction
 from ..engine.selection import LR, Selection, name_of, optimizers_of
+from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
 
 if TYPE_CHECKING:
@@ -704,3 +705,6 @@ def _as_before(before: Any, value: Any) -> Any:
         return before
     tensor = torch.tensor(value, dtype=before.dtype, device="cpu")
     return tensor.reshape(before.shape).to(before.device) if tensor.item() == value else value
+
+
+_C.use_quick_calls(EngineScheduler, TensorEngine)

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts as TorchWarmRes
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
 
+from .. import _C
 from ..engine import lr_buffer
 from ..engine.capture import in_capture, refuse_capture
 from ..engine.metric import as_number
@@ -404,6 +405,9 @@ class Composite(MetricScheduler):
                     began.setdefault(position, base)
         if len(began) == len(self.optimizer.param_groups):
             self._began_with = [base for _, base in sorted(began.items())]
+
+
+_C.quick_call(Composite.step, 1, 2)
 
 
 def _require_no_metric(schedulers: Sequence[Any], last_epoch: int, milestones: Sequence[Any] | None = None) -> None:

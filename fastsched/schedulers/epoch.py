@@ -131,6 +131,9 @@ class EpochScheduler(EngineScheduler):
         super()._update_lr(epoch)
 
 
+_C.quick_call(EpochScheduler.step, 1, 1)
+
+
 class FormulaScheduler(EpochScheduler):
     """A schedule that torch does not have: a function of the epoch and the base learning rates.
 
@@ -590,6 +593,9 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
             return
         self._detach()
         TorchWarmRestarts._update_lr(self, epoch)
+
+
+_C.quick_call(CosineAnnealingWarmRestarts.step, 1, 1)
 
 
 class SWALR(EpochScheduler, swa_utils.SWALR):

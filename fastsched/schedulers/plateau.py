@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import lr_scheduler as torch_lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
+from .. import _C
 from ..engine import arrivals, lr_buffer
 from ..engine.arrivals import Arrivals, check_deferred
 from ..engine.checkpoint import number
@@ -332,3 +333,6 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
                 "optimizer, or a state of another one loaded; set scheduler.min_lrs to one minimum per group"
             )
         self.min_lrs = [self.default_min_lr] * groups
+
+
+_C.quick_call(ReduceLROnPlateau.step, 2, 2)

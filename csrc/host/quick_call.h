@@ -1,0 +1,146 @@
+// Steps without a Python frame, which is half of what a step on one param group costs. The `step` of a class
+// stays the Python function that it is, to torch.compile, to inspect and to whoever overrides it; but a plain
+// call of it goes here first, to the engine, and runs the function's own code only where there is more to do.
+//
+// CPython 3.12 and later: PyFunction_SetVectorcall. Before, the interpreter does not ask for the vectorcall
+// of a Python function that it calls.
+#pragma once
+
+#include "composition.h"
+#include "direct_step.h"
+#include "engine.h"
+#include "operator_step.h"
+#include "python.h"
+#include "scheduler_protocol.h"
+
+namespace fastsched::host {
+
+#if PY_VERSION_HEX >= 0x030C0000 && !defined(PYPY_VERSION) && !defined(Py_GIL_DISABLED)
+
+class QuickCall {
+ public:
+  static constexpr bool available = true;
+
+  // `scheduler`: the class that all have for a base, with the slots `_engine` and `_is_attended`. `engine`:
+  // that of learning rates that are tensors, with the slots `_direct`, `_momentum`,
+  // `_epoch_limit` and `reads_metric`.
+  static void use(const pybind11::type& scheduler, const pybind11::type& engine) {
+    scheduler_ = reinterpret_cast<PyTypeObject*>(scheduler.inc_ref().ptr());  // as long as the process
+    tensor_engine_ = reinterpret_cast<PyTypeObject*>(engine.inc_ref().ptr());
+    engine_at_ = offset(scheduler, "_engine");
+    attended_at_ = offset(scheduler, "_is_attended");
+    direct_at_ = offset(engine, "_direct");
+    momentum_at_ = offset(engine, "_momentum");
+    limit_at_ = offset(engine, "_epoch_limit");
+    reads_metric_at_ = offset(engine, "reads_metric");
+  }
+
+  // Of a `step`, by how many arguments it is called with as a rule: the scheduler, and a metric perhaps.
+  static void speed_up(const pybind11::function& step, int least, int most) {
+    if (!PyFunction_Check(step.ptr())) throw pybind11::type_error("step must be a Python function");
+    auto* const function = reinterpret_cast<PyFunctionObject*>(step.ptr());
+    for (const auto& [from, to, quick] :
+         {Quick{1, 1, &call<1, 1>}, Quick{2, 2, &call<2, 2>}, Quick{1, 2, &call<1, 2>}}) {
+      if (from != least || to != most || function->vectorcall == quick) continue;
+      ordinary_ = function->vectorcall;
+      PyFunction_SetVectorcall(function, quick);
+    }
+  }
+
+ private:
+  struct Quick {
+    int least, most;
+    vectorcallfunc call;
+  };
+
+  static Py_ssize_t offset(const pybind11::type& type, const char* slot) {
+    const pybind11::object member = type.attr("__dict__")[slot];
+    if (!Py_IS_TYPE(member.ptr(), &PyMemberDescr_Type)) throw pybind11::type_error("not a slot");
+    return reinterpret_cast<PyMemberDescrObject*>(member.ptr())->d_member->offset;
+  }
+  static PyObject* slot(PyObject* object, Py_ssize_t at) {
+    return *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + at);
+  }
+
+  template <Py_ssize_t least, Py_ssize_t most>
+  static PyObject* call(PyObject* function, PyObject* const* arguments, std::size_t count, PyObject* names) {
+    const Py_ssize_t given = PyVectorcall_NARGS(count);
+    const bool plain = names == nullptr && least <= given && given <= most;
+    if (plain && PyObject_TypeCheck(arguments[0], scheduler_) &&
+        slot(arguments[0], attended_at_) == Py_False) {
+      bool done = false;
+      PyObject* const result = step(arguments[0], given == 2 ? arguments[1] : Py_None, done);
+      if (done) return result;
+    }
+    return ordinary_(function, arguments, count, names);
+  }
+
+  // `done` says whether there is a result, or an error, and nothing left for Python.
+  static PyObject* step(PyObject* scheduler, PyObject* metric, bool& done) {
+    const Ref engine = Ref::borrow(slot(scheduler, engine_at_));
+    if (!engine) return nullptr;
+    try {
+      if (HostEngine* const host = exactly<HostEngine>(engine.get())) {
+        done = true;
+        double value = 0.0;
+        const Outcome outcome = host->step(scheduler, metric, value);
+        if (outcome == Outcome::declined && !PyErr_Occurred()) {
+          return off_path(scheduler, host->declined(value), metric);
+        }
+        return outcome == Outcome::stepped ? Py_NewRef(Py_None) : nullptr;
+      }
+      if (HostComposition* const composition = exactly<HostComposition>(engine.get())) {
+        if (metric == Py_None ? composition->reads_metric() : !PyFloat_CheckExact(metric)) return nullptr;
+        done = true;
+        const Outcome outcome = composition->step(scheduler, metric);
+        if (outcome == Outcome::declined && !PyErr_Occurred()) return off_path(scheduler, Declined(), metric);
+        return outcome == Outcome::stepped ? Py_NewRef(Py_None) : nullptr;
+      }
+      if (!Py_IS_TYPE(engine.get(), tensor_engine_)) return nullptr;
+      if (metric == Py_None && slot(engine.get(), reads_metric_at_) != Py_False) return nullptr;
+      if (slot(engine.get(), momentum_at_) != Py_None || slot(engine.get(), limit_at_) != Py_None)
+        return nullptr;
+      const Ref direct = Ref::borrow(slot(engine.get(), direct_at_));
+      if (!direct) return nullptr;
+      bool stepped = false;
+      if (DirectStep* const on_host = exactly<DirectStep>(direct.get())) {
+        stepped = on_host->step(scheduler, metric);
+      } else if (OperatorStep* const by_operator = exactly<OperatorStep>(direct.get())) {
+        stepped = by_operator->step(scheduler, metric);
+      }
+      done = stepped || PyErr_Occurred() != nullptr;
+      return stepped ? Py_NewRef(Py_None) : nullptr;
+    } catch (pybind11::error_already_set& error) {
+      error.restore();
+    } catch (const pybind11::builtin_exception& error) {
+      error.set_error();
+    } catch (const std::exception& error) {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+    }
+    done = true;
+    return nullptr;
+  }
+
+  static PyObject* off_path(PyObject* scheduler, Declined declined, PyObject* metric) {
+    const pybind11::object reported = pybind11::cast(std::move(declined));
+    return PyObject_CallMethodObjArgs(scheduler, protocol::step_off_path(), reported.ptr(), metric, nullptr);
+  }
+
+  static inline PyTypeObject* scheduler_ = nullptr;
+  static inline PyTypeObject* tensor_engine_ = nullptr;
+  static inline vectorcallfunc ordinary_ = nullptr;
+  static inline Py_ssize_t engine_at_, attended_at_, direct_at_, momentum_at_, limit_at_, reads_metric_at_;
+};
+
+#else
+
+class QuickCall {
+ public:
+  static constexpr bool available = false;
+  static void use(const pybind11::type&, const pybind11::type&) {}
+  static void speed_up(const pybind11::function&, int, int) {}
+};
+
+#endif
+
+}  // namespace fastsched::host
