@@ -83,9 +83,9 @@ Written grow(int depth, std::int64_t groups) {
     case Kind::phases:
       table = {2.0, chance(50) ? 3.0 : 0.0, static_cast<double>(1 + below(2)), 0.5, 0.0, 3.0};
       for (double start = 0.0; start < 6.0; start += 2.0) {
-        const double curve = static_cast<double>(below(15));
+        const double curve = static_cast<double>(below(16));
         table.insert(table.end(), {start + 2.0, start, 2.0, 2.0, curve, static_cast<double>(below(2)), 1.0,
-                                   fraction(), fraction(), 1.0});
+                                   fraction(), fraction(), fraction(), 1.0});
       }
       break;
     case Kind::lambda:
