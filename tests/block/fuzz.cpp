@@ -100,6 +100,7 @@ Written grow(int depth, std::int64_t groups) {
   Written written;
   node.table_size = static_cast<double>(table.size());
   node.selective = chance(20) ? 1.0 : 0.0;
+  node.window_size = node.kind() == Kind::greedy && chance(70) ? static_cast<double>(1 + below(4)) : 0.0;
   node.size = own_program_size(node, static_cast<double>(groups));
   node.state_size = own_state_size(node, static_cast<double>(groups));
   written.state.assign(static_cast<std::size_t>(node.state_size), 0.0);

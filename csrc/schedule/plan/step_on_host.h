@@ -68,7 +68,7 @@ struct NoBarrier {
 
 template <typename LR>
 void step_on_host(const Buffers& buffers, LR* lrs, const StepInput& input) {
-  decide_all(buffers, input);
+  decide_all(buffers, lrs, input);
   update_groups(buffers, lrs);
   NoBarrier alone;
   report(buffers, lrs, input, 0, 1, alone);
