@@ -46,6 +46,12 @@ def restarts(module, optimizer):
     return fastsched.DecayingRestartsLR(optimizer, 4, 0.5, 2, warmup_steps=3, min_lr_ratio=0.05)
 
 
+def greedy(module, optimizer):
+    # torch has none; fastsched on floats, which is transformers to the bit, is the oracle.
+    arguments = {"patience": 0, "factor": 0.7, "min_lr": 0.02, "max_lr": 0.6, "reset_start": 2}
+    return fastsched.GreedyLR(optimizer, **arguments, warmup=1, cooldown=1, smooth=True, window_size=3)
+
+
 SCHEDULERS = {
     **{name: made_by(name) for name in LONG},
     "ReduceLROnPlateau": plateau,
@@ -53,7 +59,8 @@ SCHEDULERS = {
     "chain": chain,
     "phases": phases,
     "decaying restarts": restarts,
+    "greedy": greedy,
     "nested with plateau": nested,
 }
 
-METRIC = {"ReduceLROnPlateau", "nested with plateau"}
+METRIC = {"ReduceLROnPlateau", "greedy", "nested with plateau"}

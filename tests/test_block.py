@@ -154,7 +154,7 @@ def test_overflow_stops_every_thread_before_anything_is_written(step_in_threads,
 
 
 @pytest.mark.parametrize("has_room", [True, False])
-@pytest.mark.parametrize("word", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("word", [0, 1, 2, 3, 4, 6])
 def test_a_block_refuses_what_is_not_a_program_and_changes_nothing(step_in_threads, word, has_room):
     scheduler = deep(stepped_sgd([torch.tensor(0.5 / (1 + i)) for i in range(5)]), 2)
     scheduler.step(1.0)

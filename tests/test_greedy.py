@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastsched
+from fastsched import _C
+from fastsched.engine.host import TensorEngine
 
-from .conftest import capture, sgd
+from .conftest import sgd
 from .values import bits, double
+from .watching import Operators
 
 transformers = pytest.importorskip("transformers.optimization")
 
@@ -161,8 +164,76 @@ def test_a_copy_goes_on_unrounded(duplicate):
     assert group_lrs(twin) != group_lrs(whole)
 
 
-def test_it_says_that_python_steps_it():
-    assert "depends on the learning rates that it leaves" in str(fastsched.explain(fastsched.GreedyLR(sgd([0.5]))))
+def test_engines_step_it():
+    for kind, engine in ((float, _C.HostEngine), (double, TensorEngine), (torch.tensor, TensorEngine)):
+        ours = fastsched.GreedyLR(sgd([kind(0.5)]), patience=0, smooth=True, window_size=2)
+        for loss in (1.0, 2.0, 3.0):
+            ours.step(loss)
+            assert type(ours._engine) is engine
+    loss = double(1.0)
+    with Operators() as operators:
+        ours.step(loss)
+    assert operators.calls == [torch.ops.fastsched.step_.default]
+
+
+@pytest.mark.parametrize(
+    ("lrs", "arguments", "reason"),
+    [
+        ([0.5], {"verbose": True}, "verbose=True prints each change"),
+        ([torch.tensor(0.5), double(0.5)], {}, "of several dtypes, or on several devices"),
+        ([torch.tensor(0.5), 0.5], {}, ""),
+        ([torch.tensor(0.5, dtype=torch.bfloat16)], {}, "bfloat16"),
+    ],
+)
+def test_python_steps_what_engines_do_not_by_the_same_formula(lrs, arguments, reason):
+    steps = {"patience": 0, "factor": 0.5, "min_lr": 0.25, "max_lr": 1.0, "reset_start": 2, "cooldown": 1}
+    theirs, ours = both([float(lr) for lr in lrs], steps, lrs)
+    for name, value in arguments.items():
+        setattr(ours, name, value)
+    for loss in (3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0, 1.0):
+        explained = fastsched.explain(ours)
+        assert explained.engine == "torch"
+        assert reason in str(explained)
+        theirs.step(loss)
+        ours.step(loss)
+        assert [float(lr) for lr in group_lrs(ours)] == group_lrs(theirs)
+        assert [getattr(ours, name) for name in COUNTERS] == [getattr(theirs, name) for name in COUNTERS]
+
+
+def test_settings_that_are_written_count_from_the_next_step():
+    for kind in (float, double):
+        ours = fastsched.GreedyLR(sgd([kind(0.5)]), patience=9, factor=0.5)
+        ours.step(2.0)
+        ours.patience = 0
+        ours.step(1.0)
+        assert float(group_lrs(ours)[0]) == 1.0
+        ours.max_lrs = [4.0]
+        ours.factor = 0.25
+        ours.step(0.5)
+        assert float(group_lrs(ours)[0]) == 4.0
+        ours.factor = 0.0
+        with pytest.raises(ValueError, match="factor must be above 0"):
+            ours.step(0.25)
+
+
+@pytest.mark.parametrize("how", [setattr, lambda scheduler, name, value: scheduler.__dict__.update({name: value})])
+@pytest.mark.parametrize("kind", [float, double])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_window_that_is_resized_keeps_the_newest(kind, size, how):
+    ours = fastsched.GreedyLR(sgd([kind(0.5)]), patience=90, smooth=True, window_size=3)
+    for loss in (1.0, 8.0, 4.0, 2.0):
+        ours.step(loss)
+    how(ours, "window_size", size)
+    ours.step(1.0)
+    kept = [1.0, 8.0, 4.0, 2.0][1:][-size:]
+    assert ours.state_dict()["_streaming_avg"] == {
+        "window_size": size,
+        "values": [*kept, 1.0][-size:],
+        "sum": sum([*kept, 1.0][-size:]),
+    }
+    ours.smooth = False
+    ours.step(1.0)
+    assert "_streaming_avg" not in ours.state_dict()
 
 
 def test_a_learning_rate_written_in_place_is_gone_on_from():
@@ -317,44 +388,109 @@ def test_verbose_says_what_changes(capsys):
     assert capsys.readouterr().out == "step 1: learning rate of param_groups[0] from 5.0000e-01 to 1.0000e+00\n"
 
 
-def test_compiled_code_breaks_its_graph_and_is_right():
+def test_a_child_that_begins_anew_sees_what_the_chain_did_before():
+    for kind in (float, double):
+        optimizer = sgd([kind(1.0), kind(0.5)])
+        decay = fastsched.ExponentialLR(optimizer, 0.5)
+        greedy = fastsched.GreedyLR(optimizer, patience=0, factor=0.5, min_lr=0.25, max_lr=9.0, reset_start=1)
+        chained = fastsched.ChainedScheduler([decay, greedy, fastsched.ExponentialLR(optimizer, 0.5)])
+        seen = []
+        for loss in (3.0, 3.0, 3.0):
+            optimizer.step()
+            chained.step(loss)
+            seen.append([float(lr) for lr in group_lrs(chained)])
+        # up by the first metric; the second leaves both at the bound only because of the decay, and it begins anew
+        assert seen[0] == [0.5, 0.25]
+        assert seen[1] == [0.5, 0.25]
+        assert greedy.best == 3.0
+        assert seen[2] == [0.25, 0.125]
+
+
+@pytest.mark.parametrize("kind", [float, double])
+def test_some_groups_and_another_entry(kind):
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "weight_decay": kind(0.5)} for _ in "ab"]
+    optimizer = torch.optim.AdamW(groups, lr=0.1)
+    ours = fastsched.GreedyLR(
+        optimizer, patience=0, factor=0.5, min_lr=0.25, reset_start=1, param_name="weight_decay", groups=[1]
+    )
+    history = fastsched.History(ours)
+    for loss in (1.0, 1.0, 1.0):
+        ours.step(loss)
+    rows = history.to_numpy()
+    assert rows["lr"][:, 0].tolist() == [1.0, 0.5, 0.5]
+    assert rows["best"].tolist() == [1.0, 1.0, float("inf")]
+    assert rows["reductions"].tolist() == [0, 1, 1]  # it is time to reduce, and it begins anew instead
+    assert [float(group["weight_decay"]) for group in optimizer.param_groups] == [0.5, 0.5]
+    assert ours.state_dict()["param_name"] == "weight_decay"
+
+
+@pytest.mark.parametrize("kind", [float, double])
+def test_groups_that_are_taken_in_begin_anew_from_their_own(kind):
+    ours = fastsched.GreedyLR(sgd([kind(0.5)]), patience=0, factor=0.5, min_lr=[0.25], max_lr=[1.0], reset_start=1)
+    ours.step(1.0)
+    ours.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": kind(0.3)})
+    ours.add_groups()
+    for loss in (1.0, 1.0):
+        ours.step(loss)
+    assert [float(lr) for lr in group_lrs(ours)] == [0.5, 0.3]
+
+
+@pytest.mark.parametrize("kind", [float, double])
+def test_a_step_is_skipped_where_the_optimizers_was(kind):
+    ours = fastsched.GreedyLR(sgd([kind(0.5)]), patience=0, factor=0.5)
+    ours.step(1.0, found_inf=torch.tensor(1.0))
+    assert ours.last_epoch == 0
+    ours.step(1.0, found_inf=torch.tensor(0.0))
+    assert ours.last_epoch == 1
+    ours.step(0.5, 7)
+    assert ours.last_epoch == 7
+
+
+def test_compiled_steps_are_the_same():
     torch._dynamo.reset()
-    optimizer = sgd([double(0.5)])
-    ours = fastsched.GreedyLR(optimizer, patience=0, factor=0.5, min_lr=0.0)
-    lr = optimizer.param_groups[0]["lr"]
+    lr = double(0.5)
+    arguments = {"patience": 0, "factor": 0.5, "min_lr": 0.25, "max_lr": 2.0, "reset_start": 2, "smooth": True}
+    eager, ours = (fastsched.GreedyLR(sgd([one]), **arguments, window_size=2) for one in (double(0.5), lr))
+    ours.step(double(4.0))
+    eager.step(4.0)
 
     def work(loss):
         doubled = loss * 2
         ours.step(doubled)
         return doubled + 1
 
-    compiled = torch.compile(work, backend="eager")
-    for loss in (1.0, 2.0, 3.0):
+    compiled = torch.compile(work, backend="eager", fullgraph=True)
+    for loss in (1.0, 2.0, 3.0, 3.0, 4.0, 4.0, 4.0, 4.0, 1.0):
         compiled(double(loss))
-    assert lr.item() == 0.25
-    assert ours.last_epoch == 3
+        eager.step(2 * loss)
+        assert ours.state_dict() == eager.state_dict()
+    assert group_lrs(ours)[0] is lr
     torch._dynamo.reset()
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="GreedyLR is stepped by Python"):
-        torch.compile(work, backend="eager", fullgraph=True)(double(1.0))
-    torch._dynamo.reset()
-
-
-@pytest.mark.gpu
-def test_capture_is_refused():
-    optimizer = sgd([torch.tensor(0.5, device="cuda")], "cuda")
-    ours = fastsched.GreedyLR(optimizer, patience=0, factor=0.5)
-    loss = torch.ones((), device="cuda")
-    with pytest.raises(RuntimeError, match="GreedyLR reads the metric"):
-        capture(lambda: ours.step(loss))
-    assert ours.last_epoch == 1  # the warm-up's
 
 
 def test_in_capture_nothing_is_changed(monkeypatch):
     ours = fastsched.GreedyLR(sgd([torch.tensor(0.5)]), patience=0)
     before = ours.state_dict()
     monkeypatch.setattr("fastsched.engine.capture.in_capture", lambda: True)
-    with pytest.raises(RuntimeError, match="cannot be captured in a CUDA graph: GreedyLR reads the metric"):
-        ours.step(torch.tensor(1.0))
     with pytest.raises(RuntimeError, match="load it before the capture"):
         ours.load_state_dict({**before, "patience": 3})
     assert ours.state_dict() == before
+
+
+@settings(max_examples=settings.default.max_examples // 5)
+@given(lrs=initial_lrs, kwargs=arguments, losses=metrics | phases)
+def test_a_part_of_a_chain_is_transformers_too(lrs, kwargs, losses):
+    theirs = transformers.GreedyLR(sgd(lrs), **kwargs)
+    for kind in (float, double):
+        optimizer = sgd([kind(lr) for lr in lrs])
+        ours = fastsched.GreedyLR(optimizer, **kwargs)
+        chained = fastsched.ChainedScheduler([ours, fastsched.ConstantLR(optimizer, 1.0)])
+        reference = copy.deepcopy(theirs)
+        optimizer.step()
+        for loss in losses:
+            reference.step(loss)
+            chained.step(loss)
+            assert [float(lr) for lr in group_lrs(ours)] == [float(lr) for lr in group_lrs(reference)]
+            assert [float(getattr(ours, name)) for name in COUNTERS] == pytest.approx(
+                [float(getattr(reference, name)) for name in COUNTERS], rel=0, abs=0, nan_ok=True
+            )

@@ -32,7 +32,18 @@ metrics = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, math.nan]), min_size=1, 
 
 
 def plateaus_in(scheduler):
-    return [part for part in tree_of(scheduler) if isinstance(part, fastsched.ReduceLROnPlateau)]
+    return [part for part in tree_of(scheduler) if isinstance(part, (fastsched.ReduceLROnPlateau, fastsched.GreedyLR))]
+
+
+def averaged(metric, state):
+    """What a GreedyLR judges."""
+    average = state.get("_streaming_avg")
+    if average is None:
+        return metric
+    total, values = average["sum"] + metric, [*average["values"], metric]
+    if len(values) > average["window_size"]:
+        total -= values.pop(0)
+    return total / len(values)
 
 
 class Account:
@@ -54,7 +65,8 @@ class Account:
             best = plateau.best
             if plateau.last_epoch <= getattr(plateau, "warmup_steps", 0):
                 continue  # it warms up, and does not look at metrics
-            better = plateau._is_better(metric, was["best"])
+            better = plateau._is_better(averaged(metric, was), was["best"])
+            better = better or bool(was.get("warmup_counter"))  # an epoch that is not judged
             reductions += not better and not was["cooldown_counter"] and was["num_bad_epochs"] + 1 > was["patience"]
         lrs = [float(group["lr"]) for group in self.scheduler.optimizer.param_groups]
         self.rows.append((self.first + len(self.rows), metric if plateaus else math.nan, best, reductions, lrs))

@@ -26,7 +26,7 @@ word = st.integers(0, 10**6)  # of how many there are, the rest of the division
 damages = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.sampled_from(TENSORS), word, wild),
-        st.tuples(st.just("head"), st.just("program"), st.integers(0, 16), wild),  # the numbers that all else hangs on
+        st.tuples(st.just("head"), st.just("program"), st.integers(0, 18), wild),  # the numbers that all else hangs on
         st.tuples(st.just("exchange"), st.just("program"), word, word),
         st.tuples(st.just("resize"), st.sampled_from(TENSORS), st.integers(-3, 3), wild),
     ),

@@ -63,6 +63,11 @@ SHAPES = {
 }
 
 
+def tanh(u, bounds):
+    low, high = bounds
+    return (1 - math.tanh(low * (1 - u) + high * u)) / 2
+
+
 def expected(phase, step, n):
     end = phase.start if phase.end is None else phase.end
     if phase.curve == "constant":
@@ -74,6 +79,8 @@ def expected(phase, step, n):
     u = step / n if end <= phase.start else 1 - step / n
     if phase.curve == "exponential":
         return high * (low / high) ** u
+    if phase.curve == "tanh":
+        return low + (high - low) * tanh(u, phase.bounds)
     return low + (high - low) * SHAPES[phase.curve](u, n, phase.power)
 
 
@@ -246,11 +253,11 @@ def test_a_state_is_plain_and_has_no_total_steps():
     assert all(isinstance(value, (int, float, bool, list, tuple)) for value in scheduler.state_dict().values())
 
 
-@pytest.mark.parametrize("numbers", [(), (0.0,) * 6, (0.0,) * 17])
+@pytest.mark.parametrize("numbers", [(), (0.0,) * 6, (0.0,) * 18])
 def test_a_state_with_half_a_phase_is_refused(numbers):
     scheduler = begun(lambda optimizer: WarmupLR(optimizer, 3))
     state = {**scheduler.state_dict(), "_phases": numbers}
-    with pytest.raises(ValueError, match=r"state_dict\['_phases'\] must have 6 numbers and 10 for each phase"):
+    with pytest.raises(ValueError, match=r"state_dict\['_phases'\] must have 6 numbers and 11 for each phase"):
         scheduler.load_state_dict(state)
     assert scheduler.lr_at(3) == [1.0]
 
@@ -373,6 +380,12 @@ def test_warm_up_comes_first():
     [
         (lambda o: PhasesLR(o, []), ValueError, "phases must not be empty"),
         (lambda o: PhasesLR(o, Phase(3)), TypeError, "phases must be a list of Phase"),
+        (
+            lambda o: PhasesLR(o, [Phase(3, "tanh", 1, 0, bounds=3)]),
+            TypeError,
+            r"phases\[0\].bounds must be two numbers",
+        ),
+        (lambda o: PhasesLR(o, [Phase(3, "tanh", 1, 0, bounds=(3, 1))]), ValueError, r"phases\[0\].bounds must rise"),
         (lambda o: PhasesLR(o, [3]), TypeError, r"phases\[0\] must be a Phase, got 3"),
         (
             lambda o: PhasesLR(o, [Phase(3, "sine")]),

@@ -52,7 +52,12 @@ def nested(optimizer, **keywords):
     return fastsched.ChainedScheduler([sequence(optimizer, **keywords), fastsched.ExponentialLR(optimizer, 0.9)])
 
 
-BUILDERS = [plateau, sequence, sequence_of_child, chain_by_python, nested]
+def greedy(optimizer, **keywords):
+    arguments = {"factor": 0.5, "patience": 0, "min_lr": 0.02, "max_lr": 0.2, "reset_start": 1}
+    return fastsched.GreedyLR(optimizer, **arguments, smooth=True, window_size=2, **keywords)
+
+
+BUILDERS = [plateau, greedy, sequence, sequence_of_child, chain_by_python, nested]
 
 
 def lrs_of(optimizer):

@@ -13,7 +13,20 @@ plateaus = st.fixed_dictionaries(
 )
 
 warmed_up = st.tuples(plateaus, st.integers(0, 3)).map(lambda drawn: {**drawn[0], "warmup_steps": drawn[1]})
-READ_METRICS = {"ReduceLROnPlateau": plateaus, "WarmupReduceLROnPlateau": warmed_up}
+greedy = st.fixed_dictionaries(
+    {
+        "patience": st.integers(0, 1),
+        "factor": st.floats(0.3, 0.9),
+        "cooldown": st.integers(0, 1),
+        "warmup": st.integers(0, 1),
+        "min_lr": st.sampled_from([0.0, 0.2, 0.5]),
+        "max_lr": st.sampled_from([0.6, 1.0]),
+        "smooth": st.booleans(),
+        "window_size": st.integers(1, 3),
+        "reset_start": st.integers(0, 2),
+    }
+)
+READ_METRICS = {"ReduceLROnPlateau": plateaus, "WarmupReduceLROnPlateau": warmed_up, "GreedyLR": greedy}
 LEAVES = {**CONFIGURATIONS, **OWN, **READ_METRICS}
 
 leaves = st.sampled_from(sorted(LEAVES)).flatmap(lambda name: st.tuples(st.just(name), LEAVES[name]))

@@ -30,6 +30,7 @@ def lrs(scheduler):
 def everything(scheduler):
     """Learning rates, and the counters of every scheduler in the tree."""
     names = ("last_epoch", "_step_count", "T_cur", "T_i", "best", "num_bad_epochs", "cooldown_counter")
+    names += ("num_good_epochs", "warmup_counter", "reset_start", "_window_sum", "_window_count")
     found = [(name, float(value)) for name in names if (value := getattr(scheduler, name, None)) is not None]
     below = [everything(child) for child in getattr(scheduler, "_schedulers", [])]
     return lrs(scheduler), [float(lr) for lr in scheduler.get_last_lr()], found, below

@@ -90,8 +90,12 @@ class DirectStep : public Bound {
 
     template <typename T>
     void copy() const {
-      for (std::int64_t i = 0; i < count; ++i)
-        to[i] = static_cast<double>(static_cast<const T*>(from)[i * stride]);
+      const T* const values = static_cast<const T*>(from);
+      if (stride == 1) {  // in a loop of its own, which is vectorized
+        for (std::int64_t i = 0; i < count; ++i) to[i] = static_cast<double>(values[i]);
+      } else {
+        for (std::int64_t i = 0; i < count; ++i) to[i] = static_cast<double>(values[i * stride]);
+      }
     }
   };
   struct Part {

@@ -72,6 +72,7 @@ class HostEngine : public Bound {
       visit(counter.name, to_python(counter, counters_.counters[i]));
     }
     visit(protocol::last_lr(), last_lr());
+    if (has_window()) visit(about_.window.values, list_of(std::vector<double>(window_)));
   }
 
   // Declines, with nothing changed, whatever it cannot do exactly as torch does. `value` is the metric as a
@@ -96,8 +97,11 @@ class HostEngine : public Bound {
 
     NodeState next = counters_;
     if (!valid_counters(kind_, next.counters)) return Outcome::declined;
-    const Update update =
-        decide(kind_, params_, next.counters, StepInput::make(Event::step, value), table_.table());
+    next_window_ = window_;
+    const NodeData data = {table_.table(), {next_window_.data(), static_cast<std::int64_t>(window_.size())}};
+    Update update = decide(kind_, params_, next.counters, StepInput::make(Event::step, value), data);
+    if (is_unsettled(kind_, update) && !settle_by_groups(update, next.counters, dict.get()))
+      return Outcome::declined;
     if (update.kind() == Law::idle) return Outcome::declined;
     if (about_.calls_functions()) return step_by_functions(scheduler, dict.get(), groups, next);
     if (!about_.reads_metric && !(std::isfinite(update.a) && std::isfinite(update.b))) {
@@ -109,7 +113,8 @@ class HostEngine : public Bound {
       if (outcome != Outcome::stepped) return outcome;
     }
     counters_ = next;
-    reduced_ = update.kind() == Law::reduce;
+    window_.swap(next_window_);
+    reduced_ = reduces(update.kind());
     ++steps_;
     groups_.copy_changed(last_lr_);
     return Outcome::stepped;
@@ -144,6 +149,7 @@ class HostEngine : public Bound {
   // The value of a counter or of _last_lr; an empty reference for any other name.
   Ref get(PyObject* name) const {
     if (PyUnicode_Compare(name, protocol::last_lr()) == 0) return last_lr();
+    if (is_window(name)) return list_of(std::vector<double>(window_));
     const int i = counter_index(name);
     if (i < 0) return Ref();
     return to_python(about_.counters[static_cast<std::size_t>(i)], counters_.counters[i]);
@@ -152,12 +158,18 @@ class HostEngine : public Bound {
   // False if the value is not one the engine can hold.
   bool set(PyObject* name, PyObject* value) {
     if (PyUnicode_Compare(name, protocol::last_lr()) == 0) return set_last_lr(value);
+    if (is_window(name)) return read_window(about_, value, static_cast<double>(window_.size()), window_);
     const int i = counter_index(name);
     order_checked_ = false;
     return i >= 0 && read(about_.counters[static_cast<std::size_t>(i)], value, counters_.counters[i]);
   }
 
  private:
+  bool has_window() const { return about_.window.values != nullptr; }
+  bool is_window(PyObject* name) const {
+    return has_window() && PyUnicode_Compare(name, about_.window.values) == 0;
+  }
+
   int counter_index(PyObject* name) const {
     for (std::size_t i = 0; i < about_.counters.size(); ++i) {
       if (PyUnicode_Compare(about_.counters[i].name, name) == 0) return static_cast<int>(i);
@@ -202,6 +214,7 @@ class HostEngine : public Bound {
     if (!is_engine_of(scheduler, this) || !read_scheduler(dict) || PyErr_Occurred()) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, protocol::last_lr());
+    if (has_window()) remove(dict, about_.window.values);
     remember(dict, dict_version_);
     return true;
   }
@@ -219,10 +232,19 @@ class HostEngine : public Bound {
       PyObject* value = PyDict_GetItemWithError(dict, counter.name);
       if (value != nullptr && !read(counter, value, taken.counters[i])) return false;
     }
+    std::vector<double> window = window_;
+    double size = 0.0;
+    if (!read_window_size(about_, dict, size)) return false;
+    PyObject* values = has_window() ? PyDict_GetItemWithError(dict, about_.window.values) : nullptr;
+    if (values != nullptr ? !read_window(about_, values, size, window)
+                          : static_cast<double>(window.size()) != size) {
+      return decline(about_.window.size, PyDict_GetItemWithError(dict, about_.window.size), "what it was");
+    }
     PyObject* last = PyDict_GetItemWithError(dict, protocol::last_lr());
     if (last != nullptr && !set_last_lr(last))
       return decline(protocol::last_lr(), last, "a list of Python numbers");
     counters_ = taken;
+    window_ = std::move(window);
     optimizer_ = optimizer_of(dict);
     return true;
   }
@@ -234,6 +256,21 @@ class HostEngine : public Bound {
     }
     momentum_.add_keys(keys);
     groups_.use(entry_, keys);
+  }
+
+  // False, with nothing changed, where the groups' own parameters are not plain numbers.
+  bool settle_by_groups(Update& update, double* counters, PyObject* dict) {
+    const Busy busy(busy_);
+    if (!busy.entered || !own_.read_for(update, owns_, dict, groups_)) return false;
+    const Number* lrs = groups_.values(entry_.key());
+    GroupParams own = own_.of(groups_.groups());
+    bool at_bound = true;
+    for (; own.index < own.groups; ++own.index) {
+      const double lr = apply(update, lrs[own.index].value, own).lr;
+      at_bound = at_bound && !(lr > own.at(update.own));
+    }
+    update = settle(params_, counters, update, at_bound);
+    return true;
   }
 
   // Whatever could make it decline is looked at before the first write, so that then nothing is changed.
@@ -248,8 +285,8 @@ class HostEngine : public Bound {
     }
     const Law law = update.kind();
     const bool always_float = law == Law::cycle || law == Law::anneal_cosine || law == Law::anneal_linear;
-    const bool reduces = law == Law::reduce;
-    if (!reduces && !always_float && (own_.has_integers() || groups_.has_integers())) {
+    const bool may_take_own = law == Law::reduce || law == Law::raise || law == Law::restore;
+    if (!may_take_own && !always_float && (own_.has_integers() || groups_.has_integers())) {
       decline(
           "a learning rate, or a bound of one, is an int, with which Python may compute in ints; write it as "
           "a float");
@@ -266,8 +303,7 @@ class HostEngine : public Bound {
       const Applied applied = apply(update, lrs[i].value, own);
       if (!applied.written) continue;
       // As Python's max() does: where the bound wins, it is the user's own object that becomes the LR.
-      const bool take_own =
-          reduces && own.at(0) > lrs[i].value * update.a && PyLong_CheckExact(own_.object(i));
+      const bool take_own = applied.is_own && PyLong_CheckExact(own_.object(i));
       Ref lr = take_own ? Ref::borrow(own_.object(i)) : Ref(PyFloat_FromDouble(applied.lr));
       if (!lr || !groups_.write(group.get(), i, std::move(lr), {applied.lr, take_own}, tuples))
         return Outcome::failed;
@@ -411,6 +447,8 @@ class HostEngine : public Bound {
   pybind11::object read_tensor_;
   double params_[kNodeParams] = {};
   NodeState counters_ = {};
+  std::vector<double> window_;  // the last metrics
+  std::vector<double> next_window_;
   DictVersion dict_version_ = {};
   // Borrowed from the scheduler's __dict__ while that is unchanged.
   PyObject* optimizer_ = nullptr;

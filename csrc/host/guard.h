@@ -47,6 +47,7 @@ class Guard : public Bound {
       list.kept.swap(kept);  // what was kept goes last: that may run Python code, which finds all in order
     }
     read_all(about_.params, dict.get(), params_);
+    read_window_size(about_, dict.get(), window_size_);
     table_.read(about_, dict.get());
     cycles_momentum_ = PyDict_GetItemWithError(dict.get(), cycle_momentum_name());
     forget(dict_version_);  // counters may have been written there, too
@@ -125,6 +126,10 @@ class Guard : public Bound {
   bool same_params(PyObject* dict) const {
     double now[kNodeParams] = {};
     if (!read_all(about_.params, dict, now) || memcmp(now, params_, sizeof(now)) != 0) return false;
+    double window_size = 0.0;
+    if (!read_window_size(about_, dict, window_size) || window_size != window_size_) return false;
+    PyObject* const window = about_.window.values;
+    if (window != nullptr && PyDict_GetItemWithError(dict, window) != nullptr) return false;
     for (const Attribute& counter : about_.counters) {
       if (PyDict_GetItemWithError(dict, counter.name) != nullptr) return false;
     }
@@ -204,6 +209,7 @@ class Guard : public Bound {
 
   const ScheduleAttributes& about_;
   double params_[kNodeParams] = {};
+  double window_size_ = 0.0;
   DictVersion dict_version_ = {};
   TableReader table_;
   struct List {

@@ -294,6 +294,11 @@ py::dict attributes(const ScheduleAttributes& about) {
     }
   }
   if (!about.momentum.empty()) what["cycle_momentum"] = "flag";
+  if (about.window.wanted != nullptr) {
+    what[py::handle(about.window.wanted)] = "flag";
+    what[py::handle(about.window.size)] = "whole";
+    what[py::handle(about.window.values)] = "list";
+  }
   switch (about.table_type) {
     case TableType::milestone_counts: what[py::handle(about.table)] = "counts"; break;
     case TableType::milestones: what[py::handle(about.table)] = "list"; break;
@@ -435,6 +440,7 @@ PYBIND11_MODULE(_C, module) {
       "named_for", [](const std::string& name, const std::string& own) { return Entry(name).named(own); },
       py::arg("name"), py::arg("own"));
   module.def("state_size", &state_size, py::arg("program"));
+  module.def("window_size", &window_size, py::arg("program"));
   module.def("put_in_charge", &put_in_charge, py::arg("scheduler"), py::arg("before"), py::arg("engine"),
              py::arg("names"));
   module.def("give_up", &give_up, py::arg("scheduler"), py::arg("engine"), py::arg("after"),
@@ -446,6 +452,19 @@ PYBIND11_MODULE(_C, module) {
   module.def("run_program", &run_program, py::arg("program"), py::arg("lrs"), py::arg("first"),
              py::arg("steps"));
   module.def("lrs_at", &lrs_at, py::arg("program"), py::arg("lrs"), py::arg("epoch"));
+  module.def("step_once", &step_once, py::arg("program"), py::arg("state"), py::arg("lrs"),
+             py::arg("metric"));
+  module.def(
+      "window_name",
+      [](const std::string& scheduler) {
+        PyObject* const name = attributes_of(kind_of(scheduler)).window.values;
+        return name != nullptr ? py::reinterpret_borrow<py::object>(name) : py::object(py::none());
+      },
+      py::arg("scheduler"));
+  module.def(
+      "decides_by_all_groups",
+      [](const std::string& scheduler) { return attributes_of(kind_of(scheduler)).by_all_groups; },
+      py::arg("scheduler"));
   module.def("pack_counters", &pack_counters, py::arg("scheduler"), py::arg("attributes"));
   module.def("pack_counter", &pack_counter, py::arg("scheduler"), py::arg("name"), py::arg("value"));
   module.def("unpack_counters", &unpack_counters, py::arg("scheduler"), py::arg("counters"));

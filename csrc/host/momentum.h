@@ -164,7 +164,7 @@ class HostMomentum : public Bound {
     if (!busy.entered || !entries_.refresh(groups.get())) return false;
     NodeState next = counters_;
     const Update update = decide(kind_, params_, next.counters,
-                                 StepInput::make(static_cast<Event>(event), epoch), table_.table());
+                                 StepInput::make(static_cast<Event>(event), epoch), {table_.table(), {}});
     if (update.kind() == Law::idle ||
         !momentum_.compute(update, dict.get(), groups.get(), entries_, tuples)) {
       return false;

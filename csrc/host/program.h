@@ -50,6 +50,7 @@ inline pybind11::object pack_node(const std::string& scheduler, const pybind11::
   if (owns.size() != static_cast<std::size_t>(own_params(kind))) {
     throw pybind11::value_error("not the schedule's number of own parameters");
   }
+  if (!read_window_size(about, dict.ptr(), node.window_size)) return pybind11::none();
   const std::vector<double>& values = about.calls_functions() ? factors : table.values();
   const std::size_t groups = positions.size();
   const bool selective = std::find(positions.begin(), positions.end(), -1) != positions.end();
@@ -83,6 +84,13 @@ inline pybind11::object pack_node(const std::string& scheduler, const pybind11::
 // How many float64 numbers the state of a packed program has.
 inline std::size_t state_size(const std::string& bytes) {
   const double size = bytes.size() < sizeof(Node) ? -1.0 : load<Node>(bytes.data()).state_size;
+  if (!is_count(size)) throw pybind11::value_error("not a program");
+  return static_cast<std::size_t>(size);
+}
+
+// How many metrics the first node of a packed program keeps.
+inline std::size_t window_size(const std::string& bytes) {
+  const double size = bytes.size() < sizeof(Node) ? -1.0 : load<Node>(bytes.data()).window_size;
   if (!is_count(size)) throw pybind11::value_error("not a program");
   return static_cast<std::size_t>(size);
 }
@@ -134,6 +142,17 @@ inline std::vector<double> run_program(const std::string& bytes, std::vector<dou
     if (PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
   }
   return lrs;
+}
+
+// One step with a metric. Gives the state after it and the learning rates.
+inline std::pair<std::vector<double>, std::vector<double>> step_once(const std::string& bytes,
+                                                                     const std::vector<double>& state,
+                                                                     std::vector<double> lrs, double metric) {
+  HostProgram host(bytes, lrs);
+  if (state.size() != host.state.size()) throw pybind11::value_error("not a state of this program");
+  std::copy(state.begin(), state.end(), host.state.begin());
+  step_on_host(host.buffers, lrs.data(), StepInput::make(Event::step, metric));
+  return {host.state, lrs};
 }
 
 // The learning rates of an epoch by the closed form of a whole program, in buffers of its own.

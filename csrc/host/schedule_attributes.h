@@ -54,6 +54,13 @@ enum class TableType {
   factors,           // what functions give: on the host they are called at every step, on a device tabulated
 };
 
+// The last metrics that a schedule keeps where one attribute is true, as many as another says: in a list.
+struct WindowAttributes {
+  PyObject* wanted = nullptr;  // null: it has none
+  PyObject* size = nullptr;
+  PyObject* values = nullptr;
+};
+
 struct ScheduleAttributes {
   const char* scheduler = nullptr;
   std::vector<Attribute> params;    // in the order of the schedule's parameter struct
@@ -62,8 +69,10 @@ struct ScheduleAttributes {
   TableType table_type = TableType::none;
   PyObject* table = nullptr;  // attribute that holds it
   bool reads_metric = false;
-  int step_count = -1;        // which counter says whether torch would check the order of the first calls
-  bool steps_use_own = true;  // or only the closed form does
+  int step_count = -1;         // which counter says whether torch would check the order of the first calls
+  bool steps_use_own = true;   // or only the closed form does
+  bool by_all_groups = false;  // what it decides depends on the learning rates of all groups
+  WindowAttributes window;
   std::vector<OwnParam> momentum;  // the own parameters of the momentum that cycles along, if it does
 
   // The functions that give each group's factor in Python.
@@ -155,6 +164,12 @@ Owns<sizeof...(O)> own(O... list) {
 
 inline auto reads_metric() {
   return [](ScheduleAttributes& about) { about.reads_metric = true; };
+}
+inline auto decides_by_all_groups() {
+  return [](ScheduleAttributes& about) { about.by_all_groups = true; };
+}
+inline auto window(const char* wanted, const char* size, const char* values) {
+  return [=](ScheduleAttributes& about) { about.window = {intern(wanted), intern(size), intern(values)}; };
 }
 inline auto own_in_closed_form() {
   return [](ScheduleAttributes& about) { about.steps_use_own = false; };
@@ -294,6 +309,43 @@ inline bool read_all(const std::vector<Attribute>& list, PyObject* dict, double*
     }
   }
   return true;
+}
+
+// How many of the last metrics a scheduler keeps. False where its attributes do not say so plainly.
+inline bool read_window_size(const ScheduleAttributes& about, PyObject* dict, double& out) {
+  out = 0.0;
+  if (about.window.wanted == nullptr) return true;
+  PyObject* wanted = PyDict_GetItemWithError(dict, about.window.wanted);
+  if (wanted == Py_False) return true;
+  if (wanted != Py_True) return decline(about.window.wanted, wanted, "True or False");
+  PyObject* size = PyDict_GetItemWithError(dict, about.window.size);
+  const bool known = size != nullptr && read_integer(size, out) && out >= 1.0;
+  return known || decline(about.window.size, size, "a Python int of 1 or more");
+}
+
+// So many numbers from the list that keeps them.
+inline bool read_window(const ScheduleAttributes& about, PyObject* list, double size,
+                        std::vector<double>& out) {
+  std::vector<double> values;
+  const bool is_list = list != nullptr && PyList_CheckExact(list);
+  if (is_list) values.resize(static_cast<std::size_t>(PyList_GET_SIZE(list)));
+  bool known = is_list && static_cast<double>(values.size()) == size;
+  for (std::size_t i = 0; known && i < values.size(); ++i) {
+    known = read_number(PyList_GET_ITEM(list, static_cast<Py_ssize_t>(i)), values[i]);
+  }
+  if (!known) return decline(about.window.values, list, "a list of as many Python numbers as the window has");
+  out = std::move(values);
+  return true;
+}
+
+inline Ref list_of(const std::vector<double>& numbers) {
+  Ref list(PyList_New(static_cast<Py_ssize_t>(numbers.size())));
+  for (std::size_t i = 0; list && i < numbers.size(); ++i) {
+    PyObject* number = PyFloat_FromDouble(numbers[i]);
+    if (number == nullptr) return Ref();
+    PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(i), number);
+  }
+  return list;
 }
 
 }  // namespace fastsched::host

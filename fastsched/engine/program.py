@@ -90,10 +90,11 @@ class Setting(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A scheduler's own node on its device, and what steps copy into it."""
+    """A scheduler's own node on its device, what steps copy into it, and how many metrics it keeps."""
 
     program: Tensor
     settings: list[Setting]
+    window_size: int
 
 
 def own_values(scheduler: Any, params: list[tuple[str, str]], table: Table | None) -> list[list[Any]] | None:
@@ -168,7 +169,7 @@ def upload(
         before = next((setting for setting in known if setting.is_of(start, of_slots)), None)
         settings += [before] if before is not None else _settings(of_slots, start)
     copy_settings(program, settings)
-    return Node(program, settings)
+    return Node(program, settings, _C.window_size(packed))
 
 
 def copy_settings(program: Tensor, settings: list[Setting]) -> None:

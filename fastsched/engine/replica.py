@@ -146,7 +146,12 @@ class Replica:
     @property
     def last_lr(self) -> Tensor:
         """Float64 learning rates as a leaf last left them, a view of shape ``(groups,)``."""
-        return self.state[_C.NODE_STATE_SIZE :]
+        return self.state[_C.NODE_STATE_SIZE : _C.NODE_STATE_SIZE + len(self.positions)]
+
+    @property
+    def window(self) -> Tensor:
+        """The last metrics that a leaf keeps, a view of shape ``(window_size,)``."""
+        return self.state[_C.NODE_STATE_SIZE + len(self.positions) :]
 
 
 def joined(states: list[Tensor]) -> Tensor:

@@ -79,6 +79,7 @@ class TensorEngine:
         "_replicas",
         "_schedule",
         "_settings",
+        "_window",
         "order_unchecked",
         "reads_metric",
     )
@@ -86,6 +87,7 @@ class TensorEngine:
     def __init__(self, schedule: str):
         self._schedule = schedule
         self._counters = _C.counter_names(schedule)
+        self._window = _C.window_name(schedule)  # the attribute that has the last metrics, if they are kept
         self._replicas: list[Replica] = []
         self._layouts: list[object] = []
         self._settings: list[list[Setting]] = []  # of its own node, for each replica
@@ -118,7 +120,8 @@ class TensorEngine:
             return None
         engine = cls(scheduler._schedule)
         counted = torch.tensor(counters, dtype=torch.float64, device="cpu")
-        if not engine._lay_out(scheduler, buffers, children, counted):
+        window = torch.tensor(attributes.get(engine._window or "", ()), dtype=torch.float64, device="cpu")
+        if not engine._lay_out(scheduler, buffers, children, counted, window):
             return None
         if attributes.get("cycle_momentum"):
             engine._momentum = cycle_momentum(scheduler, counters)
@@ -315,6 +318,8 @@ class TensorEngine:
                 ):
                     lrs[position] = lr if tensor.dim() == 0 else lr.view(tensor.shape)
             return lrs
+        if name == self._window:
+            return self._replicas[0].window.tolist()
         counters = self._read_counters()
         if name not in counters:
             raise AttributeError(name)  # or one that need not be there
@@ -334,6 +339,11 @@ class TensorEngine:
                 values = torch.tensor([*lrs, nan], dtype=torch.float64, device="cpu")[replica.positions]
                 replica.last_lr.copy_(replica.where_driven(values.to(replica.last_lr.device), replica.last_lr))
             return True
+        if name == self._window:
+            numbers = _floats(value, len(self._replicas[0].window))
+            for replica in self._replicas if numbers is not None else []:
+                replica.window.copy_(torch.tensor(numbers, dtype=torch.float64, device="cpu"))
+            return numbers is not None
         packed = _C.pack_counter(self._schedule, name, value)
         if packed is None:
             return False
@@ -372,7 +382,8 @@ class TensorEngine:
         for place, replica in enumerate(self._replicas):
             for position, lr in replica.driven(self._last_lr(place).tolist()):
                 lrs[position] = lr
-        return {**self._read_counters(), LAST_LR: lrs}
+        window = {} if self._window is None else {self._window: self._replicas[0].window.tolist()}
+        return {**self._read_counters(), **window, LAST_LR: lrs}
 
     def expose_state(self, attributes: dict[str, Any]) -> None:
         self.withdraw_state(attributes)
@@ -463,14 +474,24 @@ class TensorEngine:
             lrs = self._last_lr(place)
             replica.buffer.resume(replica.where_driven(lrs, lrs.new_tensor(nan)))  # of others' nothing is known
 
-    def _lay_out(self, scheduler: Any, buffers: list[LRBuffer], children: list[TensorEngine], counters: Tensor) -> bool:
+    def _lay_out(
+        self,
+        scheduler: Any,
+        buffers: list[LRBuffer],
+        children: list[TensorEngine],
+        counters: Tensor,
+        window: Tensor,
+    ) -> bool:
         """Make a program and a state for each buffer, those of the children inside; False where that cannot be.
 
-        A state that fits is kept; all else gets new storage.
+        A state that fits is kept; all else gets new storage. ``window`` has a leaf's last metrics.
         """
         positions = lr_buffer.positions(scheduler.optimizer, buffers)
         nodes = _nodes(scheduler, buffers, positions, children)
         if nodes is None:
+            return False
+        if not children and any(len(window) != node.window_size for node in nodes):
+            _C.note_reason("the window of the last metrics has another size than before")
             return False
         last_lrs = {} if children or self._children else self._last_lr_by_group()
         replicas = []
@@ -481,7 +502,7 @@ class TensorEngine:
                 replicas.append(Replica(buffer, positions[place], node.program, before.state))
                 replicas[-1].report_as(before)
                 continue
-            state = _state(counters, buffer, leaf=not children)
+            state = _state(counters, buffer, None if children else window)
             for slot, position in enumerate(positions[place]):
                 if position in last_lrs:
                     state[_C.NODE_STATE_SIZE + slot].copy_(last_lrs[position], non_blocking=True)
@@ -530,6 +551,8 @@ class TensorEngine:
             children = sum(len(engine._replicas[place].program) for engine in self._children)
             olds.append(replica.program[: len(replica.program) - children])
         if any(old.shape != new.program.shape for old, new in zip(olds, nodes, strict=True)):
+            return False
+        if not self._children and any(len(self._replicas[0].window) != new.window_size for new in nodes):
             return False
         for old, new in zip(olds, nodes, strict=True):
             old.copy_(new.program, non_blocking=True)
@@ -624,7 +647,7 @@ class TensorEngine:
         if not self._fit_momentum(scheduler):
             return False
         self.withdraw_state(attributes)
-        for name in (*self._counters, LAST_LR):
+        for name in (*self._counters, LAST_LR, self._window):
             if name in attributes:
                 if not self.set(name, attributes[name]):
                     return False
@@ -636,8 +659,9 @@ class TensorEngine:
             and self._holds_children()
             and self._write_in_place(nodes)
         )
-        if not kept:
-            self._lay_out(scheduler, buffers, children, self._replicas[0].counters)
+        first = self._replicas[0]
+        if not kept and not self._lay_out(scheduler, buffers, children, first.counters, first.window):
+            return False
         self._epoch_limit = scheduler._epoch_limit()
         self._mark(scheduler)
         return True
@@ -749,6 +773,12 @@ def _nodes(
 
     ``known`` are the settings of those before, for the same buffers.
     """
+    if len(buffers) > 1 and _C.decides_by_all_groups(scheduler._schedule):
+        _C.note_reason(
+            "what it decides depends on all learning rates, and these are of several dtypes, or on several devices, "
+            "where one operator does not see all of them"
+        )
+        return None
     table = scheduler._table()
     owns = own_values(scheduler, _C.own_params(scheduler._schedule), table)
     if owns is None:
@@ -771,15 +801,16 @@ def _on_host(settings: list[Setting]) -> bool:
     return all(setting.values.is_cpu and setting.values.dtype in LR_DTYPES for setting in settings)
 
 
-def _state(counters: Tensor, buffer: LRBuffer, *, leaf: bool) -> Tensor:
-    """A state tensor on the buffer's device: counters, room for a step, a leaf's last learning rates."""
+def _state(counters: Tensor, buffer: LRBuffer, window: Tensor | None) -> Tensor:
+    """A state tensor on the buffer's device: counters, room for a step, a leaf's last learning rates and metrics."""
     buffer.adopt_external_writes()
-    size = _C.NODE_STATE_SIZE + (len(buffer.indices) if leaf else 0)
-    state = torch.zeros(size, dtype=torch.float64, device=buffer.device)
+    groups = 0 if window is None else len(buffer.indices)
+    state = torch.zeros(_C.NODE_STATE_SIZE + groups, dtype=torch.float64, device=buffer.device)
     state[: _C.NODE_COUNTERS].copy_(counters, non_blocking=True)
-    if leaf:
-        state[_C.NODE_STATE_SIZE :].copy_(buffer.masters)
-    return state
+    if window is None:
+        return state
+    state[_C.NODE_STATE_SIZE :].copy_(buffer.masters)
+    return torch.cat([state, window.to(buffer.device, non_blocking=True)]) if len(window) else state
 
 
 def _in_a_vector(lrs: list[Tensor], device: torch.device) -> Tensor:

@@ -115,7 +115,8 @@ class EngineScheduler(LRScheduler):
             counters = _C.counter_names(cls._schedule)
             cls._optional = _C.optional_attributes(cls._schedule)
             cls._counters = tuple(name for name in counters if name not in cls._optional)
-            cls._held = (*counters, LAST_LR)
+            window = _C.window_name(cls._schedule)
+            cls._held = (*counters, LAST_LR, *([] if window is None else [window]))
             for name in cls._held:
                 attribute = StateAttribute()
                 attribute.__set_name__(cls, name)
@@ -273,7 +274,9 @@ class EngineScheduler(LRScheduler):
         """
         if self._engine.steps_tensors:
             refuse_capture("a state is loaded; load it before the capture")
-        self._load(self._checked(state_dict, "state_dict"))
+        state = self._checked(state_dict, "state_dict")
+        self._write_lrs(state)
+        self._load(state)
 
     def add_groups(self) -> None:
         """Take in the param groups that came after the scheduler was made: for unfreezing layers, for one.
@@ -611,6 +614,9 @@ class EngineScheduler(LRScheduler):
             if _C.give_up(self, engine, DETACHED, self._counters):
                 engine.leave()
                 take_numbers(self)
+
+    def _write_lrs(self, state: Mapping[str, Any]) -> None:
+        """Set the optimizer's learning rates to those of a state that is about to be loaded, if the class does that."""
 
     def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
         """A copy of a state as :meth:`_load` takes it, or an error that names ``where`` it is wrong."""

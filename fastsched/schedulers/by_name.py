@@ -92,7 +92,8 @@ def _polynomial(
         raise ValueError(f"lr_end must be less than the optimizer's lr, {initial}; got {lr_end}")
     length = num_training_steps - num_warmup_steps
     exponent = number("power", power)
-    decay = Row(0.0, num_warmup_steps, length, length, CURVES["polynomial"], False, initial, lr_end, exponent, initial)
+    curve = CURVES["polynomial"]
+    decay = Row(0.0, num_warmup_steps, length, length, curve, False, initial, lr_end, exponent, unit=initial)
     rows = [rise(num_warmup_steps), held(lr_end)._replace(unit=initial)]
     if length > 0:  # its end is one of its steps
         rows.insert(1, _until(math.floor(num_training_steps) + 1, decay))

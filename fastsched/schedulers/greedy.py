@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from math import nan
-from typing import Any, ClassVar, Literal, SupportsFloat
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsFloat
 
-import torch
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim import lr_scheduler as torch_lr_scheduler
 
+from .. import _C
 from ..engine import lr_buffer
-from ..engine.capture import refuse_capture
-from ..engine.checkpoint import choice, counter, flag, numbers
+from ..engine.checkpoint import choice, counter, flag, numbers, whole
+from ..engine.host import DETACHED
 from ..engine.metric import completed
-from ..engine.untraced import untraced
+from ..engine.program import LAST_LR, instance_dict
+from ..engine.reduction import ReduceOp, reduction
+from ..engine.selection import Groups, Optimizers, select
+from ..engine.untraced import OFF_PATH, untraced
+from .plateau import Plateau
 
-_BY_PYTHON = (
-    "GreedyLR is stepped by Python, which reads the metric and the learning rates; without fullgraph=True that is done "
-    "between two graphs; with it, step it outside the compiled function"
-)
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from typing_extensions import Never
 
 
 def _one_of(*choices: str) -> Callable[[str, Any], str]:
@@ -34,35 +32,36 @@ def _plain_numbers(where: str, values: Any) -> list[Any]:
 
 
 # What a state has, under transformers' names, and who reads it.
-_PER_GROUP = ("min_lrs", "max_lrs", "_init_lrs", "_last_lr")
+_PER_GROUP = ("min_lrs", "max_lrs", "_init_lrs", LAST_LR)
 _STATE: dict[str, Callable[[str, Any], Any]] = {
     "mode": _one_of("min", "max"),
     "threshold_mode": _one_of("rel", "abs"),
-    **dict.fromkeys(("factor", "threshold", "eps", "patience", "cooldown", "warmup", "window_size"), counter),
+    **dict.fromkeys(("factor", "threshold", "eps", "patience", "cooldown", "warmup"), counter),
+    "window_size": whole,
     **dict.fromkeys(("reset_start", "reset_start_original", "best", "last_epoch"), counter),
     **dict.fromkeys(("num_bad_epochs", "num_good_epochs", "cooldown_counter", "warmup_counter"), counter),
     **dict.fromkeys(("verbose", "smooth"), flag),
     **dict.fromkeys(_PER_GROUP, _plain_numbers),
 }
 _AVERAGE = "_streaming_avg"
+_NOT_FOLLOWED = ("verbose", "smooth", "window_size")  # with another value of these, another engine may have to step
 
 
-class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
+class GreedyLR(Plateau):
     """Raise the learning rates while a metric improves, and reduce them when it has stopped.
 
-    The scheduler that transformers calls ``greedy``, with its arguments. More than ``patience`` epochs in a row that
-    are better than the best before set every group's learning rate to ``min(lr / factor, max_lr)``, more than
-    ``patience`` that are not to ``max(lr * factor, min_lr)``, each where that changes it by more than ``eps``. Once
-    ``reset_start`` reductions, with no increase between them, have left all learning rates at ``min_lr``, it begins
-    anew, from the learning rates that it was made with.
+    The scheduler that transformers calls ``greedy``, with its arguments (arXiv:2512.14527; the formulas are those of
+    transformers 5.23). More than ``patience`` epochs in a row that are better than the best before set every group's
+    learning rate to ``min(lr / factor, max_lr)``, more than ``patience`` that are not to ``max(lr * factor, min_lr)``,
+    each where that changes it by more than ``eps``. Once ``reset_start`` reductions, with no increase between them,
+    have left all learning rates at ``min_lr``, it begins anew, from the learning rates that it was made with.
 
-    With Python-number learning rates every step is bit-identical to that of transformers 5. Tensor learning rates,
-    float32 or float64, are written in place and are that trajectory rounded; float64 copies of them are kept.
+    With Python-number learning rates every step is bit-identical to that of transformers. Tensor learning rates,
+    float32 or float64, are that trajectory rounded; the decision is made on their device, in float64, and nothing is
+    read back. As it depends on all of them, learning rates of two dtypes, or on two devices, are stepped by Python.
 
     It is a :class:`torch.optim.lr_scheduler.ReduceLROnPlateau`, so frameworks hand the metric to it, and a
-    ``SequentialLR`` or ``ChainedScheduler`` takes it as it takes torch's own. It is not compiled: what a step does next
-    depends on the learning rates that it leaves, so Python takes it, and it has neither ``lr_at`` nor
-    ``process_group``. Where there are several ranks give all of them the same metric.
+    ``SequentialLR`` or ``ChainedScheduler`` takes it as it takes torch's own.
 
     Args:
         optimizer: any :class:`torch.optim.Optimizer`.
@@ -76,18 +75,26 @@ class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
         min_lr: lower bound of the learning rate, one for all groups or one per group.
         max_lr: upper bound, likewise.
         eps: a change that is not larger than this is not made.
-        verbose: whether to print each change.
+        verbose: whether to print each change. Then Python steps it, and reads learning rates that are tensors.
         smooth: whether to judge the mean of the last ``window_size`` metrics in place of each metric.
-        window_size: number of metrics in that mean.
+        window_size: number of metrics in that mean. They are kept where the learning rates are, 8 bytes each. Where it
+            is changed later, the newest that fit stay.
         reset_start: number of reductions with all learning rates at ``min_lr`` after which it begins anew.
+        param_name: the entry of each group that it drives: ``"weight_decay"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+        process_group: the ranks whose metrics are reduced to one by a collective before each decision, so that all
+            decide alike, as in :class:`ReduceLROnPlateau`.
+        reduce_op: what is made of the ranks' metrics: ``"mean"``, ``"sum"``, ``"min"`` or ``"max"``.
 
     Raises:
-        ValueError: ``factor`` or ``window_size`` is out of its range, a mode is unknown, or there is not one ``min_lr``
-            or ``max_lr`` per group.
+        ValueError: ``factor`` or ``window_size`` is out of its range, a mode is unknown, there is not one ``min_lr``
+            or ``max_lr`` per group, or this rank is not in ``process_group``.
         TypeError: ``optimizer`` is not an Optimizer, or an argument is not a number.
         RuntimeError: the learning rates are on a CUDA device and fastsched has no CUDA operators.
 
-    Construction, ``state_dict`` and ``load_state_dict`` wait for the device where learning rates are on one.
+    Waiting for the device, capture and compilation are as in :class:`ReduceLROnPlateau`; construction, ``state_dict``
+    and ``load_state_dict`` wait for the device where learning rates are on one. ``step(metrics, epoch)`` notes down
+    ``epoch`` in ``last_epoch``.
 
     Example::
 
@@ -97,19 +104,23 @@ class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
             scheduler.step(validation_loss(model))
     """
 
-    _why_python: ClassVar[str] = (
-        "what a step does next depends on the learning rates that it leaves, so Python takes it"
-    )
+    _schedule: ClassVar[str] = "GreedyLR"
+    _replaces: ClassVar[tuple[str, ...]] = ()
 
     warmup: int
     verbose: bool
     smooth: bool
     window_size: int
     reset_start: int
+    num_good_epochs: int
+    warmup_counter: int
+    _window: list[float]  # the last metrics, in a ring
+    _window_sum: float
+    _window_count: int  # of those taken, below twice the window's size: the rest of the division is the next place
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         mode: Literal["min", "max"] = "min",
         factor: float = 0.95,
         patience: int = 10,
@@ -124,6 +135,11 @@ class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
         smooth: bool = False,
         window_size: int = 50,
         reset_start: int = 500,
+        *,
+        param_name: str = "lr",
+        groups: Groups = None,
+        process_group: ProcessGroup | None = None,
+        reduce_op: ReduceOp = "mean",
     ) -> None:
         given: dict[str, Any] = {
             "mode": mode,
@@ -143,11 +159,10 @@ class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
         given = {name: _STATE[name](name, value) for name, value in given.items()}
         _check_ranges(given)
         low, high = _bound("min_lr", min_lr), _bound("max_lr", max_lr)
-        self._window: deque[float] = deque()
-        self._window_sum = 0.0
-        self.reset_start_original = given["reset_start_original"]
+        driven = select(optimizer, param_name, groups)
+        reduced = reduction(type(self).__name__, process_group, reduce_op)
         super().__init__(
-            optimizer,
+            driven,
             given["mode"],
             given["factor"],
             given["patience"],
@@ -157,112 +172,73 @@ class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
             low,
             given["eps"],
         )
-        groups = len(optimizer.param_groups)
+        count = len(driven.param_groups)
         self.default_max_lr = None if isinstance(high, list) else high
-        self.max_lrs = list(high) if isinstance(high, list) else [high] * groups
-        if len(self.max_lrs) != groups:
-            raise ValueError(f"max_lr must be one for all or one per group: expected {groups}, got {len(self.max_lrs)}")
-        self.__dict__.update(given)
-        if any(isinstance(group["lr"], Tensor) for group in optimizer.param_groups):
-            lr_buffer.bind(optimizer)
+        self.max_lrs = list(high) if isinstance(high, list) else [high] * count
+        if len(self.max_lrs) != count:
+            raise ValueError(f"max_lr must be one for all or one per group: expected {count}, got {len(self.max_lrs)}")
+        begin: dict[str, Any] = {"num_good_epochs": 0, "warmup_counter": 0}
+        instance_dict(self).update(given, **begin, _window=[], _window_sum=0.0, _window_count=0)
+        if any(isinstance(group["lr"], Tensor) for group in driven.param_groups):
+            lr_buffer.bind(driven)
         self._init_lrs = self._exact_lrs()
+        self._attend(_reduction=reduced)
+        self._attach()
 
-    def _reset(self) -> None:
-        super()._reset()
-        self.num_good_epochs = 0
-        self.warmup_counter = 0
-        self.reset_start = self.reset_start_original
-        self._window.clear()
-        self._window_sum = 0.0
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
+        if name in _NOT_FOLLOWED:
+            self._detach()
+        super().__setattr__(name, value)
 
-    @untraced(_BY_PYTHON)
-    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]
-        """Take note of a metric, and change the learning rates if enough epochs in a row were good or bad.
+    def _decides_natively(self) -> bool:
+        if self.verbose:
+            _C.note_reason("verbose=True prints each change, which Python does; a History keeps them instead")
+            return False
+        return super()._decides_natively()
 
-        Args:
-            metrics: a number, a NumPy scalar, or a tensor with one element on any device.
-            epoch: what to note down in ``last_epoch``; one more than before by default.
+    def _attach(self, *, restore: bool = False) -> bool:
+        if self._engine is DETACHED:
+            self._fit_window()
+        return super()._attach(restore=restore)
 
-        Raises:
-            TypeError, ValueError, RuntimeError: as ``float(metrics)`` does where that is not a number.
-            RuntimeError: ``min_lr`` or ``max_lr`` is a list and param groups have been added since.
-            RuntimeError: inside CUDA graph capture.
+    @untraced(OFF_PATH)
+    def _step_noting(self, metrics: SupportsFloat, epoch: int) -> None:
+        self._step_plainly(metrics if isinstance(metrics, Tensor) else float(metrics))
+        self.last_epoch = epoch
 
-        Sync: waits for the device that the metric is on; and where it changes learning rates, for theirs.
-
-        Capture: refused. Compile: not traced; the graph breaks here, and with ``fullgraph=True`` that is an error.
-        """
-        refuse_capture("GreedyLR reads the metric and the learning rates; step it between replays")
+    def _step_as_torch(self, metrics: SupportsFloat) -> None:
+        """By the compiled formula, on copies: for learning rates and settings that engines do not take."""
         current = float(completed(metrics) if isinstance(metrics, Tensor) else metrics)
         self._fit_groups()
-        if self.smooth:
-            current = self._averaged(current)
-        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        if self.cooldown_counter > 0 or self.warmup_counter > 0:
-            if self.cooldown_counter > 0:
-                self.cooldown_counter -= 1
-            else:
-                self.warmup_counter -= 1
-            self.num_bad_epochs = self.num_good_epochs = 0
-        else:
-            self._judge(current)
-        self._last_lr = lr_buffer.copied_lrs(self.optimizer)
-
-    def _judge(self, current: float) -> None:
-        if self._is_better(current, self.best):  # type: ignore[no-untyped-call]
-            self.best = current
-            self.num_good_epochs += 1
-            self.num_bad_epochs = 0
-        else:
-            self.num_bad_epochs += 1
-            self.num_good_epochs = 0
-        if self.num_good_epochs > self.patience:
-            self._increase_lr()
-            self.warmup_counter = self.warmup
-            self.num_good_epochs = 0
-        elif self.num_bad_epochs > self.patience:
-            self._reduce_lr(self.last_epoch)
-            self.cooldown_counter = self.cooldown  # also where it began anew, as in transformers
-            self.num_bad_epochs = 0
-
-    def _averaged(self, metric: float) -> float:
-        # A running sum, rounding errors and all: transformers' numbers.
-        self._window.append(metric)
-        self._window_sum += metric
-        if len(self._window) > self.window_size:
-            self._window_sum -= self._window.popleft()
-        return self._window_sum / len(self._window)
-
-    def _reduce_lr(self, epoch: int) -> None:
-        before = self._exact_lrs()
-        wanted = [max(float(lr) * self.factor, low) for lr, low in zip(before, self.min_lrs, strict=True)]
-        pairs = zip(before, wanted, strict=True)
-        lrs = [low if float(lr) - low > self.eps else lr for lr, low in pairs]
-        self._set_lrs(lrs, before)
-        if any(lr > low for lr, low in zip(lrs, self.min_lrs, strict=True)):
-            return
-        self.reset_start -= 1
-        if self.reset_start <= 0:
-            self._set_lrs(self._init_lrs, lrs)
-            self._reset()
-
-    def _increase_lr(self) -> None:
-        before = self._exact_lrs()
-        wanted = [min(float(lr) / self.factor, high) for lr, high in zip(before, self.max_lrs, strict=True)]
-        pairs = zip(before, wanted, strict=True)
-        self._set_lrs([high if high - float(lr) > self.eps else lr for lr, high in pairs], before)
-        self.reset_start = self.reset_start_original
+        self._fit_window()
+        attributes = instance_dict(self)
+        plain = {name: read(name, attributes[name]) for name, read in _STATE.items() if name != LAST_LR}
+        _check_ranges(plain)
+        before = [float(lr) for lr in self._exact_lrs()]
+        owns = [[float(value) for value in plain[name]] for name in ("min_lrs", "max_lrs", "_init_lrs")]
+        program = _C.pack_node(self._schedule, {**attributes, **plain}, owns, list(range(len(before))))
+        counters = _C.pack_counters(self._schedule, {**attributes, **plain})
+        if program is None or not counters:
+            raise ValueError(f"{type(self).__name__} cannot be stepped: {_C.take_reason()}")
+        state = [*counters, *[0.0] * (_C.NODE_STATE_SIZE - len(counters)), *before, *attributes["_window"]]
+        state, after = _C.step_once(program, state, before, current)
+        changed = [new != old for new, old in zip(after, before, strict=True)]
+        if any(changed):
+            exact = lr_buffer.exact(self.optimizer)
+            lrs = [new if differs else lr for new, differs, lr in zip(after, changed, exact, strict=True)]
+            lr_buffer.set_lrs(self.optimizer, lrs)
+        attributes.update(
+            _C.unpack_counters(self._schedule, state[: _C.NODE_COUNTERS]),
+            _window=state[len(state) - len(attributes["_window"]) :],
+            _last_lr=lr_buffer.copied_lrs(self.optimizer),
+        )
+        for index, (old, new) in enumerate(zip(before, after, strict=True)):
+            if self.verbose and new != old:
+                print(f"step {self.last_epoch}: learning rate of param_groups[{index}] from {old:.4e} to {new:.4e}")
 
     def _exact_lrs(self) -> list[Any]:
         """Every group's learning rate as a number: a tensor's float64 one, where that is known."""
         return [float(lr) if isinstance(lr, Tensor) else lr for lr in lr_buffer.exact(self.optimizer)]
-
-    def _set_lrs(self, lrs: list[Any], before: list[Any]) -> None:
-        lr_buffer.set_lrs(self.optimizer, lrs)
-        if self.verbose:
-            for index, (old, new) in enumerate(zip(before, lrs, strict=True)):
-                if new != old:
-                    print(f"step {self.last_epoch}: learning rate of param_groups[{index}] from {old:.4e} to {new:.4e}")
 
     def _fit_groups(self) -> None:
         groups = len(self.optimizer.param_groups)
@@ -278,82 +254,80 @@ class GreedyLR(torch_lr_scheduler.ReduceLROnPlateau):
                 )
             fitted[f"{name}s"] = [*bounds[:groups], *[default] * (groups - len(bounds))]
         known = self._init_lrs[:groups]
-        self.__dict__.update(fitted, _init_lrs=[*known, *self._exact_lrs()[len(known) :]])
+        for name, values in {**fitted, "_init_lrs": [*known, *self._exact_lrs()[len(known) :]]}.items():
+            setattr(self, name, values)
 
-    def _last_numbers(self) -> list[Any]:
-        """What ``get_last_lr()`` has, as numbers."""
-        if not any(isinstance(lr, Tensor) for lr in self._last_lr):
-            return list(self._last_lr)
-        exact = self._exact_lrs()[: len(self._last_lr)]
-        return [_unrounded(lr, master) for lr, master in zip(self._last_lr, exact, strict=True)]
+    def _take_in_groups(self) -> None:
+        super()._take_in_groups()
+        self._fit_groups()
 
-    def _resume(self, lrs: list[Any]) -> None:
-        """Go on from these numbers where tensors hold them rounded, or will once an optimizer's state is loaded."""
-        if not any(isinstance(group["lr"], Tensor) for group in self.optimizer.param_groups):
+    def _fit_window(self) -> None:
+        """Keep as many of the last metrics as the settings say; only while no engine holds them."""
+        attributes = instance_dict(self)
+        if "_window" not in attributes:
             return
-        buffers = lr_buffer.bind(self.optimizer) or []
-        for buffer, places in zip(buffers, lr_buffer.positions(self.optimizer, buffers), strict=True):
-            mine = [float(lrs[place]) if 0 <= place < len(lrs) else nan for place in places]
-            buffer.resume(torch.tensor(mine, dtype=torch.float64, device=buffer.device))
-        self._last_lr = lr_buffer.copied_lrs(self.optimizer)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last_lr": self._last_numbers()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        with suppress(AttributeError, RuntimeError):  # an optimizer that refers back to its scheduler has no groups yet
-            self._resume(state["_last_lr"])
+        size = whole("window_size", self.window_size) if self.smooth else 0
+        if len(attributes["_window"]) != size:
+            values, total = _averaged(attributes["_window"], attributes["_window_count"], attributes["_window_sum"])
+            attributes.update(_ring(values, total, size))
 
     def state_dict(self) -> dict[str, Any]:
         """The state, under the keys of transformers' ``GreedyLR``, which can load it.
 
-        Learning rates are numbers in it, in float64 where they are tensors; waits for the device then.
+        Learning rates are numbers in it, in float64 where they are tensors; waits for the device then. Of a scheduler
+        of another entry than ``"lr"`` it says which, under ``"param_name"``.
         """
-        state = {name: getattr(self, name) for name in _STATE}
-        state |= {name: list(state[name]) for name in _PER_GROUP}
-        state["_last_lr"] = self._last_numbers()
+        everything = super().state_dict()
+        state = {name: everything[name] for name in (*_STATE, "param_name") if name in everything}
         if self.smooth:
-            window = list(self._window)
-            state[_AVERAGE] = {"window_size": self.window_size, "values": window, "sum": self._window_sum}
+            values, total = _averaged(everything["_window"], everything["_window_count"], everything["_window_sum"])
+            state[_AVERAGE] = {"window_size": self.window_size, "values": values, "sum": total}
         return state
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a state, of this class or of transformers'; what is not in it stays as it is.
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state, of this class or of transformers'; settings that are not in it stay as they are.
 
-        The learning rates are set to those of the state, tensors in place.
+        The learning rates are set to those of the state, as transformers does, but not where a composition loads the
+        state of a child. With as many param groups and as large a window as were saved, tensors keep their storage, so
+        that a captured CUDA graph goes on from the loaded state.
 
         Args:
             state_dict: what :meth:`state_dict` gave.
 
         Raises:
-            TypeError, ValueError: a step could not go on from it; names the key. Nothing is changed then.
+            TypeError, ValueError, KeyError: a step could not go on from it; names the key. Nothing is changed then.
             RuntimeError: inside CUDA graph capture.
         """
-        refuse_capture("a state is loaded; load it before the capture")
+        super().load_state_dict(state_dict)
+
+    def _write_lrs(self, state: Mapping[str, Any]) -> None:
+        if LAST_LR in state:
+            lr_buffer.set_lrs(self.optimizer, state[LAST_LR])
+
+    def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
-        state = {
-            name: read(f"state_dict[{name!r}]", state_dict[name]) for name, read in _STATE.items() if name in state_dict
-        }
+            raise TypeError(f"{where} must be a dict, got {type(state_dict).__name__}")
+        given = {name: value for name, value in state_dict.items() if name != _AVERAGE}
+        for name in _STATE.keys() & given.keys():
+            given[name] = _STATE[name](f"{where}[{name!r}]", given[name])
         groups = len(self.optimizer.param_groups)
         for name in _PER_GROUP:
-            if len(state.get(name, ())) not in (0, groups) or (name in state and not state[name]):
+            if name in given and len(given[name]) != groups:
                 raise ValueError(
-                    f"state_dict[{name!r}] has {len(state[name])} values for {groups} param groups; load it into a "
+                    f"{where}[{name!r}] has {len(given[name])} values for {groups} param groups; load it into a "
                     "scheduler of an optimizer with as many groups"
                 )
-        _check_ranges({"factor": self.factor, "smooth": self.smooth, "window_size": self.window_size} | state)
-        window, total = _read_average(state_dict.get(_AVERAGE))
-        lrs = state.pop("_last_lr", None)
-        self.__dict__.update(state)
+        settings = {name: given.get(name, getattr(self, name)) for name in ("factor", "smooth", "window_size")}
+        _check_ranges(settings)
+        values, total = _read_average(f"{where}[{_AVERAGE!r}]", state_dict.get(_AVERAGE))
+        given.update(_ring(values, total, settings["window_size"] if settings["smooth"] else 0))
+        return super()._checked(given, where)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        if any(state.get(name, now) != now for name in _NOT_FOLLOWED for now in (getattr(self, name),)):
+            self._detach()
+        super()._load(state)
         self._init_is_better(self.mode, self.threshold, self.threshold_mode)
-        if window is not None:
-            self._window, self._window_sum = window, total
-        if lrs is not None:
-            lr_buffer.set_lrs(self.optimizer, lrs)
-            self._last_lr = lr_buffer.copied_lrs(self.optimizer)
-            self._resume(lrs)
 
 
 def _check_ranges(settings: Mapping[str, Any]) -> None:
@@ -367,18 +341,26 @@ def _bound(name: str, value: Any) -> Any:
     return _plain_numbers(name, value) if isinstance(value, (list, tuple)) else counter(name, value)
 
 
-def _unrounded(lr: Any, master: Any) -> Any:
-    if not isinstance(lr, Tensor):
-        return lr
-    rounded = float(lr)
-    return master if torch.tensor(master, dtype=lr.dtype, device="cpu").item() == rounded else rounded
+def _averaged(ring: list[float], count: int, total: float) -> tuple[list[float], float]:
+    """The metrics that are averaged, the oldest first, and their running sum."""
+    place = count % len(ring) if count >= len(ring) > 0 else 0
+    return [*ring[place:count], *ring[:place]], total
 
 
-def _read_average(saved: Any) -> tuple[deque[float] | None, float]:
-    where = f"state_dict[{_AVERAGE!r}]"
+def _ring(values: list[float], total: float, size: int) -> dict[str, Any]:
+    """The attributes that keep so many of the newest."""
+    dropped = max(len(values) - size, 0)
+    for oldest in values[:dropped]:
+        total -= oldest
+    kept = values[dropped:]
+    ring = [*map(float, kept), *[0.0] * (size - len(kept))]
+    return {"_window": ring, "_window_sum": float(total) if kept else 0.0, "_window_count": len(kept)}
+
+
+def _read_average(where: str, saved: Any) -> tuple[list[float], float]:
     if saved is None:
-        return None, 0.0
+        return [], 0.0
     if not isinstance(saved, Mapping):
         raise TypeError(f"{where} must be a dict, got {type(saved).__name__}")
     values = _plain_numbers(f"{where}['values']", saved.get("values", []))
-    return deque(values), counter(f"{where}['sum']", saved.get("sum", 0.0))
+    return values, counter(f"{where}['sum']", saved.get("sum", 0.0))

@@ -30,6 +30,7 @@ CURVES: dict[str, int] = {
     "inverse_sqrt": _C.CURVES["inverse_sqrt"],
     "rex": _C.CURVES["rex"],
     "k_decay": _C.CURVES["k_decay"],
+    "tanh": _C.CURVES["tanh"],
 }
 
 
@@ -41,12 +42,14 @@ class Phase:
         length: how many steps it lasts: an int, or a float below 1 as a share of ``total_steps``. None for the last
             phase: it goes on forever; for another: it takes what the others leave of ``total_steps``.
         curve: ``"constant"``, ``"linear"``, ``"cosine"``, ``"1-sqrt"``, ``"1-square"``, ``"polynomial"``,
-            ``"exponential"``, ``"exp2"``, ``"log"``, ``"inverse_sqrt"``, ``"rex"`` or ``"k_decay"``.
+            ``"exponential"``, ``"exp2"``, ``"log"``, ``"inverse_sqrt"``, ``"rex"``, ``"k_decay"`` or ``"tanh"``.
         start: the factor on the base learning rate that it begins with.
         end: and the one that it leads to; by default the same. ``"inverse_sqrt"`` only comes nearer to it, by default
             to 0.
         power: the exponent of ``"polynomial"`` and of ``"k_decay"``.
         timescale: of ``"inverse_sqrt"``: after three times as many steps it is halfway between ``start`` and ``end``.
+        bounds: of ``"tanh"``: between which arguments of the function it goes. Its factor only comes near to ``start``
+            and ``end``; the wider they are, the nearer.
 
     Raises:
         TypeError, ValueError: not here: a :class:`PhasesLR` that is made of it says what is wrong.
@@ -62,6 +65,7 @@ class Phase:
     end: float | None = None
     power: float = 1.0
     timescale: float | None = None
+    bounds: tuple[float, float] = (-7.0, 3.0)
 
 
 class Row(NamedTuple):
@@ -76,6 +80,7 @@ class Row(NamedTuple):
     high: float
     low: float
     parameter: float = 1.0
+    second: float = 1.0
     unit: float = 1.0
 
 
@@ -172,18 +177,32 @@ def _row(name: str, phase: Phase, begins: float, length: float) -> Row:
         raise ValueError(f"{name}: an exponential between {start:g} and {end:g} is none; use 'exp2', or more than 0")
     power = number(f"{name}.power", phase.power, above=True)
     parameter = 0.5 if phase.curve == "cosine" else power
+    second = 1.0
+    if phase.curve == "tanh":
+        parameter, second = _bounds(f"{name}.bounds", phase.bounds)
     high, low = max(start, end), min(start, end)
     if length == 0 and not approaches:
         return Row(begins, begins, 1.0, 0.0, CURVES["constant"], False, end, end)
     if not approaches:
         scale = max(1.0, length) if length < math.inf else 1.0
-        return Row(begins + length, begins, scale, length, CURVES[phase.curve], end > start, high, low, parameter)
+        return Row(
+            begins + length, begins, scale, length, CURVES[phase.curve], end > start, high, low, parameter, second
+        )
     if end > start:
         raise ValueError(f"{name}: an inverse_sqrt falls, from start={start:g} towards end={end:g}")
     timescale = number(f"{name}.timescale", phase.timescale, above=True)
     return Row(
         begins + length, begins - timescale, timescale, timescale + length, CURVES[phase.curve], False, high, low
     )
+
+
+def _bounds(name: str, value: Any) -> tuple[float, float]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or len(value) != 2:
+        raise TypeError(f"{name} must be two numbers, where tanh begins and ends; got {value!r}")
+    first, last = (number(f"{name}[{index}]", bound, -math.inf) for index, bound in enumerate(value))
+    if first >= last:
+        raise ValueError(f"{name} must rise, from the first to the second; got {value!r}")
+    return first, last
 
 
 def plan(
@@ -248,10 +267,15 @@ class PhasesLR(FormulaScheduler):
         log           b + (a - b) * log(1 + n * (1 - u)) / log(1 + n)
         rex           b + (a - b) * (1 - u) / (1 - u / 2)               (arXiv:2107.04197)
         k_decay       b + (a - b) * (1 + cos(pi * u**power)) / 2        (arXiv:2004.05909)
+        tanh          b + (a - b) * (1 - tanh(lb * (1 - u) + ub * u)) / 2
+                      with lb, ub = bounds                              (arXiv:1806.01593)
         inverse_sqrt  b + (a - b) / sqrt(1 + (t - t0) / timescale)
 
     A rising one is the same run through backwards. Each phase has its own first step, and the step after its last is
     the first of the next. After the last phase the learning rates stay.
+
+    Those that transformers has are computed in the order of its operations, to the bit; the factors of the others are
+    within a unit in the last place of the formula.
 
     Steps are computed from the base learning rate: what else writes the learning rates is overwritten, as with
     ``LambdaLR``.

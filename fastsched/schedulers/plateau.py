@@ -31,138 +31,10 @@ if TYPE_CHECKING:
     from typing_extensions import Never
 
 
-class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
-    """Multiply every learning rate by ``factor`` when a metric has stopped improving.
+class Plateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
+    """A scheduler that frameworks hand the metric to, because it is a plateau: how it is stepped."""
 
-    A drop-in for :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (the formulas are those of torch 2.13).
-    Per step an epoch is good if its metric ``m`` is better than the best so far, ``b``, by ``threshold``::
-
-        mode   rel                      abs                  rel_abs
-        min    m < b * (1 - threshold)  m < b - threshold    m < b - threshold * abs(b)
-        max    m > b * (1 + threshold)  m > b + threshold    m > b + threshold * abs(b)
-
-    and bad otherwise, NaN included. Below zero ``rel`` counts a metric that got slightly worse, by less than
-    ``threshold * abs(b)``, as better: then use ``rel_abs``, which torch does not have. Above zero the two are the same.
-    More than ``patience`` bad epochs in a row, not counting those in a cooldown, set every group's learning rate to
-    ``max(lr * factor, min_lr)`` where that is lower by more than ``eps``.
-
-    With Python-number learning rates every step is bit-identical to torch's. With tensor learning rates
-    (:func:`fastsched.use_tensor_lr`) the decision is made on their device, in float64: each LR is torch's float
-    trajectory rounded to the tensor's dtype, and nothing is read back.
-
-    Args:
-        optimizer: any :class:`torch.optim.Optimizer`.
-        mode: whether the metric should fall (``"min"``) or rise (``"max"``).
-        factor: what to multiply the learning rates by, below 1.
-        patience: number of bad epochs that are tolerated.
-        threshold: how much better than the best counts as better.
-        threshold_mode: whether ``threshold`` is relative to the best (``"rel"``), absolute (``"abs"``), or relative to
-            the absolute value of the best (``"rel_abs"``), for metrics that may be negative.
-        cooldown: number of epochs after a reduction in which bad ones are not counted.
-        min_lr: lower bound of the learning rate, one for all groups or one per group.
-        eps: a reduction smaller than this is not made.
-        accumulate: how many metrics make one: their mean is judged, once for all of them. For a plateau that is stepped
-            at every iteration (as ``accumulation_size`` in optax). ``patience`` and ``cooldown`` count what is judged,
-            ``last_epoch`` counts steps.
-        smoothing: how much of an exponential average stays at each metric, or mean of metrics; the average is judged.
-            0 does not smooth. It is divided by ``1 - smoothing**n``, so that it does not begin near 0. A metric that
-            is not finite is judged as it is, and not averaged.
-        patience_counts: ``"torch"`` if the epoch *after* ``patience`` bad ones reduces, ``"keras"`` if the last of
-            ``patience`` bad ones does. (A ``cooldown`` of n is one of n + 1 in Keras.)
-        param_name: the entry of each group that it drives: ``"weight_decay"`` for instance.
-        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
-        process_group: the ranks, for instance ``torch.distributed.group.WORLD``, whose metrics are reduced to one by a
-            collective before each decision, so that all decide alike. Every rank has to step. Without one, each rank
-            decides by its own metric; where there are several ranks a warning says so once.
-        reduce_op: what is made of the ranks' metrics: ``"mean"``, ``"sum"``, ``"min"`` or ``"max"``.
-        deferred: with Python-number learning rates, do not wait for a metric on an accelerator: a later step decides by
-            it, the first that finds it arrived. For a plateau that is stepped at every iteration. Decisions are those
-            of ``deferred=False``, in order, a step or two later; of several ranks all decide one step later. With
-            learning rates on the metric's device there is nothing to defer, and it changes nothing.
-
-    Raises:
-        ValueError: ``factor`` is 1 or more, ``min_lr`` is not one per group, a mode is unknown, ``accumulate``,
-            ``smoothing`` or ``patience_counts`` is out of its range, or this rank is not in ``process_group``.
-        TypeError: ``optimizer`` is not an Optimizer, ``accumulate`` or ``smoothing`` is not a number, or ``deferred``
-            is not True or False.
-        RuntimeError: the learning rates are on a CUDA device and fastsched has no CUDA operators.
-
-    ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``last_epoch`` and ``get_last_lr()`` may be read and
-    written as in torch. With learning rates on a CUDA device, reading one of the first four waits for the
-    device; ``get_last_lr()`` returns tensors on the device without waiting. With ``deferred=True`` all of them tell
-    what has been decided so far, without waiting; what is written counts for decisions that are still to come.
-
-    Example::
-
-        scheduler = fastsched.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
-        for epoch in range(epochs):
-            train(model, optimizer)
-            scheduler.step(validation_loss(model))
-    """
-
-    _schedule: ClassVar[str] = "ReduceLROnPlateau"
     _takes_metrics: ClassVar[bool] = True
-    _replaces: ClassVar[tuple[str, ...]] = ("_is_better", "_reduce_lr", "in_cooldown")
-
-    last_epoch: int
-    best: float
-    num_bad_epochs: int
-    cooldown_counter: int
-    # torch does not have these. One that is as here is in no state and in no ``__dict__``.
-    accumulate: int = 1
-    smoothing: float = 0.0
-    patience_counts: Literal["torch", "keras"] = "torch"
-    accumulated_metric: float  # the mean of the metrics that wait to be judged
-    accumulated_count: int
-    smoothed_metric: float
-    smoothed_weight: float
-
-    def __init__(
-        self,
-        optimizer: Optimizers,
-        mode: Literal["min", "max"] = "min",
-        factor: float = 0.1,
-        patience: int = 10,
-        threshold: float = 1e-4,
-        threshold_mode: Literal["rel", "abs", "rel_abs"] = "rel",
-        cooldown: int = 0,
-        min_lr: list[float] | float = 0,
-        eps: float = 1e-8,
-        *,
-        accumulate: int = 1,
-        smoothing: float = 0.0,
-        patience_counts: Literal["torch", "keras"] = "torch",
-        param_name: str = "lr",
-        groups: Groups = None,
-        process_group: ProcessGroup | None = None,
-        reduce_op: ReduceOp = "mean",
-        deferred: bool = False,
-    ) -> None:
-        check_deferred(deferred)
-        for name, value in zip(SETTINGS, (accumulate, smoothing, patience_counts), strict=True):
-            if checked_setting(name, value) != SETTINGS[name]:
-                setattr(self, name, value)
-        optimizer = select(optimizer, param_name, groups)
-        reduced = reduction(type(self).__name__, process_group, reduce_op)
-        super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
-        self._attend(_reduction=reduced, _deferred=Arrivals() if deferred else None)
-        self._attach()
-
-    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
-        super().__setattr__(name, checked_setting(name, value) if name in SETTINGS else value)
-
-    def _init_is_better(self, mode: Any, threshold: Any, threshold_mode: Any) -> None:
-        extra = threshold_mode == "rel_abs"
-        super()._init_is_better(mode, threshold, "rel" if extra else threshold_mode)
-        if extra:
-            self.threshold_mode = threshold_mode
-
-    def _is_better(self, a: Any, best: Any) -> Any:
-        # For torch's code, which asks this where no engine steps; ``Improvement`` in csrc/schedule/formulas/plateau.h.
-        if self.threshold_mode != "rel_abs":
-            return super()._is_better(a, best)  # type: ignore[no-untyped-call]
-        threshold = 0.0 if math.isinf(best) else self.threshold if best >= 0 else -self.threshold
-        return a > best * (threshold + 1.0) if self.mode == "max" else a < best * (1.0 - threshold)
 
     def step(  # type: ignore[override]
         self,
@@ -283,6 +155,139 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         self._step_plainly(metrics)
         self.last_epoch = epoch
 
+
+class ReduceLROnPlateau(Plateau):
+    """Multiply every learning rate by ``factor`` when a metric has stopped improving.
+
+    A drop-in for :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (the formulas are those of torch 2.13).
+    Per step an epoch is good if its metric ``m`` is better than the best so far, ``b``, by ``threshold``::
+
+        mode   rel                      abs                  rel_abs
+        min    m < b * (1 - threshold)  m < b - threshold    m < b - threshold * abs(b)
+        max    m > b * (1 + threshold)  m > b + threshold    m > b + threshold * abs(b)
+
+    and bad otherwise, NaN included. Below zero ``rel`` counts a metric that got slightly worse, by less than
+    ``threshold * abs(b)``, as better: then use ``rel_abs``, which torch does not have. Above zero the two are the same.
+    More than ``patience`` bad epochs in a row, not counting those in a cooldown, set every group's learning rate to
+    ``max(lr * factor, min_lr)`` where that is lower by more than ``eps``.
+
+    With Python-number learning rates every step is bit-identical to torch's. With tensor learning rates
+    (:func:`fastsched.use_tensor_lr`) the decision is made on their device, in float64: each LR is torch's float
+    trajectory rounded to the tensor's dtype, and nothing is read back.
+
+    Args:
+        optimizer: any :class:`torch.optim.Optimizer`.
+        mode: whether the metric should fall (``"min"``) or rise (``"max"``).
+        factor: what to multiply the learning rates by, below 1.
+        patience: number of bad epochs that are tolerated.
+        threshold: how much better than the best counts as better.
+        threshold_mode: whether ``threshold`` is relative to the best (``"rel"``), absolute (``"abs"``), or relative to
+            the absolute value of the best (``"rel_abs"``), for metrics that may be negative.
+        cooldown: number of epochs after a reduction in which bad ones are not counted.
+        min_lr: lower bound of the learning rate, one for all groups or one per group.
+        eps: a reduction smaller than this is not made.
+        accumulate: how many metrics make one: their mean is judged, once for all of them. For a plateau that is stepped
+            at every iteration (as ``accumulation_size`` in optax). ``patience`` and ``cooldown`` count what is judged,
+            ``last_epoch`` counts steps.
+        smoothing: how much of an exponential average stays at each metric, or mean of metrics; the average is judged.
+            0 does not smooth. It is divided by ``1 - smoothing**n``, so that it does not begin near 0. A metric that
+            is not finite is judged as it is, and not averaged.
+        patience_counts: ``"torch"`` if the epoch *after* ``patience`` bad ones reduces, ``"keras"`` if the last of
+            ``patience`` bad ones does. (A ``cooldown`` of n is one of n + 1 in Keras.)
+        param_name: the entry of each group that it drives: ``"weight_decay"`` for instance.
+        groups: of which groups, by position, or a function of a group that says whether; all of them by default.
+        process_group: the ranks, for instance ``torch.distributed.group.WORLD``, whose metrics are reduced to one by a
+            collective before each decision, so that all decide alike. Every rank has to step. Without one, each rank
+            decides by its own metric; where there are several ranks a warning says so once.
+        reduce_op: what is made of the ranks' metrics: ``"mean"``, ``"sum"``, ``"min"`` or ``"max"``.
+        deferred: with Python-number learning rates, do not wait for a metric on an accelerator: a later step decides by
+            it, the first that finds it arrived. For a plateau that is stepped at every iteration. Decisions are those
+            of ``deferred=False``, in order, a step or two later; of several ranks all decide one step later. With
+            learning rates on the metric's device there is nothing to defer, and it changes nothing.
+
+    Raises:
+        ValueError: ``factor`` is 1 or more, ``min_lr`` is not one per group, a mode is unknown, ``accumulate``,
+            ``smoothing`` or ``patience_counts`` is out of its range, or this rank is not in ``process_group``.
+        TypeError: ``optimizer`` is not an Optimizer, ``accumulate`` or ``smoothing`` is not a number, or ``deferred``
+            is not True or False.
+        RuntimeError: the learning rates are on a CUDA device and fastsched has no CUDA operators.
+
+    ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``last_epoch`` and ``get_last_lr()`` may be read and
+    written as in torch. With learning rates on a CUDA device, reading one of the first four waits for the
+    device; ``get_last_lr()`` returns tensors on the device without waiting. With ``deferred=True`` all of them tell
+    what has been decided so far, without waiting; what is written counts for decisions that are still to come.
+
+    Example::
+
+        scheduler = fastsched.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
+        for epoch in range(epochs):
+            train(model, optimizer)
+            scheduler.step(validation_loss(model))
+    """
+
+    _schedule: ClassVar[str] = "ReduceLROnPlateau"
+    _replaces: ClassVar[tuple[str, ...]] = ("_is_better", "_reduce_lr", "in_cooldown")
+
+    last_epoch: int
+    best: float
+    num_bad_epochs: int
+    cooldown_counter: int
+    # torch does not have these. One that is as here is in no state and in no ``__dict__``.
+    accumulate: int = 1
+    smoothing: float = 0.0
+    patience_counts: Literal["torch", "keras"] = "torch"
+    accumulated_metric: float  # the mean of the metrics that wait to be judged
+    accumulated_count: int
+    smoothed_metric: float
+    smoothed_weight: float
+
+    def __init__(
+        self,
+        optimizer: Optimizers,
+        mode: Literal["min", "max"] = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: Literal["rel", "abs", "rel_abs"] = "rel",
+        cooldown: int = 0,
+        min_lr: list[float] | float = 0,
+        eps: float = 1e-8,
+        *,
+        accumulate: int = 1,
+        smoothing: float = 0.0,
+        patience_counts: Literal["torch", "keras"] = "torch",
+        param_name: str = "lr",
+        groups: Groups = None,
+        process_group: ProcessGroup | None = None,
+        reduce_op: ReduceOp = "mean",
+        deferred: bool = False,
+    ) -> None:
+        check_deferred(deferred)
+        for name, value in zip(SETTINGS, (accumulate, smoothing, patience_counts), strict=True):
+            if checked_setting(name, value) != SETTINGS[name]:
+                setattr(self, name, value)
+        optimizer = select(optimizer, param_name, groups)
+        reduced = reduction(type(self).__name__, process_group, reduce_op)
+        super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
+        self._attend(_reduction=reduced, _deferred=Arrivals() if deferred else None)
+        self._attach()
+
+    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
+        super().__setattr__(name, checked_setting(name, value) if name in SETTINGS else value)
+
+    def _init_is_better(self, mode: Any, threshold: Any, threshold_mode: Any) -> None:
+        extra = threshold_mode == "rel_abs"
+        super()._init_is_better(mode, threshold, "rel" if extra else threshold_mode)
+        if extra:
+            self.threshold_mode = threshold_mode
+
+    def _is_better(self, a: Any, best: Any) -> Any:
+        # For torch's code, which asks this where no engine steps; ``Improvement`` in csrc/schedule/formulas/plateau.h.
+        if self.threshold_mode != "rel_abs":
+            return super()._is_better(a, best)  # type: ignore[no-untyped-call]
+        threshold = 0.0 if math.isinf(best) else self.threshold if best >= 0 else -self.threshold
+        return a > best * (threshold + 1.0) if self.mode == "max" else a < best * (1.0 - threshold)
+
     def _step_as_torch(self, metrics: SupportsFloat) -> None:
         numbers = [group for group in self.optimizer.param_groups if not isinstance(group["lr"], Tensor)]
         self._decide_as_torch(completed(metrics) if isinstance(metrics, Tensor) else metrics)
@@ -294,7 +299,7 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         attributes = instance_dict(self)
         given = SETTINGS.keys() & attributes.keys()
         if not given:
-            super().step(metrics)
+            torch_lr_scheduler.ReduceLROnPlateau.step(self, metrics)
             return
         settings = {name: checked_setting(name, getattr(self, name)) for name in SETTINGS}
         judged = judge(attributes, float(metrics), settings)
@@ -305,7 +310,7 @@ class ReduceLROnPlateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         patience = attributes["patience"]
         attributes["patience"] = patience_for_torch(patience, settings["patience_counts"])
         try:
-            super().step(judged)
+            torch_lr_scheduler.ReduceLROnPlateau.step(self, judged)
         finally:
             attributes["patience"] = patience
 

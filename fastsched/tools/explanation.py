@@ -120,8 +120,6 @@ def _engine_of_next_step(scheduler: EngineScheduler) -> Engine:
 
 def reason_of_other_class(kind: type) -> str:
     """Why fastsched steps no scheduler of this class, and what to change."""
-    if hasattr(kind, "_why_python"):  # it is one of ours
-        return str(kind._why_python)
     for base in kind.__mro__:
         if base.__module__ in ("torch.optim.lr_scheduler", "torch.optim.swa_utils") and base is not LRScheduler:
             ours = f"fastsched.{base.__name__}"

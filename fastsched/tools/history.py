@@ -126,7 +126,8 @@ class History:
 
         Fields: ``step``; ``metric``, NaN where there was none, or no plateau to read it; ``best``, that of the plateau
         whose turn it was, NaN if there was none; ``reductions``, the number of plateaus that found in this step that it
-        was time to reduce (which ``min_lr`` and ``eps`` may have prevented); ``lr``, of shape ``(groups,)``, what the
+        was time to reduce (which ``min_lr`` and ``eps`` may have prevented, and in whose place a ``GreedyLR`` may have
+        begun anew); ``lr``, of shape ``(groups,)``, what the
         optimizer has after the scheduler's step, NaN for a group that was added later. In a composition on tensor
         learning rates whose children Python steps one by one, plateaus are not asked: NaN and 0.
 

@@ -83,9 +83,9 @@ Written grow(int depth, std::int64_t groups) {
     case Kind::phases:
       table = {2.0, chance(50) ? 3.0 : 0.0, static_cast<double>(1 + below(2)), 0.5, 0.0, 3.0};
       for (double start = 0.0; start < 6.0; start += 2.0) {
-        const double curve = static_cast<double>(below(15));
+        const double curve = static_cast<double>(below(16));
         table.insert(table.end(), {start + 2.0, start, 2.0, 2.0, curve, static_cast<double>(below(2)), 1.0,
-                                   fraction(), fraction(), 1.0});
+                                   fraction(), fraction(), fraction(), 1.0});
       }
       break;
     case Kind::lambda:
@@ -100,6 +100,7 @@ Written grow(int depth, std::int64_t groups) {
   Written written;
   node.table_size = static_cast<double>(table.size());
   node.selective = chance(20) ? 1.0 : 0.0;
+  node.window_size = node.kind() == Kind::greedy && chance(70) ? static_cast<double>(1 + below(4)) : 0.0;
   node.size = own_program_size(node, static_cast<double>(groups));
   node.state_size = own_state_size(node, static_cast<double>(groups));
   written.state.assign(static_cast<std::size_t>(node.state_size), 0.0);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "schedule/plan/host_device.h"
+#include "schedule/plan/update.h"
 
 namespace fastsched {
 
@@ -19,6 +20,27 @@ struct RunningMean {
   FASTSCHED_HD void add(double number, double decay) {
     weight = decay * weight + 1.0;
     value = is_finite(number) && is_finite(value) ? value + (number - value) / weight : value + number;
+  }
+};
+
+// The running sum of the last metrics, with the rounding errors that it gathers in transformers'
+// StreamingAverage.
+struct MovingSum {
+  double sum;
+  double count;  // of the metrics taken: below twice the window's size, the rest of the division is the place
+
+  // Takes note of a metric and returns the mean of those in the window.
+  FASTSCHED_HD double mean_with(double metric, const Window& window) {
+    const auto size = static_cast<double>(window.size);
+    if (!(count >= 0.0 && count < 2.0 * size)) count = 0.0;  // no count at all
+    const bool full = count >= size;
+    double& oldest = window.values[static_cast<std::int64_t>(full ? count - size : count)];
+    sum += metric;
+    if (full) sum -= oldest;
+    oldest = metric;
+    count += 1.0;
+    if (count >= 2.0 * size) count = size;
+    return sum / (count < size ? count : size);
   }
 };
 

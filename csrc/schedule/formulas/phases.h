@@ -1,14 +1,16 @@
 // Schedules that are a list of phases: each has a length, a curve, and two factors of the base learning rate
 // that it goes between. The phases may be repeated, each cycle longer than the one before and less high.
 //
-// The order of operations in each curve is that of the function in transformers 5 (optimization.py) that
-// has it, so that doubles agree with that to the last bit on the host.
+// Where a function of transformers 5 (optimization.py) has a curve, the order of operations is that
+// function's, so that doubles agree with it to the last bit on the host. The others (`is_own`) are computed
+// with double_double.h and rounded once, at the end.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
 #include "decay.h"
+#include "double_double.h"
 #include "schedule/plan/host_device.h"
 #include "schedule/plan/layout.h"
 #include "schedule/plan/step_input.h"
@@ -31,7 +33,8 @@
   ROW(exp2)             /* 2^(1 - u) - 1 */                                                     \
   ROW(logarithmic)      /* log(1 + steps left) / log(1 + length) */                             \
   ROW(inverse_sqrt)     /* 1 / sqrt(u) */                                                       \
-  ROW(rex)              /* v / (1 - u / 2) (Chen, Wolfe and Kyrillidis, arXiv:2107.04197) */
+  ROW(rex)              /* v / (1 - u / 2) (Chen, Wolfe and Kyrillidis, arXiv:2107.04197) */    \
+  ROW(tanh)             /* (1 - tanh(p v + q u)) / 2 (Hsueh, Li and Wu, arXiv:1806.01593) */
 
 namespace fastsched {
 
@@ -48,7 +51,8 @@ struct Phase {
   double rises;      // 0: from high to low, 1: from low to high
   double high;
   double low;
-  double parameter;  // of the curve
+  double parameter;  // of the curve: p
+  double second;     // and q
   double unit;       // of high and low: 1, or what they are to be divided by to be factors
 
   // Tables may hold anything; what is not a curve is taken for none.
@@ -62,14 +66,64 @@ struct Phase {
         return 0.5 *
                (rises != 0.0 ? 1.0 - cos(kPi * parameter * 2.0 * v) : 1.0 + cos(kPi * parameter * 2.0 * u));
       case Curve::restarts: return 0.5 * (1.0 + cos(kPi * fmod(parameter * u, 1.0)));
-      case Curve::k_decay: return 0.5 * (1.0 + cos(kPi * pow(u, parameter)));
       case Curve::one_minus_sqrt: return 1.0 - sqrt(u);
-      case Curve::one_minus_square: return 1.0 - u * u;
       case Curve::polynomial: return pow(v, parameter);
-      case Curve::exp2: return 2.0 * pow(0.5, u) - 1.0;
-      case Curve::logarithmic: return log(1.0 + v * length) / log(1.0 + length);
       case Curve::inverse_sqrt: return 1.0 / sqrt(u);
-      case Curve::rex: return v / (1.0 - u / 2.0);
+      default: return v;
+    }
+  }
+
+  // Whether there is nobody to agree with to the bit.
+  FASTSCHED_HD bool is_own() const {
+    switch (shape()) {
+      case Curve::polynomial: return rises != 0.0;
+      case Curve::one_minus_square:
+      case Curve::k_decay:
+      case Curve::exponential:
+      case Curve::exp2:
+      case Curve::logarithmic:
+      case Curve::rex:
+      case Curve::tanh: return true;
+      default: return false;
+    }
+  }
+
+  // The factor where `steps` of the curve's are still to fall, or have risen.
+  FASTSCHED_HD double own_factor(const DoubleDouble& steps) const {
+    const DoubleDouble whole = exactly(length);
+    const DoubleDouble over = (whole + -steps) / whole;
+    const DoubleDouble height = sum_of(high, -low);
+    if (shape() == Curve::exponential) {
+      const DoubleDouble ratio = exactly(low) / exactly(high);
+      return (exactly(high) * exponential(over * logarithm(ratio))).rounded();
+    }
+    return (exactly(low) + height * own_share(steps, over, steps / whole)).rounded();
+  }
+
+  // u and v as in FASTSCHED_CURVES.
+  FASTSCHED_HD DoubleDouble own_share(const DoubleDouble& steps, const DoubleDouble& u,
+                                      const DoubleDouble& v) const {
+    const DoubleDouble whole = exactly(length);
+    switch (shape()) {
+      case Curve::one_minus_square: return v * (exactly(1.0) + u);
+      case Curve::polynomial: return power(v, parameter);
+      case Curve::exp2: return exponential_less_one(log_of_2() * v);
+      case Curve::logarithmic: return logarithm(exactly(1.0) + steps) / logarithm(exactly(1.0) + whole);
+      case Curve::rex: return scaled(steps, 2.0) / (whole + steps);
+      case Curve::tanh: {  // 1 / (1 + exp(2 x))
+        const DoubleDouble x = exactly(parameter) * v + exactly(second) * u;
+        return exactly(1.0) / (exactly(1.0) + exponential(scaled(x, 2.0)));
+      }
+      case Curve::k_decay: {
+        // cos(pi u^p / 2)^2: near the end, where that is nearly 0, by what u^p lacks of 1.
+        const DoubleDouble raised = power(u, parameter);
+        if (raised.high < 0.5) {
+          const DoubleDouble far = sine(half_pi() * raised);
+          return exactly(1.0) + -(far * far);
+        }
+        const DoubleDouble near = sine(half_pi() * -exponential_less_one(exactly(parameter) * logarithm(u)));
+        return near * near;
+      }
       default: return v;
     }
   }
@@ -80,6 +134,8 @@ struct Phase {
     double factor = high;
     if (now == Curve::product) {
       factor = low + (high - low) * step / length;
+    } else if (is_own()) {
+      factor = own_factor(rises != 0.0 ? exactly(step) : sum_of(length, -step));
     } else if (now != Curve::constant) {
       const double over = step / length;
       double u = over;
@@ -88,7 +144,7 @@ struct Phase {
         u = 1.0 - over;
         v = over;
       }
-      factor = now == Curve::exponential ? high * pow(low / high, u) : share_left(u, v) * (high - low) + low;
+      factor = share_left(u, v) * (high - low) + low;
     }
     factor /= unit;
     return factor > 0.0 ? factor : 0.0;

@@ -91,7 +91,7 @@ FASTSCHED_HD Update route_event(const NodeView& view, const Node& node, std::int
       told = event == Event::begin || event == Event::prepare ? Event::prepare : Event::idle;
     } else if (sequential) {
       set_back = set_back || (event == Event::restart && is_plateau(child.kind()));
-    } else if (event == Event::restart && !is_composite(child.kind()) && child.kind() != Kind::plateau) {
+    } else if (event == Event::restart && !is_composite(child.kind()) && !begins_with_metric(child.kind())) {
       told = Event::begin;  // in a chain each goes on from the one before, so the closed form will not do
     }
     set_event(child, told);

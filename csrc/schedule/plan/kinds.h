@@ -7,6 +7,7 @@
 #include "schedule/formulas/cycle.h"
 #include "schedule/formulas/decay.h"
 #include "schedule/formulas/early_stopping.h"
+#include "schedule/formulas/greedy.h"
 #include "schedule/formulas/phases.h"
 #include "schedule/formulas/plateau.h"
 
@@ -40,7 +41,7 @@ struct Decide {
   const double* params;
   double* counters;
   const StepInput& input;
-  const Table& table;
+  const NodeData& data;
 
   template <typename S>
   FASTSCHED_HD Update operator()(S) const {
@@ -52,7 +53,7 @@ struct Decide {
       state.reset();
       now = {Event::initial, 0.0, false};
     }
-    const Update update = decide(read_words<typename S::Params>(params), state, now, table);
+    const Update update = decide(read_words<typename S::Params>(params), state, now, data);
     if (prepares) state.undo();
     write_words(counters, state);
     return prepares ? Update::idle() : update;
@@ -61,8 +62,21 @@ struct Decide {
 
 // Advances the counters of one leaf and says what that does to the learning rates.
 FASTSCHED_HD Update decide(Kind kind, const double* params, double* counters, const StepInput& input,
-                           const Table& table) {
-  return dispatch(kind, Decide{params, counters, input, table});
+                           const NodeData& data) {
+  return dispatch(kind, Decide{params, counters, input, data});
+}
+
+// Whether it is for settle() to say what becomes of an update that decide() came to.
+FASTSCHED_HD bool is_unsettled(Kind kind, const Update& update) {
+  return kind == Kind::greedy && update.kind() == Law::reduce;
+}
+
+// The second half of a decision: `at_bound` says whether the update leaves no group above its own parameter.
+FASTSCHED_HD Update settle(const double* params, double* counters, const Update& update, bool at_bound) {
+  auto state = read_words<GreedyState>(counters);
+  const Update settled = settle(read_words<Greedy>(params), state, update, at_bound);
+  write_words(counters, state);
+  return settled;
 }
 
 struct ValidParams {

@@ -2,7 +2,7 @@
 //
 //   program  Node | own parameters x groups | who takes part x groups, if not all | table | the children's
 //            programs                                                              read only
-//   state    NodeState | last_lr x groups, of a leaf | the children's states              counters, LRs
+//   state    NodeState | last_lr x groups, of a leaf | window | the children's states     counters, LRs
 //                                                                                         last written
 //
 // A subtree is contiguous in both: a child's slices are a program and a state of their own, and the child may
@@ -30,6 +30,7 @@ struct Node {
   double table_size;
   // 1: one more column after the groups' own parameters says which groups take part. 0: all do.
   double selective;
+  double window_size;  // how many of the last metrics are kept in the state
   double params[kNodeParams];
 
   FASTSCHED_HD Kind kind() const { return static_cast<Kind>(static_cast<int>(kind_number)); }
@@ -60,8 +61,13 @@ FASTSCHED_HD double own_program_size(const Node& node, double groups) {
   return kNodeSize + node.columns() * groups + node.table_size;
 }
 FASTSCHED_HD double own_state_size(const Node& node, double groups) {
-  return kNodeStateSize + (is_composite(node.kind()) ? 0.0 : groups);
+  return kNodeStateSize + (is_composite(node.kind()) ? 0.0 : groups) + node.window_size;
 }
+
+// What belongs to a node besides parameters and counters.
+struct NodeData : Table {
+  Window window;
+};
 
 // A node in its buffers.
 struct NodeView {
@@ -83,6 +89,10 @@ struct NodeView {
   }
   FASTSCHED_HD Table table(const Node& node, std::int64_t groups) const {
     return {own() + node.columns() * groups, static_cast<std::int64_t>(node.table_size)};
+  }
+  FASTSCHED_HD NodeData data(const Node& node, std::int64_t groups) const {
+    const std::int64_t before = is_composite(node.kind()) ? 0 : groups;
+    return {table(node, groups), {last_lrs() + before, static_cast<std::int64_t>(node.window_size)}};
   }
   // The next node in pre-order: of a composite its first child.
   FASTSCHED_HD NodeView next(const Node& node, std::int64_t groups) const {

@@ -17,6 +17,14 @@
   ROW(warmup_plateau, WarmupPlateau, PlateauState, 2, "WarmupReduceLROnPlateau",                            \
       plateau() + params(number("warmup_steps"), number("warmup_start_factor")), plateau_counters(),        \
       own(in_list("min_lrs"), in_list("base_lrs")), reads_metric())                                         \
+  ROW(greedy, Greedy, GreedyState, 3, "GreedyLR",                                                           \
+      improvement() + params(number("factor"), number("patience"), number("cooldown"), number("warmup"),    \
+                             number("eps"), number("reset_start_original")),                                \
+      counters(count("last_epoch"), number("best"), count("num_bad_epochs"), count("num_good_epochs"),      \
+               count("cooldown_counter"), count("warmup_counter"), count("reset_start"),                    \
+               number("_window_sum"), count("_window_count")),                                              \
+      own(in_list("min_lrs"), in_list("max_lrs"), in_list("_init_lrs")), reads_metric(),                    \
+      window("smooth", "window_size", "_window"), decides_by_all_groups())                                  \
   ROW(step, StepDecay, EpochState, 1, "StepLR", params(number("step_size"), number("gamma")), epochs(),     \
       own(in_list("base_lrs")), own_in_closed_form())                                                       \
   ROW(multi_step, MultiStepDecay, EpochState, 1, "MultiStepLR", params(real("gamma")), epochs(),            \
@@ -85,8 +93,14 @@ FASTSCHED_HD constexpr bool is_composite(Kind kind) {
   return kind == Kind::sequential || kind == Kind::chained;
 }
 
+// Whether a metric decides the learning rates.
 FASTSCHED_HD constexpr bool is_plateau(Kind kind) {
-  return kind == Kind::plateau || kind == Kind::warmup_plateau;
+  return kind == Kind::plateau || kind == Kind::warmup_plateau || kind == Kind::greedy;
+}
+
+// Whether the step in which it begins in the middle of a run is one with a metric.
+FASTSCHED_HD constexpr bool begins_with_metric(Kind kind) {
+  return is_plateau(kind) && kind != Kind::warmup_plateau;
 }
 
 // How many parameters each group has of its own.

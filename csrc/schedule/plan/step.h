@@ -56,8 +56,9 @@ FASTSCHED_HD bool well_formed(const Buffers& buffers) {
     const double own = own_program_size(node, groups);
     const double own_state = own_state_size(node, groups);
     if (!(node.table_size >= 0.0 && own <= left && is_whole(node.table_size))) return false;
+    if (!(node.window_size >= 0.0 && own_state <= state_left && is_whole(node.window_size))) return false;
     if (node.kind() == Kind::one_cycle && node.table_size < 1.0) return false;
-    if (!(own_state <= state_left && node.size <= left && node.state_size <= state_left)) return false;
+    if (!(node.size <= left && node.state_size <= state_left)) return false;
     if (root && !(node.size == left && node.state_size == state_left)) return false;
     double filled = own;
     double state_filled = own_state;
@@ -97,26 +98,60 @@ inline bool columns_fit(const Buffers& buffers) {
   return true;
 }
 
+// The learning rate to go on from. One that is not the rounded master was written by somebody else: then
+// their value counts.
+template <typename LR>
+FASTSCHED_HD double adopt_external_write(double master, LR lr) {
+  return static_cast<LR>(master) == lr ? master : static_cast<double>(lr);
+}
+
+// One group's learning rate after what a node does to it in this step.
+FASTSCHED_HD double after_node(const Walk& walk, const Update& update, std::int64_t group, double lr) {
+  const NodeView& view = walk.view();
+  const Node node = view.node();
+  GroupParams own = walk.own(node);
+  own.index = group;
+  const double* const takes_part = view.takes_part(node, own.groups);
+  return takes_part == nullptr || takes_part[group] != 0.0 ? apply(update, lr, own).lr : lr;
+}
+
+// Whether this update, of the last node that was decided, leaves none of its groups above their own
+// parameter. What the nodes before it do in this step comes first.
+template <typename LR>
+FASTSCHED_HD bool leaves_all_at_bound(const Buffers& buffers, const LR* lrs, const Walk& last,
+                                      const Update& update) {
+  const Node node = last.view().node();
+  const double* const takes_part = last.view().takes_part(node, buffers.groups);
+  GroupParams own = last.own(node);
+  for (; own.index < buffers.groups; ++own.index) {
+    if (takes_part != nullptr && takes_part[own.index] == 0.0) continue;
+    double lr = adopt_external_write(buffers.masters[own.index], lrs[own.index]);
+    for (Walk walk(buffers); walk.view().program < last.view().program; walk.next()) {
+      const auto before = read_words<Update>(walk.view().update());
+      if (before.kind() != Law::idle) lr = after_node(walk, before, own.index, lr);
+    }
+    if (apply(update, lr, own).lr > own.at(update.own)) return false;
+  }
+  return true;
+}
+
 // Advances the counters of every node whose turn it is and leaves its Update in the state.
-FASTSCHED_HD void decide_all(const Buffers& buffers, const StepInput& input) {
+template <typename LR>
+FASTSCHED_HD void decide_all(const Buffers& buffers, const LR* lrs, const StepInput& input) {
   Walk walk(buffers);
   set_event(walk.view(), input.event);
   for (; walk.more(); walk.next()) {
     const NodeView& view = walk.view();
     const Node node = view.node();
     const StepInput now = {static_cast<Event>(static_cast<int>(view.event())), input.value, input.measured};
-    const Update update = is_composite(node.kind()) ? route_event(view, node, buffers.groups, now)
-                                                    : decide(node.kind(), node.params, view.counters(), now,
-                                                             view.table(node, buffers.groups));
+    Update update = is_composite(node.kind()) ? route_event(view, node, buffers.groups, now)
+                                              : decide(node.kind(), node.params, view.counters(), now,
+                                                       view.data(node, buffers.groups));
+    if (is_unsettled(node.kind(), update)) {
+      update = settle(node.params, view.counters(), update, leaves_all_at_bound(buffers, lrs, walk, update));
+    }
     write_words(view.update(), update);
   }
-}
-
-// The learning rate to go on from. One that is not the rounded master was written by somebody else: then
-// their value counts.
-template <typename LR>
-FASTSCHED_HD double adopt_external_write(double master, LR lr) {
-  return static_cast<LR>(master) == lr ? master : static_cast<double>(lr);
 }
 
 }  // namespace fastsched

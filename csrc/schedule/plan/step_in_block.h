@@ -56,7 +56,7 @@ FASTSCHED_HD bool step_in_block(const Buffers& buffers, LR* lrs, const Call& cal
   const StepInput input = StepInput::make(call.event, call.metric.number_in(metric));
 
   const bool fits = thread != 0 || well_formed(near);
-  if (thread == 0 && fits) decide_all(near, input);
+  if (thread == 0 && fits) decide_all(near, near_lrs, input);
   if (!barrier.all(fits)) return false;
   for (auto group = thread; group < near.groups; group += threads) {
     double lr = adopt_external_write(near.masters[group], near_lrs[group]);
@@ -64,12 +64,8 @@ FASTSCHED_HD bool step_in_block(const Buffers& buffers, LR* lrs, const Call& cal
       const NodeView& view = walk.view();
       const auto update = read_words<Update>(view.update());
       if (update.kind() == Law::idle) continue;
-      const Node node = view.node();
-      GroupParams own = walk.own(node);
-      own.index = group;
-      const double* const takes_part = view.takes_part(node, near.groups);
-      if (takes_part == nullptr || takes_part[group] != 0.0) lr = apply(update, lr, own).lr;
-      if (!is_composite(node.kind())) view.last_lrs()[group] = lr;
+      lr = after_node(walk, update, group, lr);
+      if (!is_composite(view.kind())) view.last_lrs()[group] = lr;
     }
     near.masters[group] = lr;
     near_lrs[group] = static_cast<LR>(lr);

@@ -9,6 +9,22 @@ namespace fastsched {
 // What the CUDA kernel finds while it runs, the host can look for before.
 inline bool fit_to_run(const Buffers& buffers) { return well_formed(buffers) && columns_fit(buffers); }
 
+// Applies one update to all groups.
+template <typename LR>
+void update_all(const Update& update, GroupParams own, double* masters, LR* lrs) {
+  for (own.index = 0; own.index < own.groups; ++own.index) {
+    masters[own.index] = apply(update, masters[own.index], own).lr;
+    lrs[own.index] = static_cast<LR>(masters[own.index]);
+  }
+}
+
+// The same where the compiler knows the law, and can make a loop without branches of it.
+template <Law kLaw, typename LR>
+void update_all_by(Update update, const GroupParams& own, double* masters, LR* lrs) {
+  update.law = static_cast<double>(kLaw);
+  update_all(update, own, masters, lrs);
+}
+
 // One pass per node that does something, over all groups: the law is then the same for the whole pass.
 template <typename LR>
 void update_groups(const Buffers& buffers, LR* lrs) {
@@ -23,11 +39,19 @@ void update_groups(const Buffers& buffers, LR* lrs) {
     if (update.kind() != Law::hold) {
       GroupParams own = walk.own(node);
       const double* const takes_part = view.takes_part(node, groups);
-      for (own.index = 0; own.index < groups; ++own.index) {
-        const std::int64_t i = own.index;
-        if (takes_part != nullptr && takes_part[i] == 0.0) continue;
-        masters[i] = apply(update, masters[i], own).lr;
-        lrs[i] = static_cast<LR>(masters[i]);
+      if (takes_part != nullptr) {
+        for (own.index = 0; own.index < groups; ++own.index) {
+          const std::int64_t i = own.index;
+          if (takes_part[i] == 0.0) continue;
+          masters[i] = apply(update, masters[i], own).lr;
+          lrs[i] = static_cast<LR>(masters[i]);
+        }
+      } else if (update.kind() == Law::scale_base) {
+        update_all_by<Law::scale_base>(update, own, masters, lrs);
+      } else if (update.kind() == Law::scale) {
+        update_all_by<Law::scale>(update, own, masters, lrs);
+      } else {
+        update_all(update, own, masters, lrs);
       }
     }
     if (!is_composite(node.kind())) {
@@ -44,7 +68,7 @@ struct NoBarrier {
 
 template <typename LR>
 void step_on_host(const Buffers& buffers, LR* lrs, const StepInput& input) {
-  decide_all(buffers, input);
+  decide_all(buffers, lrs, input);
   update_groups(buffers, lrs);
   NoBarrier alone;
   report(buffers, lrs, input, 0, 1, alone);

@@ -13,6 +13,8 @@ enum class Law : int {
   idle,             // the schedule takes no part in this step
   hold,             // leave the learning rate alone
   reduce,           // max(lr * a, own), where that lowers lr by more than b
+  raise,            // min(lr / a, own), where that raises lr by more than b
+  restore,          // own
   scale,            // lr * a
   scale_base,       // own * a
   anneal_base,      // a + (own - a) * b / 2
@@ -43,6 +45,9 @@ struct Update {
   FASTSCHED_HD Law kind() const { return static_cast<Law>(static_cast<int>(law)); }
 };
 
+// Whether that is what comes of it being time to reduce: a new beginning may.
+FASTSCHED_HD bool reduces(Law law) { return law == Law::reduce || law == Law::restore; }
+
 // Which parameters of its own a group needs for the law.
 FASTSCHED_HD bool uses_own(Law law) {
   return law != Law::idle && law != Law::hold && law != Law::scale && law != Law::scale_above &&
@@ -60,6 +65,12 @@ struct Table {
 };
 
 inline constexpr int kColumn = 1;  // which own parameter says where in a row of the table a group's factor is
+
+// The last metrics, in a ring.
+struct Window {
+  double* values;
+  std::int64_t size;
+};
 
 // Where one group's own parameters lie: parameter k of all groups side by side, then k + 1.
 struct GroupParams {
@@ -82,7 +93,8 @@ FASTSCHED_HD double bounded(double scaled, double bound) { return bound > scaled
 
 struct Applied {
   double lr;
-  bool written;  // false: the law leaves the group alone, whatever object holds its learning rate
+  bool written;         // false: the law leaves the group alone, whatever object holds its learning rate
+  bool is_own = false;  // the group's own parameter itself has become its learning rate
 };
 
 // The group's learning rate after the update.
@@ -94,9 +106,16 @@ FASTSCHED_HD Applied apply(const Update& update, double lr, const GroupParams& g
   switch (update.kind()) {
     case Law::reduce: {
       const double reduced = bounded(lr * a, own);
-      if (lr - reduced > b) return {reduced, true};
+      if (lr - reduced > b) return {reduced, true, own > lr * a};
       break;
     }
+    case Law::raise: {
+      const double scaled = lr / a;
+      const double raised = own < scaled ? own : scaled;  // Python's min(scaled, own)
+      if (raised - lr > b) return {raised, true, own < scaled};
+      break;
+    }
+    case Law::restore: return {own, true, true};
     case Law::scale: return {lr * a, true};
     case Law::scale_base: return {own * a, true};
     case Law::anneal_base: return {a + (own - a) * b / 2.0, true};

@@ -29,7 +29,7 @@ inline constexpr int kHistoryOwn = 3;  // columns before the learning rates
 FASTSCHED_HD bool steps(const NodeView& view, const StepInput& input) {
   const auto event = static_cast<Event>(static_cast<int>(view.event()));
   if (is_plateau(view.kind())) {
-    const bool takes_note = event == Event::restart && view.kind() == Kind::plateau;
+    const bool takes_note = event == Event::restart && begins_with_metric(view.kind());
     return input.measured && (event == Event::step || takes_note);
   }
   return event == Event::step || event == Event::at_epoch;
@@ -51,7 +51,7 @@ FASTSCHED_HD PlateauReport report_of(const NodeView& root, const Node& node, std
     if (input.measured) report.metric = input.value;
     if (!steps(view, input)) continue;
     report.best = read_words<PlateauState>(view.counters()).best;
-    if (read_words<Update>(view.update()).kind() == Law::reduce) report.reductions += 1.0;
+    if (reduces(read_words<Update>(view.update()).kind())) report.reductions += 1.0;
   }
   return report;
 }
