@@ -21,6 +21,7 @@ from ..engine.metric import as_plain, traced
 from ..engine.program import NO_CHILDREN
 from ..engine.reduction import ReduceOp, Reduction, check_group, reduction, warn_of_ranks
 from ..engine.replica import Replica
+from ..engine.representation import counted, described, shown
 from ..engine.untraced import untraced
 from .training_state import distinct, reshard, sharded
 
@@ -421,8 +422,14 @@ class EarlyStopping:
         self._place(*placed)
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in _SETTINGS)
-        return f"{type(self).__name__}({settings})"
+        """Settings and where it is; what only a device knows is left there."""
+        texts = {name: shown(getattr(self, name)) for name in _SETTINGS}
+        if self._weights is not None:
+            texts["model"] = self._weights.kind
+        devices = [str(self._replica.buffer.device)]
+        texts["last_epoch"] = counted(devices, lambda: self.last_epoch)
+        texts["stopped_epoch"] = counted(devices, lambda: self.stopped_epoch)
+        return described(self, texts)
 
     def _counters(self) -> dict[str, Any]:
         counters: dict[str, Any] = _C.unpack_counters(_RULE, self._replica.counters.tolist())
@@ -505,6 +512,7 @@ class _Weights:
 
     @torch.inference_mode(False)
     def __init__(self, model: nn.Module):
+        self.kind = type(model).__name__
         self._shards = sharded([model])
         reshard(self._shards)
         # Where each is, not what: modules put new tensors into their places, as do ``model.double()`` and loading.
