@@ -91,15 +91,15 @@ class EarlyStopping:
 
     Args:
         mode: ``"min"`` if lower is better, ``"max"`` if higher is.
-        patience: how many bad epochs in a row are put up with.
+        patience: how many bad epochs in a row are tolerated.
         threshold: how much better than the best counts as better.
         threshold_mode: whether ``threshold`` is relative to the absolute value of the best (``"rel"``, or
             ``"rel_abs"``, which is the same here: a negative metric has to get better, too) or absolute (``"abs"``).
-        baseline: a metric that has to be beaten: epochs that do not are bad ones.
-        start_after: the metrics of so many first epochs are not looked at.
+        baseline: a metric that has to be beaten; an epoch that does not beat it is a bad one.
+        start_after: how many epochs to pass over at the start: their metrics are not looked at.
         stop_on_nan: whether a metric that is NaN stops at once. If not, it makes a bad epoch.
         model: whose best weights to keep, its parameters and buffers, in a second copy on the same devices. The copy is
-            made by the device itself if the metric on it has improved.
+            made by the device itself where the metric on it has improved.
         device: where the counters live; by default where the metrics are found to be, the host at first.
         accumulate: how many metrics make one, as in :class:`fastsched.ReduceLROnPlateau`: for steps at every iteration.
             ``patience`` counts means of so many, ``last_epoch``, ``stopped_epoch`` and ``start_after`` count steps.
@@ -281,7 +281,7 @@ class EarlyStopping:
                 so there the default is 1 with metrics on a GPU, and 0 on the host.
 
         Raises:
-            TypeError, ValueError: ``behind`` is no whole number, or negative.
+            TypeError, ValueError: ``behind`` is not a whole number, or is negative.
 
         Not for compiled code, nor inside graph capture; poll between the steps.
         """
@@ -326,17 +326,17 @@ class EarlyStopping:
 
     @property
     def num_bad_epochs(self) -> int:
-        """How many bad epochs there were since the last good one."""
+        """How many bad epochs there have been since the last good one."""
         return int(self._counters()["num_bad_epochs"])
 
     @property
     def last_epoch(self) -> int:
-        """How many metrics there were."""
+        """How many metrics it has been given."""
         return int(self._counters()["last_epoch"])
 
     @property
     def stopped_epoch(self) -> int | None:
-        """In which epoch, counted from 1, it came to stop; None if it has not."""
+        """The epoch, counted from 1, in which it decided to stop; None if it has not."""
         return int(self._counters()["stopped_epoch"]) or None
 
     def restore_best(self) -> None:

@@ -194,7 +194,7 @@ class History:
             The ``Axes`` with the learning rates.
 
         Raises:
-            ValueError: there are no steps yet, or no such scale.
+            ValueError: there are no steps yet, or ``scale`` is not one of these.
             TypeError: ``path_or_axes`` is something else.
             ImportError: matplotlib is not installed.
 
