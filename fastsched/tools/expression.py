@@ -279,7 +279,9 @@ class _Reader:
         if isinstance(node, ast.Name):
             self._callable(node)
             raise self._error(node, f"{node.id} needs its arguments: {node.id}({self._teaching(node.id)})")
-        raise self._error(node, "expected a scheduler here, such as StepLR(30); schedulers are combined by >> and * and @")
+        raise self._error(
+            node, "expected a scheduler here, such as StepLR(30); schedulers are combined by >> and * and @"
+        )
 
     def _operands(self, node: ast.expr, kind: type[ast.operator]) -> list[Expression]:
         """Of ``A >> B >> C``, which is ``(A >> B) >> C``, all three."""
