@@ -25,7 +25,7 @@ help:
 	@echo "make docs       the guide, with pictures of every schedule, into build/docs/html; warnings are errors"
 	@echo "make test       the tests (GPU tests are skipped without a GPU; FASTSCHED_REQUIRE_CUDA=1 forbids that)"
 	@echo "make test-slow  the random tests with twenty times as many examples"
-	@echo "make test-frameworks  Lightning, transformers and others with fastsched, in an environment of its own"
+	@echo "make test-frameworks  the recipes for Lightning, transformers, TRL, DeepSpeed and others, in an environment of its own"
 	@echo "make test-sanitizers  damaged programs under AddressSanitizer and UBSan, for $(FUZZ_SECONDS) seconds"
 	@echo "make lint       ruff, mypy, clang-format, codespell, the workflows' schema"
 	@echo "make format     rewrite the sources in the project's format"
@@ -80,12 +80,17 @@ test: build
 test-slow: build
 	FASTSCHED_HYPOTHESIS=slow $(BIN)/python -m pytest -m hypothesis --timeout 1800
 
-# Trainers in their newest versions, apart from what development needs.
+# Trainers in their newest versions, apart from what development needs. Four come without what they ask for: the operators of
+# torchvision (fastai, timm) load beside a CUDA build of torch only, and nothing here trains as torchtitan's own program does.
 FRAMEWORKS := .venv-frameworks/bin/python -m pip --disable-pip-version-check
 .venv-frameworks/ready: constraints-frameworks.txt pyproject.toml $(SOURCES)
 	test -x .venv-frameworks/bin/python || $(PYTHON) -m venv .venv-frameworks
 	$(FRAMEWORKS) install --quiet --constraint constraints-frameworks.txt torch cmake ninja pybind11 scikit-build-core \
-	  pytest pytest-timeout accelerate lightning 'jsonargparse[signatures]' pytorch-ignite skorch transformers
+	  pytest pytest-timeout accelerate lightning 'jsonargparse[signatures]' monai pytorch-ignite skorch transformers trl \
+	  fastcore fastdownload fastprogress fasttransform matplotlib pandas requests \
+	  einops hjson msgpack pillow py-cpuinfo pydantic setuptools spmd_types tyro
+	DS_BUILD_OPS=0 $(FRAMEWORKS) install --quiet --constraint constraints-frameworks.txt --no-deps --no-build-isolation \
+	  deepspeed fastai timm torchtitan
 	FASTSCHED_CUDA=OFF $(FRAMEWORKS) install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 

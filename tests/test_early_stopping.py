@@ -182,6 +182,28 @@ def test_a_state_goes_on_elsewhere(settings, values, later):
         assert other.state_dict() == first.state_dict()
 
 
+def test_a_repr_shows_settings_and_where_it_is():
+    stopper = fastsched.EarlyStopping("max", patience=1, baseline=0.5, model=torch.nn.Linear(1, 1))
+    settings = (
+        "mode='max', patience=1, threshold=0.0001, threshold_mode='rel', baseline=0.5, start_after=0, "
+        "stop_on_nan=True, accumulate=1, smoothing=0.0, patience_counts='torch', model=Linear"
+    )
+    assert repr(stopper) == f"EarlyStopping({settings}, last_epoch=0, stopped_epoch=None)"
+    for value in (0.9, 0.8, 0.7, 0.6):
+        stopper.step(value)
+    assert repr(stopper) == f"EarlyStopping({settings}, last_epoch=4, stopped_epoch=3)"
+    stopper.patience = 7
+    assert "patience=7" in repr(copy.deepcopy(stopper))
+
+
+@pytest.mark.gpu
+def test_a_repr_does_not_wait():
+    stopper = fastsched.EarlyStopping(device="cuda")
+    stopper.step(torch.ones((), device="cuda"))
+    with NoSyncs():
+        assert repr(stopper).endswith("last_epoch=<on cuda:0>, stopped_epoch=<on cuda:0>)")
+
+
 def test_settings_may_be_written():
     stopper = fastsched.EarlyStopping(patience=100)
     for value in (1.0, 2.0, 2.0):

@@ -184,7 +184,7 @@ class Plain(torchs.LRScheduler):
         (torchs.StepLR(sgd([0.5]), 3), "fastsched.StepLR, or call fastsched.install()"),
         (torch.optim.swa_utils.SWALR(sgd([0.5]), 0.1), "fastsched.SWALR"),
         (TorchsMine(sgd([0.5]), 3), "TorchsMine is derived from torch's StepLR; derive it from fastsched.StepLR"),
-        (Plain(sgd([0.5])), "Plain is none of torch's"),
+        (Plain(sgd([0.5])), "Plain is not one of torch's"),
     ],
 )
 def test_schedulers_of_others(scheduler, expected):

@@ -48,7 +48,7 @@ EXPECTED = [
     "*= fastsched =*",
     "fastsched's schedulers: 4 of 6",
     "  not fastsched's: Mine (1): Mine is derived from torch's StepLR; derive it from fastsched.StepLR",
-    "  not fastsched's: Own (1): Own is none of torch's schedulers but one of its own*",
+    "  not fastsched's: Own (1): Own is not one of torch's schedulers but a class of its own*",
     "  left to torch's code: StepLR (1): `gamma` is of type numpy.float64, not a Python float or int",
 ]
 

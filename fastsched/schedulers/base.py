@@ -7,7 +7,6 @@ import functools
 import inspect
 import logging
 import weakref
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,6 +25,7 @@ from ..engine.host import DETACHED, Engine, Recorder, StateAttribute, attach, ta
 from ..engine.metric import completed
 from ..engine.program import LAST_LR, Table, in_a_row, instance_dict, refuse_endless, whole
 from ..engine.reduction import Reduction
+from ..engine.representation import counted, described, shown
 from ..engine.selection import LR, Selection, name_of, optimizers_of
 from ..engine.tensor import TensorEngine
 from ..engine.untraced import OFF_PATH, untraced
@@ -34,21 +34,6 @@ if TYPE_CHECKING:
     from typing_extensions import Never
 
 _log = logging.getLogger("fastsched")
-MOST_SHOWN = 4  # of the items of a list, in a repr
-
-
-def _shown(value: Any) -> str:
-    """A setting in short, and without waiting for a device."""
-    if isinstance(value, Tensor):
-        return (
-            f"{value.item()!r}" if value.device.type == "cpu" and value.numel() == 1 else f"<tensor on {value.device}>"
-        )
-    if isinstance(value, Counter):
-        value = sorted(value.elements())
-    if isinstance(value, (list, tuple)):
-        few = [_shown(item) for item in value[:MOST_SHOWN]]
-        return f"[{', '.join([*few, '...'] if len(value) > MOST_SHOWN else few)}]"
-    return str(getattr(value, "__qualname__", repr(value)))
 
 
 class EngineScheduler(LRScheduler):
@@ -182,13 +167,13 @@ class EngineScheduler(LRScheduler):
 
     def __repr__(self) -> str:
         """Settings and where it is; what only a device knows is left there."""
-        shown = {name: _shown(value) for name, value in self._settings().items()}
+        texts = {name: shown(value) for name, value in self._settings().items()}
         engine = self._engine
-        away = [device for device in engine.devices if device != "cpu"] if engine.steps_tensors else []
-        if away or hasattr(self, "last_epoch"):
-            shown["last_epoch"] = f"<on {away[0]}>" if away else _shown(self.last_epoch)
-        shown["engine"] = engine.kind
-        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in shown.items())})"
+        devices = engine.devices if engine.steps_tensors else []
+        if any(device != "cpu" for device in devices) or hasattr(self, "last_epoch"):
+            texts["last_epoch"] = counted(devices, lambda: self.last_epoch)
+        texts["engine"] = engine.kind
+        return described(self, texts)
 
     def _settings(self) -> dict[str, Any]:
         """What the constructor was given, as far as attributes say it; torch calls what groups have by the plural."""
@@ -197,7 +182,7 @@ class EngineScheduler(LRScheduler):
         for name in inspect.signature(type(self).__init__).parameters:
             of_groups: Any = attributes.get(f"{name}s")
             value: Any = attributes.get(name, attributes.get(f"_{name}", of_groups))
-            if isinstance(value, list) and value is of_groups and len(set(map(_shown, value))) == 1:
+            if isinstance(value, list) and value is of_groups and len(set(map(shown, value))) == 1:
                 value = value[0]
             if value is not None and name != "optimizer" and name not in self._held:
                 settings[name] = value

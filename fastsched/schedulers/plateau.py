@@ -156,6 +156,9 @@ class Plateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         self.last_epoch = epoch
 
 
+_C.quick_call(Plateau.step, 2, 2)
+
+
 class ReduceLROnPlateau(Plateau):
     """Multiply every learning rate by ``factor`` when a metric has stopped improving.
 
@@ -338,6 +341,3 @@ class ReduceLROnPlateau(Plateau):
                 "optimizer, or a state of another one loaded; set scheduler.min_lrs to one minimum per group"
             )
         self.min_lrs = [self.default_min_lr] * groups
-
-
-_C.quick_call(ReduceLROnPlateau.step, 2, 2)

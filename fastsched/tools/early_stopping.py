@@ -29,6 +29,7 @@ from ..engine.reduction import (
     world_size,
 )
 from ..engine.replica import Replica
+from ..engine.representation import counted, described, shown
 from ..engine.untraced import untraced
 from .training_state import distinct, reshard, sharded
 
@@ -98,15 +99,15 @@ class EarlyStopping:
 
     Args:
         mode: ``"min"`` if lower is better, ``"max"`` if higher is.
-        patience: how many bad epochs in a row are put up with.
+        patience: how many bad epochs in a row are tolerated.
         threshold: how much better than the best counts as better.
         threshold_mode: whether ``threshold`` is relative to the absolute value of the best (``"rel"``, or
             ``"rel_abs"``, which is the same here: a negative metric has to get better, too) or absolute (``"abs"``).
-        baseline: a metric that has to be beaten: epochs that do not are bad ones.
-        start_after: the metrics of so many first epochs are not looked at.
+        baseline: a metric that has to be beaten; an epoch that does not beat it is a bad one.
+        start_after: how many epochs to pass over at the start: their metrics are not looked at.
         stop_on_nan: whether a metric that is NaN stops at once. If not, it makes a bad epoch.
         model: whose best weights to keep, its parameters and buffers, in a second copy on the same devices. The copy is
-            made by the device itself if the metric on it has improved.
+            made by the device itself where the metric on it has improved.
         device: where the counters live; by default where the metrics are found to be, the host at first.
         accumulate: how many metrics make one, as in :class:`fastsched.ReduceLROnPlateau`: for steps at every iteration.
             ``patience`` counts means of so many, ``last_epoch``, ``stopped_epoch`` and ``start_after`` count steps.
@@ -332,7 +333,7 @@ class EarlyStopping:
                 so there the default is 1 with metrics on a GPU, and 0 on the host.
 
         Raises:
-            TypeError, ValueError: ``behind`` is no whole number, or negative.
+            TypeError, ValueError: ``behind`` is not a whole number, or is negative.
 
         Not for compiled code, nor inside graph capture; poll between the steps.
         """
@@ -387,17 +388,17 @@ class EarlyStopping:
 
     @property
     def num_bad_epochs(self) -> int:
-        """How many bad epochs there were since the last good one."""
+        """How many bad epochs there have been since the last good one."""
         return int(self._counters()["num_bad_epochs"])
 
     @property
     def last_epoch(self) -> int:
-        """How many metrics there were."""
+        """How many metrics it has been given."""
         return int(self._counters()["last_epoch"])
 
     @property
     def stopped_epoch(self) -> int | None:
-        """In which epoch, counted from 1, it came to stop; None if it has not."""
+        """The epoch, counted from 1, in which it decided to stop; None if it has not."""
         return int(self._counters()["stopped_epoch"]) or None
 
     def restore_best(self) -> None:
@@ -489,8 +490,16 @@ class EarlyStopping:
         self._place(*placed)
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in (*_SETTINGS, *["deferred"] * self.deferred))
-        return f"{type(self).__name__}({settings})"
+        """Settings and where it is; what only a device knows is left there."""
+        texts = {name: shown(getattr(self, name)) for name in _SETTINGS}
+        if self.deferred:
+            texts["deferred"] = "True"
+        if self._weights is not None:
+            texts["model"] = self._weights.kind
+        devices = [str(self._replica.buffer.device)]
+        texts["last_epoch"] = counted(devices, lambda: self.last_epoch)
+        texts["stopped_epoch"] = counted(devices, lambda: self.stopped_epoch)
+        return described(self, texts)
 
     def _counters(self) -> dict[str, Any]:
         counters: dict[str, Any] = _C.unpack_counters(_RULE, self._replica.counters.tolist())
@@ -573,6 +582,7 @@ class _Weights:
 
     @torch.inference_mode(False)
     def __init__(self, model: nn.Module):
+        self.kind = type(model).__name__
         self._shards = sharded([model])
         reshard(self._shards)
         # Where each is, not what: modules put new tensors into their places, as do ``model.double()`` and loading.

@@ -126,7 +126,8 @@ def reason_of_other_class(kind: type) -> str:
             if base is kind:
                 return f"it is torch's; construct {ours}, or call fastsched.install() before it is made"
             return f"{kind.__name__} is derived from torch's {base.__name__}; derive it from {ours}"
-    return f"{kind.__name__} is none of torch's schedulers but one of its own; fastsched.LambdaLR takes any function"
+    problem = f"{kind.__name__} is not one of torch's schedulers but a class of its own"
+    return f"{problem}; fastsched.LambdaLR takes any function"
 
 
 def log_to_stderr() -> None:

@@ -71,7 +71,7 @@ def warmup(optimizer: Optimizer, steps: int, start_factor: float | None = None) 
 
 
 def stable(optimizer: Optimizer, steps: int | None = None) -> LRScheduler:
-    """The learning rate as it is, for so many steps."""
+    """The learning rate unchanged, for so many steps."""
     return PhasesLR(optimizer, [Phase(steps)])
 
 
@@ -123,7 +123,7 @@ def parse(text: str) -> Expression:
     """Read an expression.
 
     Raises:
-        ExpressionError: something in it is no part of the language, or an argument is not one of the scheduler's.
+        ExpressionError: something in it is not part of the language, or an argument is not one of the scheduler's.
     """
     return _Reader(text).expression()
 
@@ -279,7 +279,9 @@ class _Reader:
         if isinstance(node, ast.Name):
             self._callable(node)
             raise self._error(node, f"{node.id} needs its arguments: {node.id}({self._teaching(node.id)})")
-        raise self._error(node, "here must be a scheduler, such as StepLR(30); they are combined by >> and * and @")
+        raise self._error(
+            node, "expected a scheduler here, such as StepLR(30); schedulers are combined by >> and * and @"
+        )
 
     def _operands(self, node: ast.expr, kind: type[ast.operator]) -> list[Expression]:
         """Of ``A >> B >> C``, which is ``(A >> B) >> C``, all three."""
@@ -295,7 +297,7 @@ class _Reader:
             raise self._error(node.right, "it has been said already how long this lasts")
         steps = self._literal(node.right)
         if type(steps) is not int or steps < 1:
-            raise self._error(node.right, f"behind @ must be a positive whole number of steps, not {steps!r}")
+            raise self._error(node.right, f"after @ there must be a positive whole number of steps, not {steps!r}")
         return _Lasting(*self._place(node), part, steps)
 
     def _callable(self, node: ast.Name) -> None:
@@ -379,7 +381,7 @@ class _Reader:
         if isinstance(node, ast.Name) and node.id == "optimizer":
             raise self._error(node, "the optimizer is left out here")
         if isinstance(node, ast.Name):
-            raise self._error(node, f"a name is no value; if this is a string, write '{node.id}'")
+            raise self._error(node, f"a name is not a value; if this is a string, write '{node.id}'")
         raise self._error(node, "an argument must be a number, a string, a list, a tuple, None, True or False")
 
     def _number(self, node: ast.expr) -> Any:

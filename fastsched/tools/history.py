@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
 from .. import _C
 from ..engine.capture import refuse_capture
 from ..engine.replica import Replica
+from ..engine.representation import counted
 from ..engine.selection import labels_of, quantity_of
 from ..engine.untraced import untraced
 from ..schedulers.base import EngineScheduler
@@ -113,9 +114,9 @@ class History:
         # Without waiting: how many steps a CUDA device has recorded, only that knows.
         scheduler = None if self._scheduler is None else self._scheduler()
         of = "closed" if scheduler is None else type(scheduler).__name__
-        away = [period.parts[0].rows.device for period in self._periods if isinstance(period, _OnDevice)]
-        steps = next((f"<on {device}>" for device in away if device.type != "cpu"), None)
-        return f"{type(self).__name__}({of}, steps={steps or len(self)}, capacity={self.capacity})"
+        devices = [str(period.parts[0].rows.device) for period in self._periods if isinstance(period, _OnDevice)]
+        steps = counted(devices, lambda: len(self))
+        return f"{type(self).__name__}({of}, steps={steps}, capacity={self.capacity})"
 
     def __len__(self) -> int:
         """How many steps there are to read. With tensor learning rates on a CUDA device this waits for the device."""
@@ -194,7 +195,7 @@ class History:
             The ``Axes`` with the learning rates.
 
         Raises:
-            ValueError: there are no steps yet, or no such scale.
+            ValueError: there are no steps yet, or ``scale`` is not one of these.
             TypeError: ``path_or_axes`` is something else.
             ImportError: matplotlib is not installed.
 

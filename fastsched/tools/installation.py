@@ -97,7 +97,7 @@ def install() -> None:
 def uninstall() -> None:
     """Take :func:`install` back: torch's classes make torch's schedulers again.
 
-    What was made meanwhile goes on as it is. Without an :func:`install` before, it changes nothing. Blocks of
+    Schedulers made in the meantime stay as they are. Without an :func:`install` before, it changes nothing. Blocks of
     :func:`installed` last until they are left.
     """
     global _installed

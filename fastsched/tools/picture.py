@@ -26,7 +26,7 @@ def canvas(path_or_axes: Any) -> Iterator[Axes]:
             ``plt.show()``.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: it is not one of these.
         ImportError: matplotlib is not installed.
     """
     try:
@@ -87,7 +87,7 @@ def finish(axes: Axes, title: str | None = None) -> None:
             shown = columns * MOST_ROWS - 1
             labels[shown:] = [f"and {len(labels) - shown} more"]
             _legend(axes, handles[: shown + 1], labels, columns)
-    if axes.figure.get_layout_engine() is None:  # nobody makes room for the legend
+    if axes.figure.get_layout_engine() is None:  # nothing else makes room for the legend
         place = axes.get_position()
         room = (_legend_height(axes) - before) / axes.figure.bbox.height
         axes.set_position((place.x0, place.y0, place.width, max(place.height - room, place.height / 2)))

@@ -77,7 +77,7 @@ def plot(
         The ``Axes`` with the learning rates.
 
     Raises:
-        TypeError, ValueError: an argument is none of these; the message names it.
+        TypeError, ValueError: an argument is not one of these; the message names it.
         ImportError: matplotlib is not installed.
 
     What :func:`fastsched.simulate` raises comes through.

@@ -199,7 +199,7 @@ def _is_noise(losses: list[float]) -> bool:
     """Whether losses in a random order would fall so far in one of a hundred tests, by Kendall's rank correlation.
 
     3 standard deviations, and not 2.3, because the last is the one with the lowest average. Losses that fall at
-    every step are no noise, however few.
+    every step are not noise, however few.
     """
     count = len(losses)
     falls = 0

@@ -21,7 +21,7 @@ class Curve(NamedTuple):
 
 
 class _Axis(NamedTuple):
-    """Places from ``low`` to ``high``, with a tick at every ``tick``, of which they are multiples."""
+    """Places from ``low`` to ``high``, with a tick at every multiple of ``tick``."""
 
     low: float
     high: float

@@ -7,7 +7,7 @@ import lightning
 import pytest
 import torch
 import transformers
-from training import loader, model
+from training import elsewhere, loader, model
 
 import fastsched
 from fastsched.integrations.lightning import EarlyStoppingCallback
@@ -114,29 +114,19 @@ def test_lightning_what_the_trainer_has_is_refused(name):
         EarlyStoppingCallback("val_loss", **{name: None})
 
 
-PROCESSES = """
-import sys
-sys.path.insert(0, {folder!r})
-from test_early_stopping import *
 class Parts(Scripted):
     def validation_step(self, batch):
         self.log("val_loss", 2 * LOSSES[self.current_epoch] * self.global_rank)
-callback = EarlyStoppingCallback("val_loss", patience=2)
-ran = fit({tmp!r}, Parts(), [callback], devices=2, strategy="ddp")
-print("stopped", ran.current_epoch, round(callback.stopper.best, 6), flush=True)
-"""
 
 
-def output(script):
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=250, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [line for line in done.stdout.splitlines() if line.startswith("stopped")]
+def two_processes(folder):
+    callback = EarlyStoppingCallback("val_loss", patience=2)
+    ran = fit(folder, Parts(), [callback], devices=2, strategy="ddp")
+    return ran.current_epoch, round(callback.stopper.best, 6)
 
 
-def test_lightning_judges_the_mean_of_two_processes(tmp_path, request):
-    script = tmp_path / "train.py"
-    script.write_text(PROCESSES.format(folder=str(request.path.parent), tmp=str(tmp_path)))
-    assert output(script) == [f"stopped {STOPPED} 0.4"] * 2
+def test_lightning_judges_the_mean_of_two_processes(tmp_path):
+    assert elsewhere(f"test_early_stopping.two_processes({str(tmp_path)!r})", processes=2) == [[STOPPED, 0.4]] * 2
 
 
 OTHER_PACKAGE = """
@@ -170,7 +160,9 @@ print("stopped", ran.current_epoch)
 def test_lightning_by_its_other_package(tmp_path, request):
     script = tmp_path / "train.py"
     script.write_text(OTHER_PACKAGE.format(folder=str(request.path.parent), tmp=str(tmp_path)))
-    assert output(script) == ["stopped 4"]
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [line for line in done.stdout.splitlines() if line.startswith("stopped")] == ["stopped 4"]
 
 
 class Regression(torch.nn.Module):

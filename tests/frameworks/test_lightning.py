@@ -7,9 +7,22 @@ import warnings
 import lightning
 import pytest
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from training import WARM_UP_THEN_PLATEAU, expected, loader, model, warm_up_then_plateau
+from recipes import recipe
+from training import (
+    WARM_UP_THEN_PLATEAU,
+    WARMUP_REDUCE_LR_ON_PLATEAU,
+    came_to,
+    cosine,
+    elsewhere,
+    kill_at,
+    loader,
+    model,
+    never_content,
+    numbers,
+    warm_up_then_plateau,
+)
 
 import fastsched
 
@@ -54,34 +67,45 @@ def fit(module, tmp_path, checkpoint=None, **arguments):
     return ran
 
 
-def swapped(optimizer):
-    return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=5)]
+def cosine_of_epochs(optimizer):
+    return [optimizer], [cosine(optimizer)]
+
+
+def swapped(folder, tensor_lr=False):
+    module = Module(cosine_of_epochs, tensor_lr)
+    ran = fit(module, folder)
+    return came_to(ran.lr_scheduler_configs[0].scheduler, module.lrs, module)
+
+
+class ByRecipe(Module):
+    """Has its schedule from a recipe, whose class comes before this one."""
+
+    def __init__(self, tensor_lr=False):
+        super().__init__(None, tensor_lr)
+
+    def on_fit_start(self):
+        optimizer = self.optimizers()
+        [config] = self.trainer.lr_scheduler_configs
+        if self.tensor_lr:
+            fastsched.use_tensor_lr(optimizer.optimizer)
+        scheduler = config.scheduler
+        never_content(scheduler._schedulers[1] if hasattr(scheduler, "_schedulers") else scheduler)
+
+
+class ThePlateau(recipe("lightning-plateau").WarmUpThenPlateau, ByRecipe):
+    lrs_expected = WARMUP_REDUCE_LR_ON_PLATEAU
+
+
+class TheComposition(recipe("lightning-composition").WarmUpThenPlateau, ByRecipe):
+    lrs_expected = WARM_UP_THEN_PLATEAU
 
 
 @pytest.mark.parametrize("tensor_lr", [False, True], ids=["float", "tensor"])
-def test_the_swap(tmp_path, tensor_lr):
-    module = Module(swapped, tensor_lr)
-    with fastsched.installed():
-        ran = fit(module, tmp_path)
-    assert type(ran.lr_scheduler_configs[0].scheduler) is fastsched.CosineAnnealingLR
-    lrs = expected(lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=5), 6)
-    assert module.lrs == (pytest.approx(lrs, rel=1e-6) if tensor_lr else lrs)
-
-
-def monitored(optimizer):
-    """A composition says by itself that it takes a metric: Lightning looks for a plateau's class."""
-    scheduler = warm_up_then_plateau(fastsched, optimizer)
-    return {
-        "optimizer": optimizer,
-        "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss", "reduce_on_plateau": True},
-    }
-
-
-@pytest.mark.parametrize("tensor_lr", [False, True], ids=["float", "tensor"])
-def test_warm_up_then_plateau(tmp_path, tensor_lr):
-    module = Module(monitored, tensor_lr)
+@pytest.mark.parametrize("kind", [ThePlateau, TheComposition])
+def test_warm_up_then_plateau(tmp_path, kind, tensor_lr):
+    module = kind(tensor_lr)
     fit(module, tmp_path)
-    assert module.lrs == pytest.approx(WARM_UP_THEN_PLATEAU, rel=1e-6)
+    assert module.lrs == pytest.approx(module.lrs_expected, rel=1e-6 if tensor_lr else 1e-15)
 
 
 def test_without_reduce_on_plateau_the_plateau_asks_for_its_metric(tmp_path):
@@ -93,11 +117,10 @@ def test_without_reduce_on_plateau_the_plateau_asks_for_its_metric(tmp_path):
         fit(Module(configure), tmp_path)
 
 
-class SteppedByHand(Module):
-    """The recipe that resumes exactly: Lightning loses a step of a metric's scheduler at each resume."""
-
-    def __init__(self, tensor_lr=False):
+class SteppedByTheModule(recipe("lightning-resume").SteppedByTheModule, Module):
+    def __init__(self, tensor_lr=False, killed_at=None):
         super().__init__(None, tensor_lr)
+        self.killed_at = killed_at
 
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
@@ -106,58 +129,51 @@ class SteppedByHand(Module):
         self.scheduler = warm_up_then_plateau(fastsched, optimizer)
         return optimizer
 
-    def on_validation_epoch_end(self):
-        if not self.trainer.sanity_checking:
-            self.scheduler.step(self.trainer.callback_metrics["val_loss"])
+    def on_train_epoch_start(self):
+        kill_at(self.killed_at, self.current_epoch)
+        super().on_train_epoch_start()
 
-    def on_save_checkpoint(self, checkpoint):
-        checkpoint["scheduler"] = self.scheduler.state_dict()
 
-    def on_load_checkpoint(self, checkpoint):
-        self.saved = checkpoint["scheduler"]
-
-    def on_fit_start(self):
-        if hasattr(self, "saved"):
-            self.scheduler.load_state_dict(self.saved)
+def by_the_module(folder, tensor_lr=False, killed_at=None, resume=False):
+    module = SteppedByTheModule(tensor_lr, killed_at)
+    saver = ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=True)
+    fit(module, folder, checkpoint=f"{folder}/last.ckpt" if resume else None, callbacks=[saver])
+    return module.lrs, numbers(module)
 
 
 @pytest.mark.parametrize("tensor_lr", [False, True], ids=["float", "tensor"])
-def test_resuming(tmp_path, tensor_lr):
-    first, second = SteppedByHand(tensor_lr), SteppedByHand(tensor_lr)
-    fit(first, tmp_path, epochs=4).save_checkpoint(tmp_path / "four.ckpt")
-    fit(second, tmp_path, checkpoint=tmp_path / "four.ckpt")
-    assert first.lrs + second.lrs == pytest.approx(WARM_UP_THEN_PLATEAU, rel=1e-6)
+def test_going_on_after_a_kill(tmp_path, tensor_lr):
+    lrs, weights = by_the_module(tmp_path / "whole", tensor_lr)
+    assert lrs == pytest.approx(WARM_UP_THEN_PLATEAU, rel=1e-6 if tensor_lr else 1e-15)
+    there = repr(str(tmp_path / "parts"))
+    elsewhere(f"test_lightning.by_the_module({there}, {tensor_lr}, killed_at=4)", killed=True)
+    assert elsewhere(f"test_lightning.by_the_module({there}, {tensor_lr}, resume=True)") == [lrs[4:], weights]
 
 
 def test_learning_rates_are_logged(tmp_path):
-    module = Module(swapped)
+    module = Module(cosine_of_epochs)
     logger = CSVLogger(tmp_path)
+    callbacks = [LearningRateMonitor("epoch"), recipe("lightning-logging").LogLearningRate()]
     with fastsched.installed():
-        fit(module, tmp_path, logger=logger, callbacks=[LearningRateMonitor("epoch")], log_every_n_steps=1)
+        fit(module, tmp_path, logger=logger, callbacks=callbacks, log_every_n_steps=1)
     logged = [line.split(",") for line in (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()]
-    column = logged[0].index("lr-SGD")
-    assert [float(line[column]) for line in logged[1:] if line[column]] == module.lrs
+    columns = {
+        name: [float(line[column]) for line in logged[1:] if line[column]] for column, name in enumerate(logged[0])
+    }
+    assert columns["lr-SGD"] == module.lrs
+    assert columns["lr"] == [lr for lr in module.lrs for _ in range(4)]
 
 
-PROCESSES = """
-import sys
-sys.path.insert(0, {folder!r})
-from test_lightning import *
-module = Module(monitored)
-fit(module, {tmp!r}, accelerator="cpu", devices=2, strategy="ddp")
-print(module.lrs)
-"""
+def two_processes(folder):
+    module = TheComposition()
+    fit(module, folder, accelerator="cpu", devices=2, num_nodes=1, strategy="ddp")
+    return module.lrs, numbers(module)
 
 
-def test_two_processes(tmp_path, request):
-    script = tmp_path / "train.py"
-    script.write_text(PROCESSES.format(folder=str(request.path.parent), tmp=str(tmp_path)))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=250, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
-    assert len(lines) == 2
-    for line in lines:
-        assert [float(lr) for lr in line[1:-1].split(",")] == pytest.approx(WARM_UP_THEN_PLATEAU)
+def test_two_processes(tmp_path):
+    first, second = elsewhere(f"test_lightning.two_processes({str(tmp_path)!r})", processes=2)
+    assert first == second
+    assert first[0] == WARM_UP_THEN_PLATEAU
 
 
 CLI = """

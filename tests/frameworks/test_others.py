@@ -1,40 +1,44 @@
-"""ignite, skorch, torchtitan, DeepSpeed: a test or two each."""
+"""ignite and skorch."""
 
 import numpy as np
-import pytest
 import skorch
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ReduceLROnPlateauScheduler
 from ignite.handlers.param_scheduler import LRScheduler as IgniteScheduler
+from recipes import recipe
 from skorch.callbacks import LRScheduler as SkorchScheduler
-from training import data, expected, loader, model
+from training import came_to, cosine, data, loader, model
 
 import fastsched
 
 
-def step_lr(optimizer):
-    return torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
-
-
-@pytest.mark.parametrize("tensor_lr", [False, True], ids=["float", "tensor"])
-def test_ignite(tensor_lr):
-    optimizer = torch.optim.SGD(model().parameters(), lr=0.1)
+def swapped_ignite(folder=None, tensor_lr=False, attach=None):
+    network = model()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     if tensor_lr:
         fastsched.use_tensor_lr(optimizer)
-    with fastsched.installed():
-        scheduler = step_lr(optimizer)
-    assert type(scheduler) is fastsched.StepLR
+    scheduler = cosine(optimizer)
     lrs = []
 
     def update(engine, batch):
+        x, y = batch
         lrs.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(network(x), y).backward()
         optimizer.step()
 
     engine = Engine(update)
-    engine.add_event_handler(Events.ITERATION_STARTED, IgniteScheduler(scheduler))
+    if attach is None:
+        engine.add_event_handler(Events.ITERATION_STARTED, IgniteScheduler(scheduler))
+    else:
+        attach(engine, scheduler)
     engine.run(loader(), max_epochs=2)
-    assert lrs == pytest.approx(expected(step_lr, 8), rel=1e-6)
+    return came_to(scheduler, lrs, network)
+
+
+def swapped_ignite_stepped(folder=None, tensor_lr=False):
+    return swapped_ignite(folder, tensor_lr, recipe("ignite").attach)
 
 
 def test_ignites_plateau():
@@ -79,14 +83,10 @@ def fit(policy, **arguments):
     return net, net.history[:, "event_lr"]
 
 
-def test_skorch():
+def swapped_skorch(folder=None):
     """It compares classes by identity and passes ``last_epoch``: torch's class is what it is given."""
-    torchs = torch.optim.lr_scheduler.StepLR
-    _, theirs = fit(torchs, step_size=2, gamma=0.5)
-    with fastsched.installed():
-        net, ours = fit(torchs, step_size=2, gamma=0.5)
-    assert ours == theirs
-    assert type(dict(net.callbacks_)["schedule"].lr_scheduler_) is fastsched.StepLR
+    net, lrs = fit(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.5)
+    return came_to(dict(net.callbacks_)["schedule"].lr_scheduler_, lrs, net.module_)
 
 
 def test_skorchs_plateau():

@@ -1,13 +1,10 @@
 """The transformers Trainer: the recipes of docs/frameworks.md."""
 
-import signal
-import subprocess
-import sys
-
 import pytest
 import torch
 import transformers
-from training import data, expected, model, warm_up_then_plateau
+from recipes import recipe
+from training import WARMUP_REDUCE_LR_ON_PLATEAU, came_to, data, elsewhere, kill_at, model, never_content, numbers
 
 import fastsched
 
@@ -27,11 +24,14 @@ EXAMPLES = [{"x": x, "labels": y} for x, y in data()]
 class Recorded(transformers.Trainer):
     """Notes the learning rate of each step."""
 
+    killed_at = None
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.lrs = []
 
     def training_step(self, *args, **kwargs):
+        kill_at(self.killed_at, len(self.lrs))
         self.lrs.append(float(self.optimizer.param_groups[0]["lr"]))
         return super().training_step(*args, **kwargs)
 
@@ -85,69 +85,44 @@ def test_a_plateau(tmp_path):
     assert runs[0] == runs[1] == [0.1] * 8 + [0.05] * 4
 
 
-def test_tensor_learning_rates(tmp_path):
-    with fastsched.installed():
-        trainer = recorded(tmp_path, tensor_lr=True, lr_scheduler_type="cosine", warmup_steps=3)
-        trainer.train()
-    assert fastsched.explain(trainer.lr_scheduler).engine == "tensor"
-    plain = recorded(tmp_path, lr_scheduler_type="cosine", warmup_steps=3)
-    plain.train()
-    assert trainer.lrs == pytest.approx(plain.lrs, rel=1e-6, abs=1e-9)
-
-
-class WarmUpThenPlateau(Recorded):
-    """The Trainer steps at every batch; a schedule of epochs is stepped where the metric is."""
-
-    def create_scheduler(self, num_training_steps, optimizer=None):
-        self.epochs = warm_up_then_plateau(fastsched, self.optimizer if optimizer is None else optimizer)
-        self.lr_scheduler = fastsched.LambdaLR(torch.optim.SGD([torch.zeros(1)], 1.0), lambda step: 1.0)
-        return self.lr_scheduler
-
-    def evaluate(self, *args, **kwargs):
-        metrics = super().evaluate(*args, **kwargs)
-        self.epochs.step(metrics["eval_loss"])
-        return metrics
-
-    def _get_learning_rate(self):
-        return self.epochs.peek()["lrs"][0]  # does not wait for a GPU
-
-
-def test_warm_up_then_plateau_and_logging(tmp_path):
-    trainer = recorded(tmp_path, WarmUpThenPlateau, eval_strategy="epoch", num_train_epochs=6)
+def swapped(folder, tensor_lr=False):
+    trainer = recorded(folder, tensor_lr=tensor_lr, lr_scheduler_type="cosine", warmup_steps=3)
     trainer.train()
-    assert trainer.lrs[::4] == pytest.approx([0.025, 0.0625, 0.1, 0.05, 0.025, 0.0125])
+    return came_to(trainer.lr_scheduler, trainer.lrs, trainer.model)
+
+
+class WarmUpThenPlateau(recipe("transformers-plateau").WarmUpThenPlateau, Recorded):
+    """Stepped after each evaluation."""
+
+    def create_scheduler(self, *args, **kwargs):
+        return never_content(super().create_scheduler(*args, **kwargs))
+
+
+def warm_up_then_plateau(folder, tensor_lr=False, killed_at=None, resume=False, **arguments):
+    trainer = recorded(
+        folder, WarmUpThenPlateau, tensor_lr, eval_strategy="epoch", num_train_epochs=6, metric_for_best_model="loss",
+        save_strategy="epoch", **arguments,
+    )  # fmt: skip
+    trainer.killed_at = killed_at
+    trainer.train(resume_from_checkpoint=resume)
     logged = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
-    assert logged == trainer.lrs
+    return trainer.lrs, logged, numbers(trainer.model)
 
 
-RUN = """
-import os, signal, sys
-sys.path.insert(0, {folder!r})
-from test_transformers import *
-
-class Killed(Recorded):
-    def training_step(self, *args, **kwargs):
-        if {kill} and len(self.lrs) == 8:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().training_step(*args, **kwargs)
-
-fastsched.install()
-trainer = recorded({tmp!r}, Killed, lr_scheduler_type="cosine", warmup_steps=3, save_strategy="epoch")
-trainer.train(resume_from_checkpoint={resume})
-assert type(trainer.lr_scheduler) is fastsched.LambdaLR
-print(trainer.lrs)
-"""
+@pytest.mark.parametrize("tensor_lr", [False, True], ids=["float", "tensor"])
+def test_warm_up_then_plateau_goes_on_after_a_kill(tmp_path, tensor_lr):
+    lrs, logged, weights = warm_up_then_plateau(tmp_path / "whole", tensor_lr)
+    assert lrs[::4] == pytest.approx(WARMUP_REDUCE_LR_ON_PLATEAU, rel=1e-6 if tensor_lr else 1e-15)
+    assert logged == pytest.approx(lrs, rel=1e-6 if tensor_lr else 1e-15)
+    there = repr(str(tmp_path / "parts"))
+    elsewhere(f"test_transformers.warm_up_then_plateau({there}, {tensor_lr}, killed_at=18)", killed=True)
+    resumed = elsewhere(f"test_transformers.warm_up_then_plateau({there}, {tensor_lr}, resume=True)")
+    assert resumed == [lrs[16:], logged, weights]
 
 
-def run(tmp_path, request, kill, resume):
-    code = RUN.format(folder=str(request.path.parent), tmp=str(tmp_path), kill=kill, resume=resume)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250, check=False)
-
-
-def test_resuming_after_a_kill(tmp_path, request):
-    killed = run(tmp_path, request, kill=True, resume=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    resumed = run(tmp_path, request, kill=False, resume=True)
-    assert resumed.returncode == 0, resumed.stderr
-    lrs = [float(lr) for lr in resumed.stdout.splitlines()[-1][1:-1].split(",")]
-    assert lrs == expected(lambda o: transformers.get_cosine_schedule_with_warmup(o, 3, 12), 12)[8:]
+def test_two_processes(tmp_path):
+    first, second = elsewhere(
+        f"test_transformers.warm_up_then_plateau({str(tmp_path)!r}, ddp_backend='gloo')", processes=2
+    )
+    assert first[::2] == second[::2]
+    assert first[0] == [lr for lr in WARMUP_REDUCE_LR_ON_PLATEAU for _ in range(2)]

@@ -1,10 +1,40 @@
-"""A regression that every trainer is given, and the learning rates that it should come to."""
+"""A regression for every trainer, the learning rates that it should come to, and processes that are killed."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset
+
+import fastsched
+
+HERE = str(Path(__file__).parent)
+
+
+class Run(NamedTuple):
+    """What a training came to, in what JSON can say."""
+
+    scheduler: str
+    engine: str
+    lrs: list[float]  # before each step
+    weights: list[float]
+
+
+def came_to(scheduler: Any, lrs: list[float], module: torch.nn.Module) -> Run:
+    """What to compare of two trainings."""
+    kind = type(scheduler)
+    return Run(f"{kind.__module__}.{kind.__qualname__}", fastsched.explain(scheduler).engine, lrs, numbers(module))
+
+
+def cosine(optimizer: Any) -> Any:
+    """A scheduler of torch's, for what is installed to replace."""
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=8, eta_min=0.01)
 
 
 def data() -> TensorDataset:
@@ -22,16 +52,27 @@ def model() -> torch.nn.Linear:
     return torch.nn.Linear(4, 1)
 
 
+def numbers(module: torch.nn.Module) -> list[float]:
+    """The parameters, one number after the other."""
+    return [float(x) for parameter in module.parameters() for x in parameter.detach().flatten()]
+
+
+def never_content(plateau: Any) -> Any:
+    """Make each epoch of a plateau but its first a bad one, and each bad one a halving."""
+    plateau.factor, plateau.patience, plateau.threshold, plateau.threshold_mode = 0.5, 0, 10.0, "abs"
+    return plateau
+
+
 def warm_up_then_plateau(module: Any, optimizer: Any) -> Any:
     """Of fastsched alone: torch's SequentialLR takes no plateau."""
     warm_up = module.LinearLR(optimizer, 0.25, total_iters=2)
-    plateau = module.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=10.0, threshold_mode="abs")
-    return module.SequentialLR(optimizer, [warm_up, plateau], [2])
+    return module.SequentialLR(optimizer, [warm_up, never_content(module.ReduceLROnPlateau(optimizer))], [2])
 
 
-# What that gives over epochs from 0.1. No loss is better by 10 than another: each epoch of the plateau but its first is
-# a bad one.
+# What these give over epochs from 0.1. The composition judges the metric of the very step that ends the warm-up; the
+# other one that of the step after.
 WARM_UP_THEN_PLATEAU = [0.025, 0.0625, 0.1, 0.05, 0.025, 0.0125]
+WARMUP_REDUCE_LR_ON_PLATEAU = [0.025, 0.0625, 0.1, 0.1, 0.05, 0.025]
 
 
 def expected(make: Callable[[Any], Any], steps: int, lr: float = 0.1) -> list[float]:
@@ -44,3 +85,44 @@ def expected(make: Callable[[Any], Any], steps: int, lr: float = 0.1) -> list[fl
         optimizer.step()
         scheduler.step()
     return lrs
+
+
+def kill_at(step: int | None, steps: int) -> None:
+    """End this process as a power cut would, if it is at that step."""
+    if step == steps:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def elsewhere(call: str, *, processes: int | None = None, killed: bool = False) -> Any:
+    """What an expression such as ``"test_trl.train()"`` gives in another process, or in each of several."""
+    code = f"""
+import json, sys
+sys.path.insert(0, {HERE!r})
+import {call.partition(".")[0]}
+result = {call}
+print(json.dumps(["result", result]) + "\\n", end="", flush=True)
+"""
+    command = [sys.executable, "-c", code]
+    if processes is not None:
+        run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--no-python"]
+        command = [sys.executable, *run, *command]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=environment)
+    if killed:  # torchrun itself lives on, and says so
+        assert done.returncode == (-signal.SIGKILL if processes is None else 1), done.stderr[-4000:]
+        assert processes is None or "SIGKILL" in done.stderr
+        return None
+    assert done.returncode == 0, done.stderr[-4000:]
+    # Two processes may write into one line.
+    found = [json.loads(f'["result"{part}')[1] for part in _results(done.stdout)]
+    assert len(found) == (processes or 1), done.stdout
+    return found if processes is not None else found[0]
+
+
+def _results(text: str) -> list[str]:
+    decoder = json.JSONDecoder()
+    parts = []
+    for part in text.split('["result"')[1:]:
+        _, end = decoder.raw_decode('["result"' + part)
+        parts.append(part[: end - len('["result"')])
+    return parts
