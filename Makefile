@@ -90,7 +90,7 @@ FRAMEWORKS := .venv-frameworks/bin/python -m pip --disable-pip-version-check
 	  fastcore fastdownload fastprogress fasttransform matplotlib pandas requests \
 	  einops hjson msgpack pillow py-cpuinfo pydantic setuptools spmd_types tyro
 	DS_BUILD_OPS=0 $(FRAMEWORKS) install --quiet --constraint constraints-frameworks.txt --no-deps --no-build-isolation \
-	  deepspeed fastai timm torchtitan
+	  deepspeed fastai megatron-core timm torchtitan
 	FASTSCHED_CUDA=OFF $(FRAMEWORKS) install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 

@@ -1,0 +1,159 @@
+"""A plain call of ``step`` needs no Python frame from Python 3.12 on; what is more than plain runs the function."""
+
+import inspect
+import math
+import sys
+
+import pytest
+import torch
+
+import fastsched
+from fastsched import _C
+
+from .optimizers import sgd
+
+FRAMES = 0 if _C.QUICK_CALLS else 1  # of a plain step
+
+
+def frames_of(function, call):
+    """How often the code of a Python function runs in a call."""
+    count = 0
+
+    def profile(frame, event, _):
+        nonlocal count
+        count += event == "call" and frame.f_code is function.__code__
+
+    sys.setprofile(profile)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def number(lr):
+    return lr
+
+
+def tensor(lr):
+    return torch.tensor(lr, dtype=torch.float64)
+
+
+MADE = {
+    "plateau": (fastsched.ReduceLROnPlateau, (1.0,)),
+    "warm-up, plateau": (lambda o: fastsched.WarmupReduceLROnPlateau(o, warmup_steps=2), (1.0,)),
+    "step": (lambda o: fastsched.StepLR(o, 3), ()),
+    "warm restarts": (lambda o: fastsched.CosineAnnealingWarmRestarts(o, 3), ()),
+    "chain": (lambda o: fastsched.ChainedScheduler([fastsched.StepLR(o, 3), fastsched.ExponentialLR(o, 0.9)]), ()),
+    "sequence": (
+        lambda o: fastsched.SequentialLR(o, [fastsched.ConstantLR(o, 0.5, 9), fastsched.ReduceLROnPlateau(o)], [9]),
+        (1.0,),
+    ),
+}
+
+
+def begun(name, kind):
+    make, metric = MADE[name]
+    optimizer = sgd([kind(0.1)])
+    scheduler = make(optimizer)
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step(*metric)
+    return scheduler, metric
+
+
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("kind", [number, tensor])
+def test_a_plain_step_needs_no_frame(kind, name):
+    scheduler, metric = begun(name, kind)
+    epoch = scheduler.last_epoch if name != "chain" else scheduler._schedulers[0].last_epoch
+    assert frames_of(type(scheduler).step, lambda: scheduler.step(*metric)) == FRAMES
+    assert (scheduler if name != "chain" else scheduler._schedulers[0]).last_epoch == epoch + 1
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_keywords_run_the_function(name):
+    scheduler, _ = begun(name, number)
+    step = lambda: scheduler.step(metrics=1.0, found_inf=0)  # noqa: E731
+    assert frames_of(type(scheduler).step, step) == 1
+
+
+def test_what_attends_to_steps_runs_the_function():
+    scheduler, _ = begun("plateau", number)
+    history = fastsched.History(scheduler)
+    assert frames_of(type(scheduler).step, lambda: scheduler.step(1.0)) == 1
+    assert len(history) == 1
+    history.close()
+    assert frames_of(type(scheduler).step, lambda: scheduler.step(1.0)) == FRAMES
+
+
+def test_a_subclass_that_calls_super():
+    class Counting(fastsched.ReduceLROnPlateau):
+        steps = 0
+
+        def step(self, metrics, *rest):
+            self.steps += 1
+            super().step(metrics, *rest)
+
+    optimizer = sgd([0.1])
+    scheduler = Counting(optimizer, patience=0)
+    for _ in range(3):
+        scheduler.step(1.0)
+    assert scheduler.steps == scheduler.last_epoch == 3
+    assert optimizer.param_groups[0]["lr"] == 0.1 * 0.1 * 0.1
+    assert scheduler.num_bad_epochs == 0
+
+
+@pytest.mark.parametrize("kind", [number, tensor])
+def test_errors_are_those_of_the_function_and_change_nothing(kind):
+    scheduler, _ = begun("plateau", kind)
+    before = scheduler.state_dict()
+    for arguments in [(), (None,), ("loss",), (object(),), (torch.zeros(2),)]:
+        with pytest.raises((TypeError, ValueError, RuntimeError)):
+            scheduler.step(*arguments)
+        assert scheduler.state_dict() == before
+    with pytest.raises(AttributeError):
+        fastsched.ReduceLROnPlateau.step(object(), 1.0)
+    with pytest.raises(TypeError):
+        fastsched.ReduceLROnPlateau.step()
+
+
+def test_a_metric_is_read_once():
+    class Metric:
+        reads = 0
+
+        def __float__(self):
+            self.reads += 1
+            return 1.0
+
+    optimizer = sgd([1])  # an int: Python computes with it, so the engine declines once it has to reduce
+    scheduler = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+    for _ in range(3):
+        metric = Metric()
+        scheduler.step(metric)
+        assert metric.reads == 1
+    assert optimizer.param_groups[0]["lr"] == 0.25
+    scheduler.factor = torch.tensor(0.5)  # what no engine takes
+    metric = Metric()
+    scheduler.step(metric)
+    assert metric.reads == 1
+
+
+def test_an_object_that_was_never_initialized():
+    blank = object.__new__(fastsched.StepLR)
+    with pytest.raises(AttributeError):
+        blank.step()
+
+
+def test_the_function_is_an_ordinary_one():
+    step = fastsched.ReduceLROnPlateau.step
+    assert inspect.isfunction(step)
+    assert list(inspect.signature(step).parameters)[:2] == ["self", "metrics"]
+    assert inspect.getsource(step).lstrip().startswith("def step(")
+    optimizer = sgd([tensor(0.1)])
+    scheduler = fastsched.ReduceLROnPlateau(optimizer, patience=0)
+    scheduler.step(torch.tensor(math.inf))
+    compiled = torch.compile(lambda loss: scheduler.step(loss), fullgraph=True, backend="eager")
+    for _ in range(3):
+        compiled(torch.tensor(1.0))
+    assert scheduler.last_epoch == 4
