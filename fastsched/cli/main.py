@@ -250,6 +250,7 @@ def info() -> str:
         "torch": f"{torch.__version__} (CUDA {torch.version.cuda or 'none'})",
         "python": f"{platform.python_version()} on {platform.machine()}",
         "host engine": f"yes (changes of dicts are noticed by {_C.DICT_VERSIONS})",
+        "step": "without a Python frame" if _C.QUICK_CALLS else "in a Python frame (from Python 3.12 on in none)",
         "tensor engine, CPU": "yes",
         "CUDA operators": built,
         "tensor engine, CUDA": cuda,
