@@ -58,7 +58,7 @@ def change_a_setting(scheduler):
     for part in tree_of(scheduler):
         for name in ("gamma", "factor", "eta_min", "patience"):
             if hasattr(part, name):
-                setattr(part, name, getattr(part, name) * 2)
+                setattr(part, name, getattr(part, name) * (0.5 if name == "factor" else 2))
 
 
 def move_the_memory(scheduler):

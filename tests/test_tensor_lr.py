@@ -860,3 +860,19 @@ def test_learning_rates_apart_from_their_parameters_are_warned_of_once():
     assert record[0].filename == __file__
     fastsched.StepLR(optimizer, 3)
     scheduler.step()
+
+
+def test_memory_that_a_buffer_has_left_is_not_its_own():
+    moved = sgd([torch.tensor(0.5) for _ in range(3)])
+    scheduler = fastsched.StepLR(moved, 3)
+    [buffer] = lr_buffer.bind(moved)
+    left = buffer.lrs.untyped_storage().data_ptr()
+    moved.param_groups[0]["lr"].share_memory_()
+    assert buffer.lrs.untyped_storage().data_ptr() != left
+    optimizer = sgd([torch.tensor(0.5) for _ in range(2)])
+    here = optimizer.param_groups[0]["lr"].untyped_storage().data_ptr()
+    lr_buffer._owners[here] = buffer  # as if this had been where it was
+    assert fastsched.StepLR(optimizer, 3)._engine.kind == "tensor"
+    moved.step()
+    scheduler.step()
+    assert scheduler._engine.kind == "tensor"

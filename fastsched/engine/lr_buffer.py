@@ -471,7 +471,10 @@ def _fits(tensor: Tensor, buffer: LRBuffer, known: list[LRBuffer]) -> bool:
 
 
 def _owner(tensor: Tensor) -> LRBuffer | None:
-    return _owners.get(tensor.untyped_storage().data_ptr())
+    address = tensor.untyped_storage().data_ptr()
+    owner = _owners.get(address)
+    # Where share_memory_() moved a buffer, its old memory may be somebody else's by now.
+    return owner if owner is not None and owner.lrs.untyped_storage().data_ptr() == address else None
 
 
 def _bind_anew(optimizer: Optimizer, known: list[LRBuffer]) -> list[LRBuffer] | None:
