@@ -48,6 +48,13 @@ class QuickCall {
   }
 
  private:
+  // By torch.compile, which compiles frames as they begin; by a debugger or a measurement of coverage.
+  static bool frames_are_watched() {
+    PyThreadState* const thread = PyThreadState_Get();
+    return thread->c_tracefunc != nullptr ||
+           _PyInterpreterState_GetEvalFrameFunc(thread->interp) != _PyEval_EvalFrameDefault;
+  }
+
   struct Quick {
     int least, most;
     vectorcallfunc call;
@@ -65,7 +72,7 @@ class QuickCall {
   template <Py_ssize_t least, Py_ssize_t most>
   static PyObject* call(PyObject* function, PyObject* const* arguments, std::size_t count, PyObject* names) {
     const Py_ssize_t given = PyVectorcall_NARGS(count);
-    const bool plain = names == nullptr && least <= given && given <= most;
+    const bool plain = names == nullptr && least <= given && given <= most && !frames_are_watched();
     if (plain && PyObject_TypeCheck(arguments[0], scheduler_) &&
         slot(arguments[0], attended_at_) == Py_False) {
       bool done = false;
