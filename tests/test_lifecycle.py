@@ -495,6 +495,15 @@ def test_signatures_are_torchs(name):
     for parameter, oracle in zip(shown, expected, strict=False):
         assert (parameter.name, parameter.default, parameter.kind) == (oracle.name, oracle.default, oracle.kind)
     more = shown[len(expected) :]
-    known = {"total_steps", "param_name", "groups", "last_epoch", "accumulate", "smoothing", "patience_counts"}
-    assert {parameter.name for parameter in more} <= known | {"process_group", "reduce_op"}
+    known = {
+        "total_steps",
+        "param_name",
+        "groups",
+        "last_epoch",
+        "accumulate",
+        "smoothing",
+        "patience_counts",
+        "deferred",
+    }
+    assert {parameter.name for parameter in more} <= known | {"process_group", "reduce_op", "deferred"}
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in more)

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from .. import _C
 from .lr_buffer import is_supported, lay_in, stack_scalars
+from .untraced import untraced
 
 LAST_LR = "_last_lr"
 
@@ -150,6 +151,7 @@ def pack(
     )
 
 
+@untraced("it makes tensors of settings")
 def upload(
     packed: bytes,
     owns: list[list[Any]],
