@@ -9,20 +9,25 @@ namespace fastsched {
 // What the CUDA kernel finds while it runs, the host can look for before.
 inline bool fit_to_run(const Buffers& buffers) { return well_formed(buffers) && columns_fit(buffers); }
 
-// Applies one update to all groups.
-template <typename LR>
-void update_all(const Update& update, GroupParams own, double* masters, LR* lrs) {
+// Applies an update of this law to all groups: a loop without branches of it,
+// once `apply` is part of it.
+template <Law kLaw, typename LR>
+[[gnu::flatten]] void update_all_by(Update update, GroupParams own, double* masters, LR* lrs) {
+  update.law = static_cast<double>(kLaw);
   for (own.index = 0; own.index < own.groups; ++own.index) {
     masters[own.index] = apply(update, masters[own.index], own).lr;
     lrs[own.index] = static_cast<LR>(masters[own.index]);
   }
 }
 
-// The same where the compiler knows the law, and can make a loop without branches of it.
-template <Law kLaw, typename LR>
-void update_all_by(Update update, const GroupParams& own, double* masters, LR* lrs) {
-  update.law = static_cast<double>(kLaw);
-  update_all(update, own, masters, lrs);
+template <typename LR>
+void update_all(const Update& update, const GroupParams& own, double* masters, LR* lrs) {
+  switch (update.kind()) {
+#define FASTSCHED_ALL_BY(law) \
+  case Law::law: return update_all_by<Law::law>(update, own, masters, lrs);
+    FASTSCHED_LAWS(FASTSCHED_ALL_BY)
+#undef FASTSCHED_ALL_BY
+  }
 }
 
 // One pass per node that does something, over all groups: the law is then the same for the whole pass.
@@ -46,10 +51,6 @@ void update_groups(const Buffers& buffers, LR* lrs) {
           masters[i] = apply(update, masters[i], own).lr;
           lrs[i] = static_cast<LR>(masters[i]);
         }
-      } else if (update.kind() == Law::scale_base) {
-        update_all_by<Law::scale_base>(update, own, masters, lrs);
-      } else if (update.kind() == Law::scale) {
-        update_all_by<Law::scale>(update, own, masters, lrs);
       } else {
         update_all(update, own, masters, lrs);
       }

@@ -9,23 +9,29 @@
 
 namespace fastsched {
 
+// The name of each law and what it makes of a learning rate.
+#define FASTSCHED_LAWS(LAW)                                                        \
+  LAW(idle)            /* the schedule takes no part in this step */               \
+  LAW(hold)            /* leave the learning rate alone */                         \
+  LAW(reduce)          /* max(lr * a, own), where that lowers lr by more than b */ \
+  LAW(raise)           /* min(lr / a, own), where that raises lr by more than b */ \
+  LAW(restore)         /* own */                                                   \
+  LAW(scale)           /* lr * a */                                                \
+  LAW(scale_base)      /* own * a */                                               \
+  LAW(anneal_base)     /* a + (own - a) * b / 2 */                                 \
+  LAW(raise_by_base)   /* lr + (own - a) * b / 2 */                                \
+  LAW(scale_above)     /* b * (lr - a) + a */                                      \
+  LAW(cycle)           /* own + (other - own) * a * b */                           \
+  LAW(anneal_cosine)   /* other + (own - other) / 2 * a */                         \
+  LAW(anneal_linear)   /* (other - own) * a + own */                               \
+  LAW(approach)        /* own * a + (lr before b of the way to own) * (1 - a) */   \
+  LAW(scale_each)      /* lr * table[a + other] */                                 \
+  LAW(scale_base_each) /* own * table[a + other] */
+
 enum class Law : int {
-  idle,             // the schedule takes no part in this step
-  hold,             // leave the learning rate alone
-  reduce,           // max(lr * a, own), where that lowers lr by more than b
-  raise,            // min(lr / a, own), where that raises lr by more than b
-  restore,          // own
-  scale,            // lr * a
-  scale_base,       // own * a
-  anneal_base,      // a + (own - a) * b / 2
-  raise_by_base,    // lr + (own - a) * b / 2
-  scale_above,      // b * (lr - a) + a
-  cycle,            // own + (other - own) * a * b
-  anneal_cosine,    // other + (own - other) / 2 * a
-  anneal_linear,    // (other - own) * a + own
-  approach,         // own * a + (lr before b of the way to own) * (1 - a)
-  scale_each,       // lr * table[a + other]
-  scale_base_each,  // own * table[a + other]
+#define FASTSCHED_LAW(law) law,
+  FASTSCHED_LAWS(FASTSCHED_LAW)
+#undef FASTSCHED_LAW
 };
 
 struct Update {
