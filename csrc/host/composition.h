@@ -175,10 +175,9 @@ class HostComposition : public Bound {
         }
         if (PyErr_Occurred()) return false;
         look_again_ = true;
-        if (const Ref lrs = host->take_lrs()) {
-          const pybind11::object declined = pybind11::cast(
-              Declined{pybind11::none(), pybind11::reinterpret_borrow<pybind11::object>(lrs.get())});
-          return call(child.get(), protocol::step_off_path(), declined.ptr());
+        Declined declined = host->declined(value);
+        if (!declined.lrs.is_none()) {
+          return call(child.get(), protocol::step_off_path(), pybind11::cast(std::move(declined)).ptr());
         }
         if (!host->reads_metric()) return call(child.get(), protocol::step());
         const Ref number(PyFloat_FromDouble(value));

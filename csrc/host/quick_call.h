@@ -1,6 +1,7 @@
-// Steps without a Python frame, which is half of what a step on one param group costs. The `step` of a class
-// stays the Python function that it is, to torch.compile, to inspect and to whoever overrides it; but a plain
-// call of it goes here first, to the engine, and runs the function's own code only where there is more to do.
+// Steps without a Python frame, which is a large part of what a step on one param group costs. The `step` of
+// a class stays the Python function that it is, to torch.compile, to inspect and to whoever overrides it; but
+// a plain call of it goes here first, to the engine, and runs the function's own code only where there is
+// more to do.
 //
 // CPython 3.12 and later: PyFunction_SetVectorcall. Before, the interpreter does not ask for the vectorcall
 // of a Python function that it calls.
