@@ -77,14 +77,20 @@ class QuickCall {
     if (plain && PyObject_TypeCheck(arguments[0], scheduler_) &&
         slot(arguments[0], attended_at_) == Py_False) {
       bool done = false;
-      PyObject* const result = step(arguments[0], given == 2 ? arguments[1] : Py_None, done);
+      Ref metric = Ref::borrow(given == 2 ? arguments[1] : Py_None);
+      PyObject* const result = step(arguments[0], metric, done);
       if (done) return result;
+      // The engine declines once more; the warnings that follow count the frame of the function.
+      PyObject* const again[] = {arguments[0], metric.get()};
+      return ordinary_(function, again, static_cast<std::size_t>(given), nullptr);
     }
     return ordinary_(function, arguments, count, names);
   }
 
-  // `done` says whether there is a result, or an error, and nothing left for Python.
-  static PyObject* step(PyObject* scheduler, PyObject* metric, bool& done) {
+  // `done` says whether there is a result, or an error, and nothing left for Python; if not, `metric` is the
+  // number that was read, which is read once.
+  static PyObject* step(PyObject* scheduler, Ref& given, bool& done) {
+    PyObject* const metric = given.get();
     const Ref engine = Ref::borrow(slot(scheduler, engine_at_));
     if (!engine) return nullptr;
     try {
@@ -93,7 +99,11 @@ class QuickCall {
         double value = 0.0;
         const Outcome outcome = host->step(scheduler, metric, value);
         if (outcome == Outcome::declined && !PyErr_Occurred()) {
-          return off_path(scheduler, host->declined(value), metric);
+          Declined declined = host->declined(value);
+          if (!declined.lrs.is_none()) return off_path(scheduler, std::move(declined), metric);
+          if (!declined.metric.is_none()) given = Ref::borrow(declined.metric.ptr());
+          done = false;
+          return nullptr;
         }
         return outcome == Outcome::stepped ? Py_NewRef(Py_None) : nullptr;
       }
@@ -101,7 +111,7 @@ class QuickCall {
         if (metric == Py_None ? composition->reads_metric() : !PyFloat_CheckExact(metric)) return nullptr;
         done = true;
         const Outcome outcome = composition->step(scheduler, metric);
-        if (outcome == Outcome::declined && !PyErr_Occurred()) return off_path(scheduler, Declined(), metric);
+        done = outcome != Outcome::declined || PyErr_Occurred() != nullptr;
         return outcome == Outcome::stepped ? Py_NewRef(Py_None) : nullptr;
       }
       if (!Py_IS_TYPE(engine.get(), tensor_engine_)) return nullptr;
