@@ -162,7 +162,7 @@ def test_the_function_is_an_ordinary_one():
 def test_a_warning_names_the_line_of_the_call():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
     scheduler = fastsched.StepLR(optimizer, 3)
+    line = inspect.currentframe().f_lineno + 2
     with pytest.warns(UserWarning, match=r"before `optimizer.step\(\)`") as caught:
-        line = inspect.currentframe().f_lineno + 1
         scheduler.step()
     assert (caught[0].filename, caught[0].lineno) == (__file__, line)
