@@ -18,7 +18,7 @@ extensions = [
 ]
 nitpicky = True
 nitpick_ignore = [
-    ("py:class", "fastsched.schedulers.ranks.MetricScheduler")
+    ("py:class", "fastsched.schedulers.ranks._MetricScheduler")
 ]  # a base without methods of its own to read about
 
 html_theme = "furo"

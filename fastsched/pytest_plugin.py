@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .schedulers.base import EngineScheduler
+from .schedulers.base import _EngineScheduler
 from .tools import installation
 from .tools.explanation import reason_of_other_class
 
@@ -28,7 +28,7 @@ class Report:
 
     def count(self, kind: type) -> None:
         """A scheduler of this class was made."""
-        if issubclass(kind, EngineScheduler):
+        if issubclass(kind, _EngineScheduler):
             self.ours += 1
         else:
             self.others[kind.__name__, reason_of_other_class(kind)] += 1

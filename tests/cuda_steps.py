@@ -17,7 +17,7 @@ import fastsched
 from fastsched import _C
 from fastsched.engine import lr_buffer, metric, program
 from fastsched.engine.tensor import TensorEngine
-from fastsched.schedulers.base import EngineScheduler
+from fastsched.schedulers.base import _EngineScheduler
 
 from .configurations import LONG_OWN
 from .conftest import sgd
@@ -86,7 +86,7 @@ def main() -> None:
     if torch.version.cuda is None:
         raise SystemExit(f"torch {torch.__version__} is a build without CUDA; this proves nothing")
     offered = [getattr(fastsched, name) for name in fastsched.__all__]
-    classes = {one.__name__ for one in offered if inspect.isclass(one) and issubclass(one, EngineScheduler)}
+    classes = {one.__name__ for one in offered if inspect.isclass(one) and issubclass(one, _EngineScheduler)}
     if not classes <= CASES.keys():
         raise SystemExit(f"not checked: {', '.join(sorted(classes - CASES.keys()))}")
     warnings.filterwarnings(

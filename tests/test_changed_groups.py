@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 
 import fastsched
 from fastsched.engine.tensor import TensorEngine
-from fastsched.schedulers.compose import Composite
+from fastsched.schedulers.compose import _Composite
 
 from .optimizers import stepped_sgd
 from .values import double, lrs
@@ -228,5 +228,5 @@ def test_compositions_on_numbers_move_to_tensors_in_the_next_step():
             if i == at:
                 fastsched.use_tensor_lr(optimizer)
             scheduler.step()
-            assert isinstance(scheduler, Composite)
+            assert isinstance(scheduler, _Composite)
             assert isinstance(scheduler._engine, TensorEngine) is (i >= at)

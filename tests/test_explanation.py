@@ -13,7 +13,7 @@ from torch.optim import lr_scheduler as torchs
 import fastsched
 from fastsched import _C, lr_scheduler
 from fastsched.engine.host import DETACHED, TensorEngine
-from fastsched.schedulers.base import EngineScheduler
+from fastsched.schedulers.base import _EngineScheduler
 
 from .conftest import sgd
 
@@ -278,5 +278,5 @@ def test_it_asks_the_code_that_decides(monkeypatch):
         _C.note_reason("a reason of tomorrow")
         return False
 
-    monkeypatch.setattr(EngineScheduler, "_decides_natively", refuse)
+    monkeypatch.setattr(_EngineScheduler, "_decides_natively", refuse)
     assert fastsched.explain(scheduler).reasons == ("a reason of tomorrow",)

@@ -39,7 +39,7 @@ def test_modules_are_found_under_the_names_that_they_had():
     from fastsched import lr_buffer, metric, scheduler, tensor_engine
 
     assert (lr_buffer.__name__, metric.__name__) == ("fastsched.engine.lr_buffer", "fastsched.engine.metric")
-    assert scheduler.EngineScheduler in fastsched.StepLR.__mro__
+    assert scheduler._EngineScheduler in fastsched.StepLR.__mro__
     assert tensor_engine.TensorEngine.__module__ == "fastsched.engine.tensor"
     with pytest.raises(AttributeError, match="no attribute 'there_is_no_such_name'"):
         _ = fastsched.there_is_no_such_name

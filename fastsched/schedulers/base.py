@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("fastsched")
 
 
-class EngineScheduler(LRScheduler):
+class _EngineScheduler(LRScheduler):
     """A torch scheduler that an engine steps where it can.
 
     A concrete class names its compiled schedule in ``_schedule`` and, in ``_replaces``, the torch methods whose
@@ -79,7 +79,7 @@ class EngineScheduler(LRScheduler):
 
     if not TYPE_CHECKING:  # a checker would look at these arguments instead of at those of __init__
 
-        def __new__(cls, *_args: object, **_kwargs: object) -> EngineScheduler:
+        def __new__(cls, *_args: object, **_kwargs: object) -> _EngineScheduler:
             scheduler = super().__new__(cls)
             object.__setattr__(scheduler, "_begun_groups", [])
             object.__setattr__(scheduler, "_engine", DETACHED)
@@ -197,7 +197,7 @@ class EngineScheduler(LRScheduler):
         slots = {
             name: getattr(self, name)
             for name in copyreg._slotnames(type(self))  # type: ignore[attr-defined]
-            if name not in EngineScheduler.__slots__ and hasattr(self, name)
+            if name not in _EngineScheduler.__slots__ and hasattr(self, name)
         }
         if self._reduction is not None:
             slots["_reduction"] = self._reduction  # which leaves its process group here
@@ -288,7 +288,7 @@ class EngineScheduler(LRScheduler):
         """
         refuse_capture("groups are taken in; call add_groups() before the capture")
         for child in self._children():
-            child.add_groups() if isinstance(child, EngineScheduler) else take_in(child)
+            child.add_groups() if isinstance(child, _EngineScheduler) else take_in(child)
         self._detach()
         self._take_in_groups()
         self._attach()
@@ -550,7 +550,7 @@ class EngineScheduler(LRScheduler):
         if not self._is_native():
             raise NotImplementedError(f"{name}.lr_at: its own code decides the learning rates; step it")
         for child in self._children():
-            if not isinstance(child, EngineScheduler):
+            if not isinstance(child, _EngineScheduler):
                 raise NotImplementedError(f"{name}.lr_at: {type(child).__name__} is not one of fastsched's schedulers")
 
     @untraced("it chooses an engine")
@@ -698,4 +698,4 @@ def _as_before(before: Any, value: Any) -> Any:
     return tensor.reshape(before.shape).to(before.device) if tensor.item() == value else value
 
 
-_C.use_quick_calls(EngineScheduler, TensorEngine)
+_C.use_quick_calls(_EngineScheduler, TensorEngine)

@@ -239,7 +239,7 @@ def get_scheduler(
         TypeError: the scheduler does not take some of ``scheduler_specific_kwargs``.
 
     Construction may wait for the device, as that of any scheduler on tensor learning rates. Step, sync, capture and
-    compile as in :class:`~fastsched.schedulers.epoch.EpochScheduler`.
+    compile as in :class:`~fastsched.schedulers.epoch._EpochScheduler`.
 
     Example::
 

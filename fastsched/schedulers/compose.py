@@ -21,9 +21,9 @@ from ..engine.metric import as_number
 from ..engine.program import LAST_LR, instance_dict
 from ..engine.reduction import ReduceOp, Reduction, reduction
 from ..engine.selection import LR, Optimizers, Selection, optimizers_of, positions, union
-from .base import EngineScheduler
+from .base import _EngineScheduler
 from .epoch import warn_about_order
-from .ranks import MetricScheduler
+from .ranks import _MetricScheduler
 from .warmup_plateau import WarmupReduceLROnPlateau
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _check_children(owner: object, optimizer: Any, schedulers: Sequence[Any]) ->
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, belongs to another optimizer; "
                 "make all of them with the same one"
             )
-        if isinstance(scheduler, EngineScheduler) and scheduler._deferred is not None:
+        if isinstance(scheduler, _EngineScheduler) and scheduler._deferred is not None:
             raise ValueError(
                 f"{name}: schedulers[{index}], a {type(scheduler).__name__}, has deferred=True, and the steps of a "
                 f"{name} are not put off: make it without, or with use_tensor_lr(optimizer), which waits for nothing "
@@ -59,7 +59,7 @@ def _reduction_for(
     of_children = [
         child._reduction
         for child in schedulers
-        if isinstance(child, EngineScheduler) and child._reduction is not None and child._reduction.group is not None
+        if isinstance(child, _EngineScheduler) and child._reduction is not None and child._reduction.group is not None
     ]
     if process_group is None and of_children:
         process_group, reduce_op = of_children[0].group, of_children[0].op
@@ -78,21 +78,21 @@ def _is_plateau(scheduler: Any) -> bool:
 
 def _needs_metric(scheduler: Any) -> bool:
     """Whether the scheduler's next step reads a metric."""
-    if isinstance(scheduler, Composite):
+    if isinstance(scheduler, _Composite):
         return scheduler._needs_metric()
     return _is_plateau(scheduler)
 
 
 def _will_need_metric(scheduler: Any) -> bool:
     """Whether a step of the scheduler that is to come, as far as it has got, reads a metric."""
-    if isinstance(scheduler, Composite):
+    if isinstance(scheduler, _Composite):
         return scheduler._will_need_metric()
     return _is_plateau(scheduler)
 
 
 def _reads_metric(scheduler: Any) -> bool:
     """Whether some step of it does, from its beginning on."""
-    return scheduler._reads_metric() if isinstance(scheduler, Composite) else _is_plateau(scheduler)
+    return scheduler._reads_metric() if isinstance(scheduler, _Composite) else _is_plateau(scheduler)
 
 
 def _first_steps(scheduler: Any) -> int:
@@ -136,7 +136,7 @@ def _begin_plateau(scheduler: Any, metrics: Any) -> None:
         scheduler.step(metrics)
 
 
-class Composite(MetricScheduler):
+class _Composite(_MetricScheduler):
     """A scheduler made of schedulers.
 
     With tensor learning rates the children's schedules are parts of one program, which one operator call steps: the
@@ -227,7 +227,7 @@ class Composite(MetricScheduler):
         if _is_plateau(child):
             lr_buffer.set_lrs(self.optimizer, self._initial_lrs())
             _begin_plateau(child, metrics)
-        elif isinstance(child, Composite):
+        elif isinstance(child, _Composite):
             child._restart(metrics)
         else:
             child._update_lr(0)
@@ -253,7 +253,7 @@ class Composite(MetricScheduler):
             noted = [*noted, *lr_buffer.copies(came)]
         self._began_with = noted
         for child in self._schedulers:
-            if isinstance(child, Composite):
+            if isinstance(child, _Composite):
                 child._fit_groups()
 
     def _take_in_groups(self) -> None:
@@ -277,7 +277,7 @@ class Composite(MetricScheduler):
         """Reduce metrics, once; the children are given what comes of it."""
         self._attend(_reduction=reduced)
         for child in self._schedulers:
-            if isinstance(child, EngineScheduler):
+            if isinstance(child, _EngineScheduler):
                 child._attend(_reduction=None)
 
     def _last_child(self) -> Any:
@@ -315,7 +315,7 @@ class Composite(MetricScheduler):
         """Do not warn of steps without a metric, as deep as this is nested; or do."""
         self._metric_noticed = expected
         for child in self._schedulers:
-            if isinstance(child, Composite):
+            if isinstance(child, _Composite):
                 child._expect_no_metric(expected)
 
     def _advance(self, steps: int) -> None:
@@ -407,7 +407,7 @@ class Composite(MetricScheduler):
             self._began_with = [base for _, base in sorted(began.items())]
 
 
-_C.quick_call(Composite.step, 1, 2)
+_C.quick_call(_Composite.step, 1, 2)
 
 
 def _require_no_metric(schedulers: Sequence[Any], last_epoch: int, milestones: Sequence[Any] | None = None) -> None:
@@ -426,7 +426,7 @@ def _has_met_metric(schedulers: Sequence[Any], epoch: Any, milestones: Sequence[
         own_epoch = min(epoch, end) - begin
         if own_epoch < 0:
             continue  # its turn is yet to come
-        if isinstance(scheduler, Composite):
+        if isinstance(scheduler, _Composite):
             if _has_met_metric(scheduler._schedulers, own_epoch, getattr(scheduler, "_milestones", None)):
                 return True
         elif _is_plateau(scheduler):
@@ -436,7 +436,7 @@ def _has_met_metric(schedulers: Sequence[Any], epoch: Any, milestones: Sequence[
 
 def _forget(scheduler: Any) -> None:
     """Take back all steps, so that a composition's initial step is the first of the schedulers in it."""
-    if isinstance(scheduler, Composite):
+    if isinstance(scheduler, _Composite):
         if isinstance(scheduler, SequentialLR):
             scheduler.last_epoch = 0
         for child in scheduler._schedulers:
@@ -453,10 +453,10 @@ _ABOUT_ORDER = r"Detected call of `lr_scheduler\.step|Seems like `optimizer\.ste
 
 
 def _loads_itself(scheduler: Any) -> bool:
-    """Whether :class:`EngineScheduler`'s code loads a state, not that of a subclass or of another library."""
+    """Whether :class:`_EngineScheduler`'s code loads a state, not that of a subclass or of another library."""
     return (
-        isinstance(scheduler, EngineScheduler)
-        and type(scheduler).load_state_dict is EngineScheduler.load_state_dict
+        isinstance(scheduler, _EngineScheduler)
+        and type(scheduler).load_state_dict is _EngineScheduler.load_state_dict
         and "load_state_dict" not in instance_dict(scheduler)
     )
 
@@ -473,7 +473,7 @@ def _load_child(scheduler: Any, state: Any) -> None:
         scheduler.load_state_dict(dict(state))  # a copy: torch's CyclicLR takes something out of it
 
 
-class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
+class SequentialLR(_Composite, torch_lr_scheduler.SequentialLR):
     """One scheduler after another, changing over at ``milestones``.
 
     A drop-in for :class:`torch.optim.lr_scheduler.SequentialLR` that takes ``ReduceLROnPlateau`` children, hands
@@ -571,7 +571,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
     def _yet_to_begin(self, *, anew: bool = False) -> Iterator[Any]:
         begins = [anew, *(anew or milestone > self.last_epoch for milestone in self._milestones)]
         for child, turn_comes in zip(self._schedulers, begins, strict=False):
-            if isinstance(child, Composite):
+            if isinstance(child, _Composite):
                 yield from child._yet_to_begin(anew=turn_comes)
             elif turn_comes and not _is_plateau(child):  # which has no closed form
                 yield child
@@ -602,7 +602,7 @@ class SequentialLR(Composite, torch_lr_scheduler.SequentialLR):
             step_child(child, metrics)
 
 
-class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
+class ChainedScheduler(_Composite, torch_lr_scheduler.ChainedScheduler):
     """Several schedulers at every step, each going on from the learning rates of the one before.
 
     A drop-in for :class:`torch.optim.lr_scheduler.ChainedScheduler` that takes ``ReduceLROnPlateau`` children and
@@ -669,7 +669,7 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
         for child in self._schedulers:
             if _is_plateau(child):
                 _begin_plateau(child, metrics)
-            elif isinstance(child, Composite):
+            elif isinstance(child, _Composite):
                 child._restart(metrics)
             else:
                 child.last_epoch = -1
@@ -678,7 +678,7 @@ class ChainedScheduler(Composite, torch_lr_scheduler.ChainedScheduler):
 
     def _yet_to_begin(self, *, anew: bool = False) -> Iterator[Any]:
         for child in self._schedulers:  # the others go on from the one before, and not by their closed form
-            if isinstance(child, Composite):
+            if isinstance(child, _Composite):
                 yield from child._yet_to_begin(anew=anew)
 
     def _needs_metric(self) -> bool:

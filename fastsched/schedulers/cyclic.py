@@ -18,13 +18,13 @@ from ..engine.host import DETACHED
 from ..engine.momentum import has_tensor_momentum, kept_in_place
 from ..engine.program import instance_dict
 from ..engine.selection import Groups, Optimizers, select
-from .epoch import EpochScheduler
+from .epoch import _EpochScheduler
 
 if TYPE_CHECKING:
     from typing_extensions import Never
 
 
-class _MomentumCycler(EpochScheduler):
+class _MomentumCycler(_EpochScheduler):
     """Momentum that is a tensor is written in place: with Python-number learning rates and in torch's code, too."""
 
     def _update_lr(self, epoch: int | None = None) -> None:
@@ -98,7 +98,7 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
 
     _schedule: ClassVar[str] = "CyclicLR"
     _replaces: ClassVar[tuple[str, ...]] = (
-        *EpochScheduler._replaces,
+        *_EpochScheduler._replaces,
         "scale_fn",
         "_triangular_scale_fn",
         "_triangular2_scale_fn",
@@ -270,7 +270,7 @@ class OneCycleLR(_MomentumCycler, torch_lr_scheduler.OneCycleLR):
 
     _schedule: ClassVar[str] = "OneCycleLR"
     _replaces: ClassVar[tuple[str, ...]] = (
-        *EpochScheduler._replaces,
+        *_EpochScheduler._replaces,
         "_anneal_func",
         "_annealing_cos",
         "_annealing_linear",

@@ -18,13 +18,13 @@ from ..engine.host import DETACHED
 from ..engine.program import Event, instance_dict, own_values, pack
 from ..engine.selection import Groups, Optimizers, select
 from ..engine.untraced import OFF_PATH, untraced
-from .base import EngineScheduler
+from .base import _EngineScheduler
 
 if TYPE_CHECKING:
     from typing_extensions import Never
 
 
-class EpochScheduler(EngineScheduler):
+class _EpochScheduler(_EngineScheduler):
     """A scheduler whose ``step()`` goes on to the next epoch.
 
     With Python-number learning rates steps are bit-identical to torch's. With tensor learning rates they are
@@ -131,10 +131,10 @@ class EpochScheduler(EngineScheduler):
         super()._update_lr(epoch)
 
 
-_C.quick_call(EpochScheduler.step, 1, 1)
+_C.quick_call(_EpochScheduler.step, 1, 1)
 
 
-class FormulaScheduler(EpochScheduler):
+class _FormulaScheduler(_EpochScheduler):
     """A schedule that torch does not have: a function of the epoch and the base learning rates.
 
     Where no engine steps it, and where others ask it for ``get_lr()``, the compiled formula answers: it stands nowhere
@@ -188,7 +188,7 @@ def _is_number(epoch: object) -> TypeGuard[float]:
     return type(epoch) in (int, float) and abs(cast(float, epoch)) <= 2**53
 
 
-class StepLR(EpochScheduler, torch_lr_scheduler.StepLR):
+class StepLR(_EpochScheduler, torch_lr_scheduler.StepLR):
     """Multiply the learning rates by ``gamma`` every ``step_size`` epochs.
 
     ::
@@ -231,7 +231,7 @@ class StepLR(EpochScheduler, torch_lr_scheduler.StepLR):
         super().__init__(select(optimizer, param_name, groups), step_size, gamma, last_epoch)
 
 
-class MultiStepLR(EpochScheduler, torch_lr_scheduler.MultiStepLR):
+class MultiStepLR(_EpochScheduler, torch_lr_scheduler.MultiStepLR):
     """Multiply the learning rates by ``gamma`` at every milestone, as often as it is listed.
 
     ::
@@ -274,7 +274,7 @@ class MultiStepLR(EpochScheduler, torch_lr_scheduler.MultiStepLR):
         super().__init__(select(optimizer, param_name, groups), milestones, gamma, last_epoch)
 
 
-class ConstantLR(EpochScheduler, torch_lr_scheduler.ConstantLR):
+class ConstantLR(_EpochScheduler, torch_lr_scheduler.ConstantLR):
     """Multiply the learning rates by ``factor`` until epoch ``total_iters``.
 
     ::
@@ -317,7 +317,7 @@ class ConstantLR(EpochScheduler, torch_lr_scheduler.ConstantLR):
         super().__init__(select(optimizer, param_name, groups), factor, total_iters, last_epoch)
 
 
-class LinearLR(EpochScheduler, torch_lr_scheduler.LinearLR):
+class LinearLR(_EpochScheduler, torch_lr_scheduler.LinearLR):
     """Change the learning rates linearly from ``start_factor`` to ``end_factor`` of their base: a warm-up, by default.
 
     ::
@@ -362,7 +362,7 @@ class LinearLR(EpochScheduler, torch_lr_scheduler.LinearLR):
         super().__init__(select(optimizer, param_name, groups), start_factor, end_factor, total_iters, last_epoch)
 
 
-class ExponentialLR(EpochScheduler, torch_lr_scheduler.ExponentialLR):
+class ExponentialLR(_EpochScheduler, torch_lr_scheduler.ExponentialLR):
     """Multiply the learning rates by ``gamma`` every epoch.
 
     ::
@@ -403,7 +403,7 @@ class ExponentialLR(EpochScheduler, torch_lr_scheduler.ExponentialLR):
         super().__init__(select(optimizer, param_name, groups), gamma, last_epoch)
 
 
-class PolynomialLR(EpochScheduler, torch_lr_scheduler.PolynomialLR):
+class PolynomialLR(_EpochScheduler, torch_lr_scheduler.PolynomialLR):
     """Decay the learning rates to zero over ``total_iters`` epochs by a polynomial.
 
     ::
@@ -446,7 +446,7 @@ class PolynomialLR(EpochScheduler, torch_lr_scheduler.PolynomialLR):
         super().__init__(select(optimizer, param_name, groups), total_iters, power, last_epoch)
 
 
-class CosineAnnealingLR(EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
+class CosineAnnealingLR(_EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
     """Anneal the learning rates along a cosine from their base to ``eta_min`` and back, with period ``2 * T_max``.
 
     ::
@@ -490,7 +490,7 @@ class CosineAnnealingLR(EpochScheduler, torch_lr_scheduler.CosineAnnealingLR):
         super().__init__(select(optimizer, param_name, groups), T_max, eta_min, last_epoch)
 
 
-class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
+class CosineAnnealingWarmRestarts(_EpochScheduler, TorchWarmRestarts):
     """Anneal the learning rates along a cosine to ``eta_min``, and start over after ``T_0``, then ``T_0 * T_mult``, ...
 
     ::
@@ -598,7 +598,7 @@ class CosineAnnealingWarmRestarts(EpochScheduler, TorchWarmRestarts):
 _C.quick_call(CosineAnnealingWarmRestarts.step, 1, 1)
 
 
-class SWALR(EpochScheduler, swa_utils.SWALR):
+class SWALR(_EpochScheduler, swa_utils.SWALR):
     """Anneal each learning rate from wherever it is to ``swa_lr``, for stochastic weight averaging.
 
     ::

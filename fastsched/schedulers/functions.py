@@ -12,12 +12,12 @@ from torch.optim import lr_scheduler as torch_lr_scheduler
 from ..engine.checkpoint import function_state
 from ..engine.program import Table
 from ..engine.selection import Groups, Optimizers, select
-from .epoch import EpochScheduler
+from .epoch import _EpochScheduler
 
 Functions = Callable[[int], float] | Sequence[Callable[[int], float]]
 
 
-class FunctionScheduler(EpochScheduler):
+class _FunctionScheduler(_EpochScheduler):
     """A scheduler that calls one function of the epoch for each param group.
 
     The functions are called at every step, once for each group and in order, as torch does. With tensor learning rates
@@ -52,7 +52,7 @@ class FunctionScheduler(EpochScheduler):
         """The scheduler's state under torch's keys.
 
         Functions are not saved; of a callable object, its attributes are. It waits for the device if learning rates
-        are on one, as :meth:`~fastsched.schedulers.base.EngineScheduler.state_dict` does.
+        are on one, as :meth:`~fastsched.schedulers.base._EngineScheduler.state_dict` does.
         """
         saved = [
             None if isinstance(function, types.FunctionType) else vars(function).copy() for function in self.lr_lambdas
@@ -140,7 +140,7 @@ class FunctionScheduler(EpochScheduler):
         self._attach()
 
 
-class LambdaLR(FunctionScheduler, torch_lr_scheduler.LambdaLR):
+class LambdaLR(_FunctionScheduler, torch_lr_scheduler.LambdaLR):
     """Multiply each base learning rate by a function of the epoch.
 
     ::
@@ -172,7 +172,7 @@ class LambdaLR(FunctionScheduler, torch_lr_scheduler.LambdaLR):
     _schedule: ClassVar[str] = "LambdaLR"
 
 
-class MultiplicativeLR(FunctionScheduler, torch_lr_scheduler.MultiplicativeLR):
+class MultiplicativeLR(_FunctionScheduler, torch_lr_scheduler.MultiplicativeLR):
     """Multiply each learning rate by a function of the epoch, at every step.
 
     ::

@@ -16,7 +16,7 @@ from ..engine.program import LAST_LR, instance_dict
 from ..engine.reduction import ReduceOp, reduction
 from ..engine.selection import Groups, Optimizers, select
 from ..engine.untraced import OFF_PATH, untraced
-from .plateau import Plateau
+from .plateau import _Plateau
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -47,7 +47,7 @@ _AVERAGE = "_streaming_avg"
 _NOT_FOLLOWED = ("verbose", "smooth", "window_size")  # with another value of these, another engine may have to step
 
 
-class GreedyLR(Plateau):
+class GreedyLR(_Plateau):
     """Raise the learning rates while a metric improves, and reduce them when it has stopped.
 
     The scheduler that transformers calls ``greedy``, with its arguments (arXiv:2512.14527; the formulas are those of

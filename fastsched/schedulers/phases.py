@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from .. import _C
 from ..engine.program import instance_dict
 from ..engine.selection import Groups, Optimizers, select
-from .epoch import FormulaScheduler
+from .epoch import _FormulaScheduler
 
 # A phase's curves, by their public names; ``csrc/schedule/formulas/phases.h`` has the formulas.
 CURVES: dict[str, int] = {
@@ -250,7 +250,7 @@ def plan(
     return rows, cycle
 
 
-class PhasesLR(FormulaScheduler):
+class PhasesLR(_FormulaScheduler):
     """Take the learning rates through a list of phases, each along a curve between two factors.
 
     ``lr = base * f``. In a phase that began at step ``t0`` and has ``n`` steps, with ``u = (t - t0) / n``, a falling
@@ -296,7 +296,7 @@ class PhasesLR(FormulaScheduler):
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
 
-    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch.EpochScheduler`.
+    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch._EpochScheduler`.
 
     Example::
 

@@ -22,7 +22,7 @@ from ..engine.reduction import ReduceOp, reduction
 from ..engine.selection import Groups, Optimizers, select
 from ..engine.untraced import OFF_PATH, untraced
 from .base import one_element
-from .ranks import MetricScheduler
+from .ranks import _MetricScheduler
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Never
 
 
-class Plateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
+class _Plateau(_MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
     """A scheduler that frameworks hand the metric to, because it is a plateau: how it is stepped."""
 
     _takes_metrics: ClassVar[bool] = True
@@ -156,10 +156,10 @@ class Plateau(MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         self.last_epoch = epoch
 
 
-_C.quick_call(Plateau.step, 2, 2)
+_C.quick_call(_Plateau.step, 2, 2)
 
 
-class ReduceLROnPlateau(Plateau):
+class ReduceLROnPlateau(_Plateau):
     """Multiply every learning rate by ``factor`` when a metric has stopped improving.
 
     A drop-in for :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (the formulas are those of torch 2.13).

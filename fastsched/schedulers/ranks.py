@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ..engine.metric import as_number
 from ..engine.reduction import Reduction, accelerator, check_group, warn_of_ranks
-from .base import EngineScheduler
+from .base import _EngineScheduler
 
 
-class MetricScheduler(EngineScheduler):
+class _MetricScheduler(_EngineScheduler):
     """A scheduler that decides by a metric, which it may reduce over a process group before."""
 
     __slots__ = ()

@@ -103,7 +103,7 @@ class WarmupLR(PhasesLR):
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
 
-    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch.EpochScheduler`.
+    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch._EpochScheduler`.
 
     Example::
 
@@ -153,7 +153,7 @@ class WarmupLinearLR(PhasesLR):
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
 
-    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch.EpochScheduler`.
+    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch._EpochScheduler`.
 
     Example::
 
@@ -209,7 +209,7 @@ class WarmupCosineLR(PhasesLR):
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
 
-    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch.EpochScheduler`.
+    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch._EpochScheduler`.
 
     Example::
 
@@ -275,7 +275,7 @@ class WarmupPolynomialLR(PhasesLR):
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
 
-    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch.EpochScheduler`.
+    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch._EpochScheduler`.
 
     Example::
 
@@ -331,7 +331,7 @@ class WarmupStableDecayLR(PhasesLR):
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
 
-    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch.EpochScheduler`.
+    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch._EpochScheduler`.
 
     Example::
 
@@ -391,7 +391,7 @@ class InverseSqrtLR(PhasesLR):
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
 
-    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch.EpochScheduler`.
+    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch._EpochScheduler`.
 
     Example::
 
@@ -436,7 +436,7 @@ class NoamLR(PhasesLR):
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
 
-    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch.EpochScheduler`.
+    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch._EpochScheduler`.
 
     Example::
 
@@ -483,7 +483,7 @@ class REXLR(PhasesLR):
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
 
-    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch.EpochScheduler`.
+    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch._EpochScheduler`.
 
     Example::
 
@@ -537,7 +537,7 @@ class DecayingRestartsLR(PhasesLR):
     Raises:
         TypeError, ValueError: an argument is not what it should be; names it. Nothing is changed then.
 
-    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch.EpochScheduler`.
+    Step, sync, capture and compile as in :class:`~fastsched.schedulers.epoch._EpochScheduler`.
 
     Example::
 

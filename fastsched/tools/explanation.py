@@ -13,7 +13,7 @@ from .. import _C
 from ..engine.host import DETACHED, Engine, attach
 from ..engine.program import instance_dict
 from ..engine.untraced import untraced
-from ..schedulers.base import EngineScheduler
+from ..schedulers.base import _EngineScheduler
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def explain(scheduler: LRScheduler) -> Explanation:
     name = type(scheduler).__name__
     if not isinstance(scheduler, LRScheduler):
         raise TypeError(f"scheduler must be a scheduler, got {name}; a framework's wrapper holds one")
-    if not isinstance(scheduler, EngineScheduler):
+    if not isinstance(scheduler, _EngineScheduler):
         return Explanation(name, "torch", reasons=(reason_of_other_class(type(scheduler)),))
     reasons = []
     step_is_own = type(scheduler).step is not type(scheduler)._native_step or "step" in instance_dict(scheduler)
@@ -106,7 +106,7 @@ def explain(scheduler: LRScheduler) -> Explanation:
     return Explanation(name, kind, where, tuple(reasons), children)
 
 
-def _engine_of_next_step(scheduler: EngineScheduler) -> Engine:
+def _engine_of_next_step(scheduler: _EngineScheduler) -> Engine:
     """The one in charge, if that can go on; else what would be chosen."""
     engine = scheduler._engine
     _C.take_reason()

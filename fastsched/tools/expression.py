@@ -34,9 +34,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from .. import lr_scheduler
 from ..schedulers import warmup as with_names
-from ..schedulers.base import EngineScheduler
-from ..schedulers.compose import ChainedScheduler, Composite, SequentialLR
-from ..schedulers.functions import FunctionScheduler
+from ..schedulers.base import _EngineScheduler
+from ..schedulers.compose import ChainedScheduler, SequentialLR, _Composite
+from ..schedulers.functions import _FunctionScheduler
 from ..schedulers.phases import Phase, PhasesLR
 
 LONGEST = 2000  # characters; what is longer was not typed, and might nest too deeply for Python's parser
@@ -107,13 +107,13 @@ SCHEDULERS: dict[str, Callable[..., Any]] = {
     name: kind
     for module, names in ((lr_scheduler, lr_scheduler.__all__), (with_names, with_names.__all__))
     for name, kind in vars(module).items()
-    if name in names and isinstance(kind, type) and issubclass(kind, EngineScheduler)
+    if name in names and isinstance(kind, type) and issubclass(kind, _EngineScheduler)
 }
 SCHEDULERS["PhasesLR"] = PhasesLR
 CALLABLE = {
     name: kind
     for name, kind in SCHEDULERS.items()
-    if not issubclass(kind, (Composite, FunctionScheduler)) and kind is not PhasesLR  # type: ignore[arg-type]
+    if not issubclass(kind, (_Composite, _FunctionScheduler)) and kind is not PhasesLR  # type: ignore[arg-type]
 }
 CALLABLE |= {phase.__name__: phase for phase in (warmup, stable, inverse_sqrt, polynomial)}
 CALLABLE |= {name: _falling(name, curve) for name, curve in _FALLING.items()}
@@ -308,7 +308,7 @@ class _Reader:
             near = difflib.get_close_matches(name, CALLABLE, 1, 0.5)
             known = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(CALLABLE))}"
             raise self._error(node, f"there is no scheduler {name}; {known}")
-        if issubclass(SCHEDULERS[name], FunctionScheduler):  # type: ignore[arg-type]
+        if issubclass(SCHEDULERS[name], _FunctionScheduler):  # type: ignore[arg-type]
             raise self._error(
                 node, f"{name} needs a function, which cannot be written here; in Python: fastsched.plot({name}(...))"
             )

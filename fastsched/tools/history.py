@@ -19,7 +19,7 @@ from ..engine.replica import Replica
 from ..engine.representation import counted
 from ..engine.selection import labels_of, quantity_of
 from ..engine.untraced import untraced
-from ..schedulers.base import EngineScheduler
+from ..schedulers.base import _EngineScheduler
 from .picture import canvas, finish
 from .plotting import Scale, check_scale, draw, draw_metric, draw_reductions, lines_of, names_of
 
@@ -61,8 +61,8 @@ class History:
         history.plot("run.png")
     """
 
-    def __init__(self, scheduler: EngineScheduler, capacity: int = 10_000) -> None:
-        if not isinstance(scheduler, EngineScheduler):
+    def __init__(self, scheduler: _EngineScheduler, capacity: int = 10_000) -> None:
+        if not isinstance(scheduler, _EngineScheduler):
             raise TypeError(
                 f"scheduler must be one of fastsched's, got {type(scheduler).__module__}.{type(scheduler).__name__}; "
                 "import it from fastsched.lr_scheduler"
@@ -73,7 +73,7 @@ class History:
             raise ValueError("the scheduler already has a history; close() that one first")
         refuse_capture("a history begins; construct it before the capture, or after")
         self.capacity = capacity
-        self._scheduler: weakref.ref[EngineScheduler] | None = weakref.ref(scheduler)  # which refers to this
+        self._scheduler: weakref.ref[_EngineScheduler] | None = weakref.ref(scheduler)  # which refers to this
         self._periods: list[_OnHost | _OnDevice] = []
         first = getattr(scheduler, "last_epoch", 0)
         self._first = first + 1 if isinstance(first, int) else 1

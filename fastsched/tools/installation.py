@@ -15,17 +15,17 @@ from typing import Any
 from torch.optim.lr_scheduler import LRScheduler
 
 from .. import lr_scheduler
-from ..schedulers.base import EngineScheduler
+from ..schedulers.base import _EngineScheduler
 
 _TORCHS = ("torch.optim.lr_scheduler", "torch.optim.swa_utils")
 
 
-def _by_torchs() -> dict[type, type[EngineScheduler]]:
+def _by_torchs() -> dict[type, type[_EngineScheduler]]:
     """Our class for each of torch's."""
     found = {}
     for name in lr_scheduler.__all__:
         ours = getattr(lr_scheduler, name)
-        if isinstance(ours, type) and issubclass(ours, EngineScheduler):
+        if isinstance(ours, type) and issubclass(ours, _EngineScheduler):
             found.update({base: ours for base in ours.__mro__ if base.__module__ in _TORCHS and base.__name__ == name})
     return found
 

@@ -20,8 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 from ..engine import lr_buffer
 from ..engine.capture import in_capture
-from ..schedulers.base import EngineScheduler
-from ..schedulers.compose import Composite
+from ..schedulers.base import _EngineScheduler
+from ..schedulers.compose import _Composite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +99,7 @@ def look_ahead(scheduler: Any, steps: int, metrics: Metrics | None = None) -> Ah
         momenta = np.empty_like(lrs) if _cycles_momentum(twin) else None
         if momenta is not None:
             momenta[0] = list(map(_momentum, groups))
-        if isinstance(twin, Composite):
+        if isinstance(twin, _Composite):
             twin._expect_no_metric()  # whoever asks for steps without one gets an error where they end
         for step in range(count):
             if takes_metric is None:
@@ -174,7 +174,7 @@ def _takes_metric(scheduler: Any) -> Any:
     """How ``step()`` takes a metric, as a kind of ``inspect.Parameter``; None if it reads none."""
     if isinstance(scheduler, TorchReduceLROnPlateau):
         return Parameter.POSITIONAL_OR_KEYWORD
-    if isinstance(scheduler, EngineScheduler) and not scheduler._takes_metrics and scheduler._is_native():
+    if isinstance(scheduler, _EngineScheduler) and not scheduler._takes_metrics and scheduler._is_native():
         return None  # it takes one by keyword and does not read it
     metrics = inspect.signature(scheduler.step).parameters.get("metrics")
     return None if metrics is None else metrics.kind
@@ -184,7 +184,7 @@ def _needs_metric(scheduler: Any) -> bool:
     """Whether the next step cannot do without."""
     if isinstance(scheduler, TorchReduceLROnPlateau):
         return True
-    if isinstance(scheduler, Composite):
+    if isinstance(scheduler, _Composite):
         return scheduler._needs_metric()
     metrics = inspect.signature(scheduler.step).parameters["metrics"]
     return metrics.default is metrics.empty
@@ -247,7 +247,7 @@ def _twin(scheduler: Any, memo: dict[int, Any]) -> Any:
         ) from error
     for stand_in, param_groups in zip(stand_ins, groups, strict=True):
         stand_in.param_groups = param_groups
-    if isinstance(twin, EngineScheduler):
+    if isinstance(twin, _EngineScheduler):
         twin._attend(_reduction=None)  # without a process group: it is given the metrics of all ranks
     return twin
 
