@@ -12,12 +12,12 @@ from torch.optim import lr_scheduler as torchs
 
 import fastsched
 from fastsched import _C, lr_scheduler
-from fastsched.engine.host import DETACHED, TensorEngine
+from fastsched.engine.host import DETACHED, ChildByChild, TensorEngine
 from fastsched.schedulers.base import _EngineScheduler
 
 from .conftest import sgd
 
-KINDS = {_C.HostEngine: "host", _C.HostComposition: "host", TensorEngine: "tensor", type(DETACHED): "torch"}
+KINDS = {_C.HostEngine: "host", ChildByChild: "host", TensorEngine: "tensor", type(DETACHED): "torch"}
 MAKE = {
     "LambdaLR": lambda m, o: m.LambdaLR(o, lambda epoch: 0.9**epoch),
     "MultiplicativeLR": lambda m, o: m.MultiplicativeLR(o, lambda epoch: 0.9),

@@ -117,11 +117,14 @@ def test_a_watch_of_itself_ends():
     guard.record_children([], [])
 
 
-def test_a_composition_of_more_children_than_it_was_made_for_declines():
-    scheduler = fastsched.ChainedScheduler([fastsched.StepLR(sgd([0.1]), 3)] * 9)
-    engine = _C.HostComposition("ChainedScheduler", [True], False)
+def test_a_composition_that_has_a_child_twice_has_it_step_twice():
+    optimizer = sgd([1.0])
+    scheduler = fastsched.ChainedScheduler([fastsched.ExponentialLR(optimizer, 0.5)] * 2)
+    optimizer.step()
+    engine = _C.HostEngine("ChainedScheduler", torch.Tensor, float, "lr")
     assert not engine.attach(scheduler)
-    assert isinstance(engine.step(scheduler, None), _C.Declined)
+    scheduler.step()
+    assert scheduler.get_last_lr() == [0.25]
 
 
 FINALIZER = """

@@ -1,8 +1,16 @@
-// The host engine: steps a scheduler whose learning rates are Python numbers, writing straight into the
-// param-group dicts. While an engine is attached it holds the scheduler's counters and last LRs, and the
-// scheduler's __dict__ does not; hyperparameters stay in __dict__ and are read again whenever it changes.
+// The host engine: steps a scheduler whose learning rates are Python numbers. They are loaded from the groups
+// that changed into float64, a decision and an update after another work on that, and the groups that this
+// changed are written back. While an engine is attached it holds the scheduler's counters and last LRs, and
+// the scheduler's __dict__ does not; hyperparameters stay in __dict__ and are read again whenever it changes.
+//
+// The engine of a composition steps all schedulers in it: the engines of its children go on holding their
+// counters and settings, and stand in its list in the order of a program (csrc/schedule/plan/layout.h).
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
 #include <vector>
 
 #include "capture.h"
@@ -12,6 +20,7 @@
 #include "outcome.h"
 #include "param_groups.h"
 #include "python.h"
+#include "schedule/plan/step_on_host.h"
 #include "schedule_attributes.h"
 #include "scheduler_protocol.h"
 #include "table.h"
@@ -37,28 +46,34 @@ class HostEngine : public Bound {
         entry_(name),
         owns_(about_.owns),
         tensor_(std::move(tensor)),
-        read_tensor_(std::move(read_tensor)) {
+        read_tensor_(std::move(read_tensor)),
+        reads_metric_(about_.reads_metric) {
     for (OwnParam& own : owns_) {
       if (own.where == OwnParam::in_group) own.name = entry_.named(own.name);
     }
+    nodes_.push_back({this, {}, nullptr, {}, 1});
   }
 
   // Copies the counters and last LRs from the scheduler's __dict__, where they stay until this engine is in
   // charge. False, with nothing changed, if a hyperparameter, a counter or a learning rate is not a plain
-  // number.
+  // number, or a child has no such engine.
   bool attach(PyObject* scheduler) {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) throw pybind11::error_already_set();
-    if (!read_all(about_.counters, dict.get(), counters_.counters)) return false;
-    if (PyDict_GetItemWithError(dict.get(), protocol::last_lr()) == nullptr) {
+    if (!read_all(about_.counters, dict.get(), counters_.words)) return false;
+    if (!is_composite(kind_) && PyDict_GetItemWithError(dict.get(), protocol::last_lr()) == nullptr) {
       return decline(protocol::last_lr(), nullptr);
     }
     if (entry_.is_item() && about_.calls_functions()) {
       return decline("an item of a tuple, by a function of yours: Python writes that");
     }
-    if (!momentum_.read(about_, dict.get())) return false;
-    Ref groups = param_groups(optimizer_of(dict.get()));
+    optimizer_ = optimizer_of(dict.get());
+    if (!momentum_.read(about_, dict.get()) || (is_composite(kind_) && !take_children(dict.get()))) {
+      return false;
+    }
+    Ref groups = param_groups(optimizer_);
     if (!groups || busy_) return false;
+    count_ = length(groups.get());
     use_entries();
     return look_at(groups.get()) && read_scheduler(dict.get());
   }
@@ -68,10 +83,10 @@ class HostEngine : public Bound {
   void for_each(Visit visit) const {
     for (std::size_t i = 0; i < about_.counters.size(); ++i) {
       const Attribute& counter = about_.counters[i];
-      if (counter.left_out(counters_.counters[i])) continue;
-      visit(counter.name, to_python(counter, counters_.counters[i]));
+      if (counter.left_out(counters_.words[i])) continue;
+      visit(counter.name, to_python(counter, counters_.words[i]));
     }
-    visit(protocol::last_lr(), last_lr());
+    if (!is_composite(kind_)) visit(protocol::last_lr(), last_lr_.to_list());
     if (has_window()) visit(about_.window.values, list_of(std::vector<double>(window_)));
   }
 
@@ -79,50 +94,27 @@ class HostEngine : public Bound {
   // number, read just once: a stateful __float__ or a metric on a GPU must not be asked again.
   Outcome step(PyObject* scheduler, PyObject* metric, double& value) {
     if (CaptureProbe::refuses(entry_.name())) return Outcome::failed;
-    if (about_.reads_metric && !read_metric(metric, value)) return Outcome::failed;
-    Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
-    if (!dict) return Outcome::failed;
-    if (busy_ || (!same(dict.get()) && !refresh(scheduler, dict.get()))) return Outcome::declined;
-    if (about_.step_count >= 0 && counters_.counters[about_.step_count] == 1.0 && !order_checked_) {
-      return Outcome::declined;
+    Event event = Event::step;
+    if (reads_metric_) {
+      if (metric == Py_None && is_composite(kind_)) {
+        event = Event::unmeasured;
+      } else if (!read_metric(metric, value)) {
+        return Outcome::failed;
+      }
     }
-    Ref groups = param_groups(optimizer_);
-    if (!groups) return Outcome::declined;
-    std::vector<Ref> tuples;
-    if (momentum_.writes_betas()) tuples = momentum_.allocate(groups.get());
-    if (entry_.is_item()) tuples = groups_.allocate(groups.get());
-    // What has run Python code so far may have changed anything. From here to the last write nothing does.
-    if (is_known(dict_version_) && !unchanged(dict.get(), dict_version_)) return Outcome::declined;
-    if (!look_at(groups.get())) return Outcome::declined;
-
-    NodeState next = counters_;
-    if (!valid_counters(kind_, next.counters)) return Outcome::declined;
-    next_window_ = window_;
-    const NodeData data = {table_.table(), {next_window_.data(), static_cast<std::int64_t>(window_.size())}};
-    Update update = decide(kind_, params_, next.counters, StepInput::make(Event::step, value), data);
-    if (is_unsettled(kind_, update) && !settle_by_groups(update, next.counters, dict.get()))
-      return Outcome::declined;
-    if (update.kind() == Law::idle) return Outcome::declined;
-    if (about_.calls_functions()) return step_by_functions(scheduler, dict.get(), groups, next);
-    if (!about_.reads_metric && !(std::isfinite(update.a) && std::isfinite(update.b))) {
-      decline("the learning rate comes out as no finite number, where Python raises");
-      return Outcome::declined;  // an overflow, a division by zero
+    Ref groups;
+    nodes_[0].scheduler = scheduler;
+    {
+      const Busy busy(busy_);
+      if (!busy.entered) return Outcome::declined;
+      const HeldDicts held{nodes_};
+      if (!load(groups)) return Outcome::declined;
+      const StepInput input = StepInput::make(event, value);
+      if (!about_.calls_functions()) return step_all(groups.get(), input);
+      event_ = input.event;
+      if (!decide_alone(input)) return Outcome::declined;
     }
-    if (update.kind() != Law::hold) {
-      const Outcome outcome = update_groups(update, dict.get(), groups.get(), tuples);
-      if (outcome != Outcome::stepped) return outcome;
-    }
-    counters_ = next;
-    window_.swap(next_window_);
-    reduced_ = reduces(update.kind());
-    ++steps_;
-    groups_.copy_changed(last_lr_);
-    return Outcome::stepped;
-  }
-
-  // What another engine has read and written since, it does not look up again.
-  void share_cache(const HostEngine& other) {
-    if (!busy_) groups_.share_cache(other.groups_);
+    return step_by_functions(scheduler, groups);
   }
 
   // How many steps it has made, and whether in the last one it was time to reduce.
@@ -131,43 +123,96 @@ class HostEngine : public Bound {
 
   // The learning rates of a step that was declined after the scheduler's functions were called, as a list.
   // The counters have gone on then. Empty otherwise.
-  Ref take_lrs() { return std::exchange(lrs_, Ref()); }
+  Ref take_lrs() { return std::exchange(lrs_of_functions_, Ref()); }
 
-  // Of such a step, or one that was declined with nothing changed; `value` as step() has read it.
-  Declined declined(double value) {
+  // Of such a step, or one that was declined with nothing changed; `value` as step() has read it, from that
+  // `metric`.
+  Declined declined(PyObject* metric, double value) {
     Declined declined;
     if (Ref lrs = take_lrs()) declined.lrs = pybind11::reinterpret_steal<pybind11::object>(lrs.release());
-    if (about_.reads_metric) declined.metric = pybind11::float_(value);
+    const bool measured = reads_metric_ && !(metric == Py_None && is_composite(kind_));
+    if (measured) declined.metric = pybind11::float_(value);
     return declined;
   }
 
-  bool reads_metric() const { return about_.reads_metric; }
+  // Of a composition: whether a scheduler in it does.
+  bool reads_metric() const { return reads_metric_; }
+  bool is_of_composition() const { return is_composite(kind_); }
 
   // The caller has looked whether optimizer.step() came first, which torch does at the first step.
   void check_order() { order_checked_ = true; }
 
+  // The scheduler may not be what it was.
+  void look_again() { forget(dict_version_); }
+
   // The value of a counter or of _last_lr; an empty reference for any other name.
   Ref get(PyObject* name) const {
-    if (PyUnicode_Compare(name, protocol::last_lr()) == 0) return last_lr();
+    if (is_last_lr(name)) return last_lr_.to_list();
     if (is_window(name)) return list_of(std::vector<double>(window_));
     const int i = counter_index(name);
     if (i < 0) return Ref();
-    return to_python(about_.counters[static_cast<std::size_t>(i)], counters_.counters[i]);
+    return to_python(about_.counters[static_cast<std::size_t>(i)], counters_.words[i]);
   }
 
   // False if the value is not one the engine can hold.
   bool set(PyObject* name, PyObject* value) {
-    if (PyUnicode_Compare(name, protocol::last_lr()) == 0) return set_last_lr(value);
+    if (is_last_lr(name)) return set_last_lr(value);
     if (is_window(name)) return read_window(about_, value, static_cast<double>(window_.size()), window_);
     const int i = counter_index(name);
     order_checked_ = false;
-    return i >= 0 && read(about_.counters[static_cast<std::size_t>(i)], value, counters_.counters[i]);
+    return i >= 0 && read(about_.counters[static_cast<std::size_t>(i)], value, counters_.words[i]);
   }
 
  private:
+  struct Counters {
+    double words[kNodeCounters];
+  };
+
+  // What becomes of a group's learning rate where ints have to do with it.
+  struct Taken {
+    bool written = false;
+    PyObject* object = nullptr;  // an int of the user's, or a new float
+  };
+
+  // A scheduler in a tree. Its address is good where the list that it is in still holds it.
+  struct TreeNode {
+    HostEngine* engine;
+    Ref alive;
+    PyObject* scheduler;
+    Ref dict;          // its __dict__, while a step is made
+    std::size_t size;  // how many nodes its subtree has
+  };
+  struct HeldDicts {
+    std::vector<TreeNode>& nodes;
+    ~HeldDicts() {
+      for (TreeNode& node : nodes) node.dict = Ref();
+    }
+  };
+
+  // The children of a node in a tree.
+  class ChildrenInTree {
+   public:
+    ChildrenInTree(const std::vector<TreeNode>& nodes, std::size_t place)
+        : nodes_(nodes), at_(place + 1), end_(place + nodes[place].size) {}
+
+    bool more() const { return at_ < end_; }
+    Kind kind() const { return nodes_[at_].engine->kind_; }
+    void tell(Event event) const { nodes_[at_].engine->event_ = event; }
+    void next() { at_ += nodes_[at_].size; }
+    PyObject* scheduler() const { return nodes_[at_].scheduler; }
+
+   private:
+    const std::vector<TreeNode>& nodes_;
+    std::size_t at_;
+    const std::size_t end_;
+  };
+
   bool has_window() const { return about_.window.values != nullptr; }
   bool is_window(PyObject* name) const {
     return has_window() && PyUnicode_Compare(name, about_.window.values) == 0;
+  }
+  bool is_last_lr(PyObject* name) const {
+    return !is_composite(kind_) && PyUnicode_Compare(name, protocol::last_lr()) == 0;
   }
 
   int counter_index(PyObject* name) const {
@@ -175,6 +220,280 @@ class HostEngine : public Bound {
       if (PyUnicode_Compare(about_.counters[i].name, name) == 0) return static_cast<int>(i);
     }
     return -1;
+  }
+
+  // The engines of a composition's children, and of theirs.
+  bool take_children(PyObject* dict) {
+    const Ref children = schedulers_of(dict);
+    if (!children) return decline("its schedulers are not in a list or tuple");
+    nodes_.resize(1);
+    reads_metric_ = false;
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(children.get()); ++i) {
+      const Ref child = Ref::borrow(PySequence_Fast_GET_ITEM(children.get(), i));
+      const Ref engine(PyObject_GetAttr(child.get(), protocol::engine()));
+      PyErr_Clear();  // a scheduler of another library
+      const HostEngine* const host = engine ? exactly<HostEngine>(engine.get()) : nullptr;
+      if (host == nullptr) return decline("a scheduler in it has no engine of the host");
+      if (host->optimizer_ != optimizer_) return decline("a scheduler in it drives other entries or groups");
+      if (host->about_.calls_functions()) return decline("a scheduler in it calls functions");
+      for (const TreeNode& node : host->nodes_) {
+        const bool first = node.engine == host;
+        const auto is_same = [&node](const TreeNode& other) { return other.engine == node.engine; };
+        if (std::any_of(nodes_.begin(), nodes_.end(), is_same)) return decline("a scheduler is in it twice");
+        nodes_.push_back({node.engine,
+                          Ref::borrow(first ? engine.get() : node.alive.get()),
+                          first ? child.get() : node.scheduler,
+                          {},
+                          node.size});
+      }
+      reads_metric_ = reads_metric_ || host->reads_metric_;
+    }
+    child_count_ = PySequence_Fast_GET_SIZE(children.get());
+    nodes_[0].size = nodes_.size();
+    return true;
+  }
+
+  static Ref schedulers_of(PyObject* dict) {
+    PyObject* list = PyDict_GetItemWithError(dict, protocol::schedulers());
+    if (list == nullptr || !(PyList_CheckExact(list) || PyTuple_CheckExact(list))) return Ref();
+    return Ref::borrow(list);
+  }
+
+  // Looks at everything that the step depends on. False where something is not what it was, or no number.
+  bool load(Ref& groups) {
+    bool reread = false;
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      TreeNode& node = nodes_[i];
+      HostEngine& engine = *node.engine;
+      if (i > 0 && engine.busy_) return false;
+      node.dict = Ref(PyObject_GenericGetDict(node.scheduler, nullptr));
+      if (!node.dict) return false;
+      if (!engine.same(node.dict.get())) {
+        if (!engine.refresh(node.scheduler, node.dict.get())) return false;
+        reread = true;
+      }
+      if (i > 0 && (engine.steps_itself_ || engine.optimizer_ != optimizer_)) return false;
+      if (is_composite(engine.kind_) && !same_children(i)) return false;
+    }
+    if (reread) use_entries();
+    groups = param_groups(optimizer_);
+    if (!groups || (is_composite(kind_) && length(groups.get()) != count_)) return false;
+    if (entry_.is_item()) tuples_ = groups_.allocate(groups.get());
+    for (const TreeNode& node : nodes_) node.engine->momentum_.allocate(groups.get());
+    // What has run Python code so far may have changed anything. From here to the last write nothing does.
+    for (const TreeNode& node : nodes_) {
+      const DictVersion& version = node.engine->dict_version_;
+      if (is_known(version) && !unchanged(node.dict.get(), version)) return false;
+    }
+    if (!groups_.refresh(groups.get())) return false;
+    if (groups_.take_changed() || stale_) {
+      lrs_.assign(groups_.first(), groups_.first() + groups_.groups());
+      lrs_version_ = ++clock_;
+      stale_ = false;
+    }
+    return true;
+  }
+
+  // Compared by address, and alive because they are in the list.
+  bool same_children(std::size_t place) const {
+    const Ref list = schedulers_of(nodes_[place].dict.get());
+    if (!list) return false;
+    ChildrenInTree children(nodes_, place);
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(list.get()); ++i, children.next()) {
+      if (!children.more() || children.scheduler() != PySequence_Fast_GET_ITEM(list.get(), i)) return false;
+    }
+    return !children.more();
+  }
+
+  // Decides and applies, one scheduler after another, then writes what has changed. Until then nobody sees
+  // any of it.
+  Outcome step_all(PyObject* groups, const StepInput& input) {
+    stale_ = true;  // unless all is done
+    updated_ = false;
+    taken_.clear();
+    event_ = input.event;
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      if (!nodes_[i].engine->decide_in(*this, i, groups, input)) return Outcome::declined;
+    }
+    if (updated_) {
+      if (!write(groups)) return Outcome::failed;
+      lrs_version_ = ++clock_;
+    }
+    stale_ = false;
+    for (const TreeNode& node : nodes_) node.engine->commit(*this, input);
+    return Outcome::stepped;
+  }
+
+  // Of a schedule, not a composition: the counters after the step, and what it does to the learning rates.
+  bool decide_alone(const StepInput& input) {
+    if (event_ == Event::step && about_.step_count >= 0 && counters_.words[about_.step_count] == 1.0 &&
+        !order_checked_) {
+      return false;
+    }
+    next_ = counters_;
+    if (!valid_counters(kind_, next_.words)) return false;
+    if (has_window()) next_window_ = window_;
+    const NodeData data = {table_.table(), {next_window_.data(), static_cast<std::int64_t>(window_.size())}};
+    update_ = decide(kind_, params_, next_.words, {event_, input.value, input.measured}, data);
+    return true;
+  }
+
+  // The same within the tree of `root`, whose learning rates it then updates.
+  bool decide_in(HostEngine& root, std::size_t place, PyObject* groups, const StepInput& input) {
+    PyObject* const dict = root.nodes_[place].dict.get();
+    left_.values.clear();
+    if (is_composite(kind_)) {
+      if (is_past_last_child()) return false;  // where torch raises
+      next_ = counters_;
+      update_ = route_event(kind_, next_.words, table_.table(), ChildrenInTree(root.nodes_, place),
+                            {event_, input.value, input.measured});
+    } else if (event_ == Event::idle) {
+      next_ = counters_;
+      update_ = Update::idle();
+    } else if (!decide_alone(input) || (update_.kind() == Law::idle && place == 0) ||
+               (is_unsettled(kind_, update_) && !settle_in(root, dict))) {
+      return false;
+    }
+    const Law law = update_.kind();
+    if (law == Law::idle || law == Law::hold) return true;
+    if (!about_.reads_metric && !(std::isfinite(update_.a) && std::isfinite(update_.b))) {
+      return decline("the learning rate comes out as no finite number, where Python raises");
+    }
+    return own_.read_for(update_, owns_, dict, root.groups_) &&
+           momentum_.compute(update_, dict, groups, root.groups_) && apply_in(root, place);
+  }
+
+  // Whether the milestones leave the next epoch to a child that there is not.
+  bool is_past_last_child() const {
+    const Table milestones = table_.table();
+    return event_ == Event::step && milestones.size >= child_count_ &&
+           passed(milestones, counters_.words[0] + 1.0) >= child_count_;
+  }
+
+  // False, with nothing changed, where the groups' own parameters are not plain numbers.
+  bool settle_in(const HostEngine& root, PyObject* dict) {
+    if (!own_.read_for(update_, owns_, dict, root.groups_)) return false;
+    GroupParams own = own_.of(root.lrs_.size());
+    bool at_bound = true;
+    for (; own.index < own.groups; ++own.index) {
+      const double lr = apply(update_, root.lrs_[static_cast<std::size_t>(own.index)], own).lr;
+      at_bound = at_bound && !(lr > own.at(update_.own));
+    }
+    update_ = settle(params_, next_.words, update_, at_bound);
+    return true;
+  }
+
+  bool apply_in(HostEngine& root, std::size_t place) {
+    const Law law = update_.kind();
+    const bool always_float = law == Law::cycle || law == Law::anneal_cosine || law == Law::anneal_linear;
+    const bool may_take_own = law == Law::reduce || law == Law::raise || law == Law::restore;
+    const bool lrs_have_integers = root.groups_.has_integers() || !root.taken_.empty();
+    if ((lrs_have_integers || own_.has_integers()) && !always_float && !may_take_own) {
+      return decline(
+          "a learning rate, or a bound of one, is an int, with which Python may compute in ints; write it as "
+          "a float");
+    }
+    if (place > 0) root.keep_last_lrs_before(place);
+    GroupParams own = own_.of(root.lrs_.size());
+    if (lrs_have_integers) {
+      apply_to_integers(root, own);
+    } else {
+      update_all(update_, own, root.lrs_.data(), static_cast<void*>(nullptr));
+      if (may_take_own && own_.has_integers() && reaches_own(root.lrs_)) {
+        if (root.updated_)
+          return decline("a bound is an int, and another scheduler's update comes before it");
+        root.lrs_.assign(root.groups_.first(), root.groups_.first() + root.lrs_.size());
+        apply_to_integers(root, own);
+      }
+    }
+    root.updated_ = true;
+    return true;
+  }
+
+  bool reaches_own(const std::vector<double>& lrs) const {
+    const double* const own = own_.of(lrs.size()).params + static_cast<std::size_t>(update_.own) * lrs.size();
+    bool reached = false;
+    for (std::size_t i = 0; i < lrs.size(); ++i) reached |= lrs[i] == own[i];
+    return reached;
+  }
+
+  // Where ints are among learning rates and bounds, it matters which object is written, if one is. As
+  // Python's max() does: where the bound wins, it is the user's own that becomes the LR.
+  void apply_to_integers(HostEngine& root, GroupParams own) const {
+    root.taken_.resize(root.lrs_.size());
+    for (; own.index < own.groups; ++own.index) {
+      const auto i = static_cast<std::size_t>(own.index);
+      const Applied applied = apply(update_, root.lrs_[i], own);
+      root.lrs_[i] = applied.lr;
+      if (!applied.written) continue;
+      const bool is_own = applied.is_own && PyLong_CheckExact(own_.object(i));
+      root.taken_[i] = {true, is_own ? own_.object(i) : nullptr};
+    }
+  }
+
+  // The schedulers before have left the learning rates as they are now.
+  void keep_last_lrs_before(std::size_t place) {
+    for (std::size_t i = 0; i < place; ++i) {
+      HostEngine& engine = *nodes_[i].engine;
+      if (engine.left_.values.empty() && engine.leaves_lrs()) engine.left_ = current_lrs();
+    }
+  }
+  bool leaves_lrs() const { return !is_composite(kind_) && update_.kind() != Law::idle; }
+  Numbers current_lrs() const {
+    Numbers lrs = {lrs_, {}};
+    for (std::size_t i = 0; groups_.has_integers() && i < lrs_.size(); ++i) {
+      if (groups_.is_integer(i)) lrs.set_integer(i);
+    }
+    return lrs;
+  }
+
+  // False on a Python error.
+  bool write(PyObject* groups) {
+    cycling_.clear();
+    for (const TreeNode& node : nodes_) {
+      if (node.engine->momentum_.is_due()) cycling_.push_back(&node.engine->momentum_);
+    }
+    const bool only_floats = taken_.empty() && !groups_.has_integers() && !entry_.is_item();
+    if (only_floats && cycling_.empty()) return groups_.write_changed(groups, lrs_.data());
+    for (std::size_t i = 0; i < lrs_.size(); ++i) {
+      const Ref group = GroupEntries::next(groups, i);
+      if (!group) return false;
+      for (Momentum* momentum : cycling_) {
+        if (!momentum->write(group.get(), i, groups_.version_of(i))) return false;
+      }
+      const Taken taken = taken_.empty() ? Taken() : taken_[i];
+      if (!groups_.has(i, lrs_[i]) || taken.written) {
+        const bool integer = taken.object != nullptr;
+        Ref lr(integer ? Py_NewRef(taken.object) : PyFloat_FromDouble(lrs_[i]));
+        if (!lr || !groups_.write(group.get(), i, std::move(lr), lrs_[i], integer, tuples_)) return false;
+      }
+      for (Momentum* momentum : cycling_) momentum->note(group.get(), i);
+    }
+    return true;
+  }
+
+  // The step was made.
+  void commit(const HostEngine& root, const StepInput& input) {
+    counters_ = next_;
+    momentum_.done();
+    if (!leaves_lrs()) return;
+    if (has_window()) window_.swap(next_window_);
+    if (is_step(kind_, event_, input.measured)) {
+      reduced_ = reduces(update_.kind());
+      ++steps_;
+    }
+    if (!left_.values.empty()) {
+      last_lr_ = std::exchange(left_, {});
+      copied_version_ = 0;
+    } else if (copied_version_ != root.lrs_version_) {
+      if (root.groups_.has_integers()) {
+        last_lr_ = root.current_lrs();
+      } else {
+        last_lr_.values = root.lrs_;
+        last_lr_.integers.clear();
+      }
+      copied_version_ = root.lrs_version_;
+    }
   }
 
   // float(metric), as torch reads it.
@@ -213,8 +532,11 @@ class HostEngine : public Bound {
   bool refresh(PyObject* scheduler, PyObject* dict) {
     if (!is_engine_of(scheduler, this) || !read_scheduler(dict) || PyErr_Occurred()) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
-    remove(dict, protocol::last_lr());
+    remove(dict, protocol::last_lr());  // in a composition's it is older than the next step
     if (has_window()) remove(dict, about_.window.values);
+    const Ref history(PyObject_GetAttr(scheduler, protocol::history()));
+    if (!history) throw pybind11::error_already_set();
+    steps_itself_ = history.get() != Py_None || PyDict_GetItemWithError(dict, protocol::step()) != nullptr;
     remember(dict, dict_version_);
     return true;
   }
@@ -226,11 +548,11 @@ class HostEngine : public Bound {
     if (!valid_params(kind_, params_)) return decline(kInvalid);
     if (!momentum_.read(about_, dict)) return false;
     use_entries();
-    NodeState taken = counters_;
+    Counters taken = counters_;
     for (std::size_t i = 0; i < about_.counters.size(); ++i) {
       const Attribute& counter = about_.counters[i];
       PyObject* value = PyDict_GetItemWithError(dict, counter.name);
-      if (value != nullptr && !read(counter, value, taken.counters[i])) return false;
+      if (value != nullptr && !read(counter, value, taken.words[i])) return false;
     }
     std::vector<double> window = window_;
     double size = 0.0;
@@ -240,7 +562,7 @@ class HostEngine : public Bound {
                           : static_cast<double>(window.size()) != size) {
       return decline(about_.window.size, PyDict_GetItemWithError(dict, about_.window.size), "what it was");
     }
-    PyObject* last = PyDict_GetItemWithError(dict, protocol::last_lr());
+    PyObject* last = is_composite(kind_) ? nullptr : PyDict_GetItemWithError(dict, protocol::last_lr());
     if (last != nullptr && !set_last_lr(last))
       return decline(protocol::last_lr(), last, "a list of Python numbers");
     counters_ = taken;
@@ -249,75 +571,30 @@ class HostEngine : public Bound {
     return true;
   }
 
+  // Those that its tree needs of each group. Without a sequence in it nothing begins anew.
   void use_entries() {
+    bool begins = false;
+    for (const TreeNode& node : nodes_) begins = begins || node.engine->kind_ == Kind::sequential;
     std::vector<PyObject*> keys;
-    for (const OwnParam& own : owns_) {
-      if (own.where == OwnParam::in_group) keys.push_back(own.name);
-    }
-    momentum_.add_keys(keys);
-    groups_.use(entry_, keys);
-  }
-
-  // False, with nothing changed, where the groups' own parameters are not plain numbers.
-  bool settle_by_groups(Update& update, double* counters, PyObject* dict) {
-    const Busy busy(busy_);
-    if (!busy.entered || !own_.read_for(update, owns_, dict, groups_)) return false;
-    const Number* lrs = groups_.values(entry_.key());
-    GroupParams own = own_.of(groups_.groups());
-    bool at_bound = true;
-    for (; own.index < own.groups; ++own.index) {
-      const double lr = apply(update, lrs[own.index].value, own).lr;
-      at_bound = at_bound && !(lr > own.at(update.own));
-    }
-    update = settle(params_, counters, update, at_bound);
-    return true;
-  }
-
-  // Whatever could make it decline is looked at before the first write, so that then nothing is changed.
-  Outcome update_groups(const Update& update, PyObject* dict, PyObject* groups, std::vector<Ref>& tuples) {
-    const Busy busy(busy_);
-    if (!busy.entered) return Outcome::declined;
-    const std::size_t count = groups_.groups();
-    const Number* lrs = groups_.values(entry_.key());
-    if (!own_.read_for(update, owns_, dict, groups_) ||
-        !momentum_.compute(update, dict, groups, groups_, tuples)) {
-      return Outcome::declined;
-    }
-    const Law law = update.kind();
-    const bool always_float = law == Law::cycle || law == Law::anneal_cosine || law == Law::anneal_linear;
-    const bool may_take_own = law == Law::reduce || law == Law::raise || law == Law::restore;
-    if (!may_take_own && !always_float && (own_.has_integers() || groups_.has_integers())) {
-      decline(
-          "a learning rate, or a bound of one, is an int, with which Python may compute in ints; write it as "
-          "a float");
-      return Outcome::declined;
-    }
-    GroupParams own = own_.of(count);
-    const bool cycles = momentum_.cycles();
-    for (std::size_t i = 0; i < count; ++i) {
-      const Ref group = GroupEntries::next(groups, i);
-      if (!group || (cycles && !momentum_.write(group.get(), i, tuples, groups_.version_of(i)))) {
-        return Outcome::failed;
+    for (const TreeNode& node : nodes_) {
+      const HostEngine& engine = *node.engine;
+      for (const OwnParam& own : engine.owns_) {
+        if (own.where != OwnParam::in_group || (is_composite(engine.kind_) && !begins)) continue;
+        if (std::find(keys.begin(), keys.end(), own.name) == keys.end()) keys.push_back(own.name);
       }
-      own.index = static_cast<std::int64_t>(i);
-      const Applied applied = apply(update, lrs[i].value, own);
-      if (!applied.written) continue;
-      // As Python's max() does: where the bound wins, it is the user's own object that becomes the LR.
-      const bool take_own = applied.is_own && PyLong_CheckExact(own_.object(i));
-      Ref lr = take_own ? Ref::borrow(own_.object(i)) : Ref(PyFloat_FromDouble(applied.lr));
-      if (!lr || !groups_.write(group.get(), i, std::move(lr), {applied.lr, take_own}, tuples))
-        return Outcome::failed;
-      if (cycles) momentum_.note(group.get(), i);
+      engine.momentum_.add_keys(keys);
     }
-    if (!entry_.is_item()) momentum_.recycle(tuples);
-    return Outcome::stepped;
+    groups_.use(entry_, keys);
   }
 
   // LambdaLR and MultiplicativeLR. As in torch the counters have gone on when the functions are called, and
   // stay so if one raises; each group's operand is taken before its function is called, which may do
   // anything.
-  Outcome step_by_functions(PyObject* scheduler, PyObject* dict, const Ref& groups, const NodeState& next) {
+  Outcome step_by_functions(PyObject* scheduler, const Ref& groups) {
     const std::size_t count = groups_.groups();
+    const Ref held(PyObject_GenericGetDict(scheduler, nullptr));
+    if (!held) return Outcome::failed;
+    PyObject* const dict = held.get();
     const Ref functions = Ref::borrow(PyDict_GetItemWithError(dict, about_.table));
     const Ref bases = Ref::borrow(PyDict_GetItemWithError(dict, about_.owns[0].name));
     const bool scales_bases = kind_ == Kind::lambda;
@@ -326,7 +603,7 @@ class HostEngine : public Bound {
       decline("it has not one function and one base learning rate for each param group");
       return Outcome::declined;
     }
-    counters_ = next;
+    counters_ = next_;
     Ref epoch;
     double epoch_of = std::nan("");
     // Taken from the engine, because a function may step the scheduler once more.
@@ -349,8 +626,8 @@ class HostEngine : public Bound {
       if (written != nullptr) {
         epoch = Ref::borrow(written);
         epoch_of = std::nan("");
-      } else if (epoch_of != counters_.counters[0]) {
-        epoch_of = counters_.counters[0];
+      } else if (epoch_of != counters_.words[0]) {
+        epoch_of = counters_.words[0];
         epoch = to_python(about_.counters[0], epoch_of);
       }
       if (!operand && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, entry_.key());
@@ -369,13 +646,17 @@ class HostEngine : public Bound {
     if (PyErr_Occurred()) return Outcome::failed;
     if (!values && still_engine && now && length(now.get()) == count && look_at(now.get())) {
       const Busy busy(busy_);
+      Numbers lrs = {std::vector<double>(count), {}};
       for (std::size_t i = 0; i < count; ++i) {
         const double value = product(operands[i], factors[i]);
         const Ref group = GroupEntries::next(now.get(), i);
         Ref lr(group ? PyFloat_FromDouble(value) : nullptr);
-        if (!lr || !groups_.write(group.get(), i, std::move(lr), {value, false}, {})) return Outcome::failed;
+        stale_ = true;
+        if (!lr || !groups_.write(group.get(), i, std::move(lr), value, false, {})) return Outcome::failed;
+        lrs.values[i] = value;
       }
-      groups_.copy_changed(last_lr_);
+      last_lr_ = std::move(lrs);
+      copied_version_ = 0;
       remove(dict, protocol::last_lr());  // somebody looked at __dict__ meanwhile
       operands_ = std::move(operands);
       factors_ = std::move(factors);
@@ -383,7 +664,7 @@ class HostEngine : public Bound {
     }
     if (!values) values = products(operands, factors, count);
     if (!values) return Outcome::failed;
-    lrs_ = std::move(values);
+    lrs_of_functions_ = std::move(values);
     decline("a function of its gave something else than a Python number, or changed the scheduler");
     return Outcome::declined;
   }
@@ -418,26 +699,12 @@ class HostEngine : public Bound {
   }
 
   bool set_last_lr(PyObject* object) {
-    if (!PyList_CheckExact(object)) return false;
-    std::vector<Number> values(length(object));
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      if (!Number::read(item(object, i), values[i])) return false;
-    }
-    last_lr_ = std::move(values);
-    groups_.forget_copy();
+    if (!PyList_CheckExact(object) || !last_lr_.read(object)) return false;
+    copied_version_ = 0;
     return true;
   }
 
-  Ref last_lr() const {
-    const std::vector<Number> lrs = last_lr_;  // making a list may run a finalizer, which steps
-    Ref list(PyList_New(static_cast<Py_ssize_t>(lrs.size())));
-    for (std::size_t i = 0; list && i < lrs.size(); ++i) {
-      PyObject* lr = lrs[i].to_python();
-      if (lr == nullptr) return Ref();
-      PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(i), lr);
-    }
-    return list;
-  }
+  static inline std::uint64_t clock_ = 0;
 
   const Kind kind_;
   const ScheduleAttributes& about_;
@@ -445,25 +712,47 @@ class HostEngine : public Bound {
   std::vector<OwnParam> owns_;  // by the names that they have for this entry
   pybind11::type tensor_;
   pybind11::object read_tensor_;
+  bool reads_metric_;
+
+  // The scheduler, and what its __dict__ says.
   double params_[kNodeParams] = {};
-  NodeState counters_ = {};
+  Counters counters_ = {};
   std::vector<double> window_;  // the last metrics
-  std::vector<double> next_window_;
   DictVersion dict_version_ = {};
-  // Borrowed from the scheduler's __dict__ while that is unchanged.
-  PyObject* optimizer_ = nullptr;
+  PyObject* optimizer_ = nullptr;  // borrowed from the dict while that is unchanged
   TableReader table_;
   bool order_checked_ = false;
+  bool steps_itself_ = false;  // there is more to its step than an engine makes
   std::int64_t steps_ = 0;
   bool reduced_ = false;
+  Numbers last_lr_;
+  std::uint64_t copied_version_ = 0;  // the lrs_version_ of what was copied there; 0: something else is there
+
+  // The tree of what it steps, itself first, and its groups.
+  std::vector<TreeNode> nodes_;
+  std::int64_t child_count_ = 0;
+  std::size_t count_ = 0;  // of groups, when this was attached
   GroupEntries groups_;
+  std::vector<double> lrs_;        // of all groups
+  std::uint64_t lrs_version_ = 0;  // unique in the process, and another where they change
+  bool stale_ = true;              // they are not what the groups have
+  bool busy_ = false;
+
+  // Of the step that is being made.
+  Event event_ = Event::step;
+  Counters next_ = {};
+  std::vector<double> next_window_;
+  Update update_ = {};
   OwnValues own_;
   Momentum momentum_;
+  Numbers left_;              // the learning rates after its own update, where another's follows
+  bool updated_ = false;      // by some scheduler
+  std::vector<Taken> taken_;  // empty: no int has to do with it
+  std::vector<Ref> tuples_;
+  std::vector<Momentum*> cycling_;
   std::vector<double> operands_;
   std::vector<double> factors_;
-  Ref lrs_;
-  bool busy_ = false;
-  std::vector<Number> last_lr_;
+  Ref lrs_of_functions_;
 };
 
 }  // namespace fastsched::host

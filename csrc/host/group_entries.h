@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "dict_version.h"
@@ -12,20 +13,47 @@
 
 namespace fastsched::host {
 
-// A Python number; ints are remembered, so that what was there can be given back.
-struct Number {
-  double value;
-  bool integer;
+// One number for each group, and which of them are Python ints, so that what was there can be given back.
+struct Numbers {
+  std::vector<double> values;
+  std::vector<char> integers;  // empty: none
 
-  static bool read(PyObject* object, Number& out) {
-    if (PyFloat_CheckExact(object)) {
-      out = {PyFloat_AS_DOUBLE(object), false};
-      return true;
+  // False, with nothing changed, if the list holds something else than plain numbers.
+  bool read(PyObject* list) {
+    Numbers now;
+    now.values.resize(length(list));
+    for (std::size_t i = 0; i < now.values.size(); ++i) {
+      PyObject* const number = item(list, i);
+      if (!read_plain(number, now.values[i])) return false;
+      if (PyLong_CheckExact(number)) now.set_integer(i);
     }
-    out.integer = true;
-    return read_integer(object, out.value);
+    *this = std::move(now);
+    return true;
   }
-  PyObject* to_python() const { return integer ? PyLong_FromDouble(value) : PyFloat_FromDouble(value); }
+  Ref to_list() const {
+    const Numbers copy = *this;  // making a list may run a finalizer, which steps
+    Ref list(PyList_New(static_cast<Py_ssize_t>(copy.values.size())));
+    for (std::size_t i = 0; list && i < copy.values.size(); ++i) {
+      const double value = copy.values[i];
+      PyObject* const number = copy.is_integer(i) ? PyLong_FromDouble(value) : PyFloat_FromDouble(value);
+      if (number == nullptr) return Ref();
+      PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(i), number);
+    }
+    return list;
+  }
+
+  bool is_integer(std::size_t i) const { return !integers.empty() && integers[i] != 0; }
+  void set_integer(std::size_t i) {
+    integers.resize(values.size());
+    integers[i] = 1;
+  }
+
+  // An exact float, or an int that a double holds.
+  static bool read_plain(PyObject* object, double& out) {
+    if (!PyFloat_CheckExact(object)) return read_integer(object, out);
+    out = PyFloat_AS_DOUBLE(object);
+    return true;
+  }
 };
 
 // How many numbers there are in a tuple or list; 0 for anything else.
@@ -98,6 +126,8 @@ class GroupEntries {
     if (versions_.size() != count) {
       versions_.assign(count, DictVersion());
       values_.resize(count * keys_.size());
+      integers_.assign(values_.size(), 0);
+      integers_of_first_ = 0;
       changed_ = true;
     }
     for (std::size_t i = 0; i < count; ++i) {
@@ -119,7 +149,7 @@ class GroupEntries {
   }
 
   // Writes the first entry of group i, which refresh() has read; `number` is what `value` holds.
-  bool write(PyObject* group, std::size_t i, Ref value, const Number& number,
+  bool write(PyObject* group, std::size_t i, Ref value, double number, bool integer,
              const std::vector<Ref>& tuples) {
     if (first_.is_item()) {
       if (i >= tuples.size()) return static_cast<bool>(changed_meanwhile());
@@ -128,47 +158,54 @@ class GroupEntries {
     } else if (set_item(group, keys_[0], value.get(), versions_[i]) != 0) {
       return false;
     }
-    changed_ = true;
     values_[i] = number;
+    if (integers_[i] != static_cast<char>(integer)) note_integer(i, integer);
+    return true;
+  }
+
+  // Whether the first entry of group i is this very number.
+  bool has(std::size_t i, double number) const {
+    return memcmp(values_.data() + i, &number, sizeof(double)) == 0;
+  }
+
+  // Writes the first entry, a float, of all groups that have another. False on a Python error.
+  bool write_changed(PyObject* groups, const double* numbers) {
+    for (std::size_t i = 0; i < versions_.size(); ++i) {
+      if (has(i, numbers[i])) continue;
+      const Ref group = next(groups, i);
+      const Ref value(group ? PyFloat_FromDouble(numbers[i]) : nullptr);
+      if (!value || set_item(group.get(), keys_[0], value.get(), versions_[i]) != 0) return false;
+      values_[i] = numbers[i];
+    }
     return true;
   }
 
   // At which refresh() has read group i.
   DictVersion& version_of(std::size_t i) { return versions_[i]; }
 
-  // The values of one key in all groups.
-  const Number* values(PyObject* key) const {
+  // The values of one key in all groups, and whether an int is among them.
+  struct Column {
+    const double* values;
+    bool has_integers;
+  };
+  Column column(PyObject* key) const {
     for (std::size_t k = 0; k < keys_.size(); ++k) {
-      if (keys_[k] == key) return values_.data() + k * versions_.size();
+      if (keys_[k] != key) continue;
+      const std::size_t count = versions_.size();
+      const char* const integers = integers_.data() + k * count;
+      return {values_.data() + k * count, std::find(integers, integers + count, 1) != integers + count};
     }
-    return nullptr;
+    return {nullptr, false};
   }
+  const double* first() const { return values_.data(); }
   std::size_t groups() const { return versions_.size(); }
 
-  // Whether an int is among the first key's values.
-  bool has_integers() const {
-    bool any = false;
-    for (std::size_t i = 0; i < groups(); ++i) any |= values_[i].integer;
-    return any;
-  }
+  // Of the first key's values.
+  bool has_integers() const { return integers_of_first_ != 0; }
+  bool is_integer(std::size_t i) const { return integers_[i] != 0; }
 
-  // Takes over what another, which has the same first key, knows of the groups: where that changed them, it
-  // need not be looked up again. Only for a single key, as nothing is known of others.
-  void share_cache(const GroupEntries& other) {
-    if (&other == this || keys_.size() != 1 || other.groups() != groups() || other.keys_[0] != keys_[0])
-      return;
-    versions_ = other.versions_;
-    values_.assign(other.values_.begin(), other.values_.begin() + static_cast<std::ptrdiff_t>(groups()));
-    changed_ = true;
-  }
-
-  // Brings a copy of the first key's values up to date; `copy` must be the same vector every time.
-  void copy_changed(std::vector<Number>& copy) {
-    if (changed_) copy.assign(values_.begin(), values_.begin() + static_cast<std::ptrdiff_t>(groups()));
-    changed_ = false;
-  }
-  // The copy was written to by somebody else.
-  void forget_copy() { changed_ = true; }
+  // Whether the first key's values are others than when this was asked before, by somebody else's hand.
+  bool take_changed() { return std::exchange(changed_, false); }
 
   // The group to write next. No Python code runs while groups are written, except to compare keys of a type
   // of its own: that could change the list. Empty, with a Python error set, if it did.
@@ -182,15 +219,19 @@ class GroupEntries {
   [[gnu::noinline]] bool read(const Ref& group, std::size_t i) {
     forget(versions_[i]);
     for (std::size_t k = 0; k < keys_.size(); ++k) {
+      const std::size_t at = k * versions_.size() + i;
       PyObject* entry =
           k == 0 && first_.is_item() ? item_in(group.get()) : PyDict_GetItemWithError(group.get(), keys_[k]);
-      if (entry == nullptr || !Number::read(entry, values_[k * versions_.size() + i])) {
-        return decline(keys_[k], entry);
-      }
+      if (entry == nullptr || !Numbers::read_plain(entry, values_[at])) return decline(keys_[k], entry);
+      note_integer(at, PyLong_CheckExact(entry));
     }
     remember(group.get(), versions_[i]);
     changed_ = true;
     return true;
+  }
+  void note_integer(std::size_t at, bool integer) {
+    if (at < versions_.size()) integers_of_first_ += static_cast<int>(integer) - integers_[at];
+    integers_[at] = static_cast<char>(integer);
   }
   // Of a tuple: a list might be somebody else's as well, who looks for changes in it.
   PyObject* item_in(PyObject* group) const {
@@ -207,7 +248,9 @@ class GroupEntries {
   Entry first_;
   std::vector<PyObject*> keys_;
   std::vector<DictVersion> versions_;
-  std::vector<Number> values_;
+  std::vector<double> values_;
+  std::vector<char> integers_;
+  int integers_of_first_ = 0;
   bool changed_ = true;
 };
 
@@ -232,11 +275,10 @@ class OwnValues {
         break;
       }
       case OwnParam::in_group: {
-        const Number* values = entries.values(owns[k].name);
-        for (std::size_t i = 0; i < count; ++i) {
-          out[i] = values[i].value;
-          has_integers_ |= values[i].integer;
-        }
+        const GroupEntries::Column column = entries.column(owns[k].name);
+        if (column.values == nullptr) return false;
+        std::copy(column.values, column.values + count, out);
+        has_integers_ |= column.has_integers;
         break;
       }
       case OwnParam::functions: return false;

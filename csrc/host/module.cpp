@@ -7,7 +7,6 @@
 
 #include <deque>
 
-#include "composition.h"
 #include "direct_step.h"
 #include "engine.h"
 #include "engine_slot.h"
@@ -63,7 +62,7 @@ PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
     check_count(count);
     HostEngine& engine = unwrap<HostEngine>(self);
     double value = 0.0;
-    return for_python(engine.step(args[0], args[1], value), [&] { return engine.declined(value); });
+    return for_python(engine.step(args[0], args[1], value), [&] { return engine.declined(args[1], value); });
   });
 }
 
@@ -71,13 +70,6 @@ PyObject* guard_holds(PyObject* self, PyObject* scheduler) {
   return guarded([&]() -> PyObject* {
     const bool holds = unwrap<Guard>(self).holds(scheduler);
     return !holds && raised() ? nullptr : PyBool_FromLong(holds);
-  });
-}
-
-PyObject* composition_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  return guarded([&] {
-    check_count(count);
-    return for_python(unwrap<HostComposition>(self).step(args[0], args[1]), [] { return Declined(); });
   });
 }
 
@@ -93,9 +85,6 @@ PyObject* step_if_it_fits(PyObject* self, PyObject* const* args, Py_ssize_t coun
 // The methods called at every step bypass pybind11's dispatcher, which costs as much as the step itself.
 PyMethodDef step_method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(host_engine_step)),
                            METH_FASTCALL, "step(scheduler, metric): None, or a Declined"};
-PyMethodDef composition_step_method = {
-    "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(composition_step)), METH_FASTCALL,
-    "step(scheduler, metric): None, or a Declined"};
 template <typename Step>
 PyMethodDef step_if_it_fits_method = {
     "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(step_if_it_fits<Step>)), METH_FASTCALL,
@@ -127,16 +116,14 @@ py::object untraced_property(const py::function& getter) {
   return py::reinterpret_steal<py::object>(descriptor);
 }
 
-template <typename T>
-py::object get_attribute(const T& engine, py::str name) {
+py::object get_attribute(const HostEngine& engine, py::str name) {
   Ref value = engine.get(name.ptr());
   if (PyErr_Occurred()) throw py::error_already_set();
   if (!value) throw py::attribute_error(std::string(name));
   return py::reinterpret_steal<py::object>(value.release());
 }
 
-template <typename T>
-py::dict engine_state(const T& engine) {
+py::dict engine_state(const HostEngine& engine) {
   py::dict state;
   engine.for_each([&state](PyObject* name, Ref value) {
     if (!value) throw py::error_already_set();
@@ -145,41 +132,49 @@ py::dict engine_state(const T& engine) {
   return state;
 }
 
-// The rest of what fastsched/engine/host.py calls an Engine.
-template <typename T>
-void add_engine_methods(py::class_<T>& type) {
+// What fastsched/engine/host.py calls an Engine.
+void add_engine(py::module_& module) {
+  py::class_<HostEngine> type(module, "HostEngine", py::is_final());
   type.attr("kind") = "host";
   type.attr("steps_tensors") = false;
-  type.def("attach",
-           [](T& self, py::object scheduler) {
+  type.attr("holds_state") = true;
+  type.def(py::init<const std::string&, py::type, py::object, const std::string&>(), py::arg("scheduler"),
+           py::arg("tensor"), py::arg("read_tensor"), py::arg("name"))
+      .def("attach",
+           [](HostEngine& self, py::object scheduler) {
              const bool attached = self.attach(scheduler.ptr());
              if (PyErr_Occurred()) throw py::error_already_set();
              return attached;
            })
-      .def("get", &get_attribute<T>)
-      .def("set", [](T& self, py::str name, py::object value) { return self.set(name.ptr(), value.ptr()); })
-      .def("state", &engine_state<T>)
+      .def("check_order", &HostEngine::check_order)
+      .def_property_readonly("steps", &HostEngine::steps)
+      .def_property_readonly("reduced", &HostEngine::reduced)
+      .def_property_readonly("reads_metric", &HostEngine::reads_metric)
+      .def("get", &get_attribute)
+      .def("set",
+           [](HostEngine& self, py::str name, py::object value) { return self.set(name.ptr(), value.ptr()); })
+      .def("state", &engine_state)
       // Puts the state into a scheduler's __dict__, where the next step finds it like anything that is there.
       .def("expose_state",
-           [](const T& self, py::dict attributes) {
+           [](const HostEngine& self, py::dict attributes) {
              self.for_each([&attributes](PyObject* name, Ref value) {
                if (!value || PyDict_SetDefault(attributes.ptr(), name, value.get()) == nullptr) {
                  throw py::error_already_set();
                }
              });
            })
-      .def("withdraw_state", [](T&, py::object) {})
+      .def("withdraw_state", [](HostEngine&, py::object) {})
       // Hyperparameters are read again at the next step, and the LRs are exact as they are.
-      .def("refresh", [](T&, py::object) {})
-      .def("resume", [](T&) {})
+      .def("refresh", [](HostEngine& self, py::object) { self.look_again(); })
+      .def("resume", [](HostEngine&) {})
       // What only learning rates that are tensors need: the host has nothing compiled, and Python moves
       // numbers.
-      .def("rebuild_between_steps", [](T&, py::object) { return false; })
+      .def("rebuild_between_steps", [](HostEngine&, py::object) { return false; })
       .def(
-          "move", [](T&, py::object, py::object, py::object) { return false; }, py::arg("scheduler"),
+          "move", [](HostEngine&, py::object, py::object, py::object) { return false; }, py::arg("scheduler"),
           py::arg("event"), py::arg("epoch") = 0.0)
-      .def_property_readonly("reads_metric", &T::reads_metric)
-      .def("leave", [](T&) {});
+      .def("leave", [](HostEngine&) {});
+  add_method(type, step_method);
 }
 
 // Dict versions are trusted only where they are seen to follow the stores Python code makes, which the
@@ -353,23 +348,7 @@ PYBIND11_MODULE(_C, module) {
       .def_property_readonly("metric", [](const Declined& self) { return self.metric; })
       .def_property_readonly("lrs", [](const Declined& self) { return self.lrs; });
 
-  py::class_<HostEngine> engine(module, "HostEngine", py::is_final());
-  engine
-      .def(py::init<const std::string&, py::type, py::object, const std::string&>(), py::arg("scheduler"),
-           py::arg("tensor"), py::arg("read_tensor"), py::arg("name"))
-      .def("check_order", &HostEngine::check_order)
-      .def_property_readonly("steps", &HostEngine::steps)
-      .def_property_readonly("reduced", &HostEngine::reduced);
-  add_engine_methods(engine);
-  add_method(engine, step_method);
-
-  py::class_<HostComposition> composition(module, "HostComposition", py::is_final());
-  composition
-      .def(py::init<const std::string&, std::vector<bool>, bool>(), py::arg("scheduler"), py::arg("native"),
-           py::arg("reads_metric"))
-      .def("check_order", [](HostComposition&) {});
-  add_engine_methods(composition);
-  add_method(composition, composition_step_method);
+  add_engine(module);
 
   py::class_<Slots>(module, "Slots", py::is_final())
       .def(py::init<const std::vector<std::tuple<std::size_t, std::size_t, std::string>>&>(),

@@ -33,7 +33,6 @@ class Momentum {
   }
 
   bool cycles() const { return cycles_; }
-  bool writes_betas() const { return cycles_ && use_beta1_; }
 
   void add_keys(std::vector<PyObject*>& keys) const {
     if (!cycles_) return;
@@ -42,10 +41,11 @@ class Momentum {
     }
   }
 
-  // A tuple for each group's new betas, handed to write() one by one.
-  std::vector<Ref> allocate(PyObject* groups) {
-    std::vector<Ref> tuples = std::exchange(tuples_, {});
-    tuples.clear();
+  // What has to be made before anybody looks at the groups: a tuple for each group's new betas.
+  void allocate(PyObject* groups) {
+    due_ = false;
+    if (!cycles_ || !use_beta1_) return;
+    tuples_.clear();
     for (std::size_t i = 0; i < length(groups); ++i) {
       PyObject* const group = item(groups, i);
       Py_ssize_t size = 0;
@@ -55,19 +55,18 @@ class Momentum {
         const Ref held = Ref::borrow(group);
         size = size_of(PyDict_GetItemWithError(group, betas_name()));
       }
-      tuples.push_back(empty_tuple(size));
+      tuples_.push_back(empty_tuple(size));
     }
-    return tuples;
   }
 
-  // Computes the new values. False, with nothing changed, where some group's momentum is no Python number, or
-  // its betas are not as many as were allocated.
-  bool compute(const Update& update, PyObject* scheduler_dict, PyObject* groups, const GroupEntries& entries,
-               const std::vector<Ref>& tuples) {
+  // Computes the new values, which are then due to be written. False, with nothing changed, where some
+  // group's momentum is no Python number, or its betas are not as many as were allocated.
+  bool compute(const Update& update, PyObject* scheduler_dict, PyObject* groups,
+               const GroupEntries& entries) {
     if (!cycles_) return true;
     if (!own_.read_for(update, *owns_, scheduler_dict, entries)) return false;
     const std::size_t count = entries.groups();
-    if (use_beta1_ && tuples.size() != count) return false;
+    if (use_beta1_ && tuples_.size() != count) return false;
     new_.resize(count);
     checked_.resize(count);
     GroupParams own = own_.of(count);
@@ -83,30 +82,30 @@ class Momentum {
         remember(group, checked_[i].version);
         checked_[i].betas = size_of(entry);
       }
-      if (use_beta1_ && PyTuple_GET_SIZE(tuples[i].get()) != checked_[i].betas) return false;
+      if (use_beta1_ && PyTuple_GET_SIZE(tuples_[i].get()) != checked_[i].betas) return false;
       own.index = static_cast<std::int64_t>(i);
       new_[i] = apply(update, 0.0, own).lr;
     }
+    due_ = true;
     return true;
   }
 
-  // Writes group i's. False on a Python error. Runs no Python code: the old momentum is a number.
-  [[gnu::noinline]] bool write(PyObject* group, std::size_t i, std::vector<Ref>& tuples,
-                               DictVersion& version) const {
+  bool is_due() const { return due_; }
+
+  // Writes group i's, which is due. False on a Python error. Runs no Python code: the old momentum is a
+  // number.
+  [[gnu::noinline]] bool write(PyObject* group, std::size_t i, DictVersion& version) {
     Ref value(PyFloat_FromDouble(new_[i]));
     if (!value) return false;
     if (!use_beta1_) return set_item(group, momentum_name(), value.get(), version) == 0;
-    const Ref tuple = std::move(tuples[i]);
+    const Ref tuple = std::move(tuples_[i]);
     return replace_item(group, betas_name(), 0, std::move(value), tuple, version);
-  }
-
-  // Groups were written: the tuples are used up.
-  void recycle(std::vector<Ref>& tuples) {
-    if (writes_betas()) tuples_.swap(tuples);
   }
 
   // Nothing but this step has written to the group since compute() looked at it.
   void note(PyObject* group, std::size_t i) { remember(group, checked_[i].version); }
+
+  void done() { due_ = false; }
 
  private:
   static PyObject* betas_name() {
@@ -134,7 +133,8 @@ class Momentum {
     Py_ssize_t betas;     // and so many betas
   };
   std::vector<Checked> checked_;
-  std::vector<Ref> tuples_;  // none, but their memory
+  std::vector<Ref> tuples_;  // of the step that is being made
+  bool due_ = false;
 };
 
 // Cycles the momentum of an optimizer whose learning rates are tensors: its counters run along on the host.
@@ -158,27 +158,24 @@ class HostMomentum : public Bound {
     }
     Ref groups = param_groups(optimizer_of(dict.get()));
     if (!groups) return false;
-    std::vector<Ref> tuples;
-    if (momentum_.writes_betas()) tuples = momentum_.allocate(groups.get());
+    momentum_.allocate(groups.get());
     const Busy busy(busy_);
     if (!busy.entered || !entries_.refresh(groups.get())) return false;
     NodeState next = counters_;
     const Update update = decide(kind_, params_, next.counters,
                                  StepInput::make(static_cast<Event>(event), epoch), {table_.table(), {}});
-    if (update.kind() == Law::idle ||
-        !momentum_.compute(update, dict.get(), groups.get(), entries_, tuples)) {
+    if (update.kind() == Law::idle || !momentum_.compute(update, dict.get(), groups.get(), entries_)) {
       return false;
     }
     counters_ = next;
-    const bool cycles = momentum_.cycles();
     for (std::size_t i = 0; i < entries_.groups(); ++i) {
       const Ref group = GroupEntries::next(groups.get(), i);
-      if (!group || (cycles && !momentum_.write(group.get(), i, tuples, entries_.version_of(i)))) {
+      if (!group || (momentum_.is_due() && !momentum_.write(group.get(), i, entries_.version_of(i)))) {
         throw pybind11::error_already_set();
       }
-      if (cycles) momentum_.note(group.get(), i);
+      if (momentum_.is_due()) momentum_.note(group.get(), i);
     }
-    momentum_.recycle(tuples);
+    momentum_.done();
     return true;
   }
 

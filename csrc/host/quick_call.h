@@ -7,7 +7,6 @@
 // of a Python function that it calls.
 #pragma once
 
-#include "composition.h"
 #include "direct_step.h"
 #include "engine.h"
 #include "operator_step.h"
@@ -95,23 +94,20 @@ class QuickCall {
     if (!engine) return nullptr;
     try {
       if (HostEngine* const host = exactly<HostEngine>(engine.get())) {
+        // What a composition has to say of its metric, Python says.
+        const bool plain = !host->is_of_composition() || PyFloat_CheckExact(metric) ||
+                           (metric == Py_None && !host->reads_metric());
+        if (!plain) return nullptr;
         done = true;
         double value = 0.0;
         const Outcome outcome = host->step(scheduler, metric, value);
         if (outcome == Outcome::declined && !PyErr_Occurred()) {
-          Declined declined = host->declined(value);
+          Declined declined = host->declined(metric, value);
           if (!declined.lrs.is_none()) return off_path(scheduler, std::move(declined), metric);
           if (!declined.metric.is_none()) given = Ref::borrow(declined.metric.ptr());
           done = false;
           return nullptr;
         }
-        return outcome == Outcome::stepped ? Py_NewRef(Py_None) : nullptr;
-      }
-      if (HostComposition* const composition = exactly<HostComposition>(engine.get())) {
-        if (metric == Py_None ? composition->reads_metric() : !PyFloat_CheckExact(metric)) return nullptr;
-        done = true;
-        const Outcome outcome = composition->step(scheduler, metric);
-        done = outcome != Outcome::declined || PyErr_Occurred() != nullptr;
         return outcome == Outcome::stepped ? Py_NewRef(Py_None) : nullptr;
       }
       if (!Py_IS_TYPE(engine.get(), tensor_engine_)) return nullptr;

@@ -22,14 +22,7 @@ FASTSCHED_NAME(step, "step")
 FASTSCHED_NAME(step_off_path, "_step_off_path")  // (declined): what an engine has declined
 
 // Of a composition.
-FASTSCHED_NAME(schedulers, "_schedulers")    // its children
-FASTSCHED_NAME(begin_child, "_begin_child")  // (child, metric): at the child's milestone
-FASTSCHED_NAME(begun, "_begun")              // (): learning rates were set from outside of the engines' steps
-
-// Functions of the module that knows which schedulers take a metric: (child, metric).
-inline constexpr const char* kCompositions = "fastsched.schedulers.compose";
-FASTSCHED_NAME(step_turn, "step_turn")    // whose turn it is in a sequence
-FASTSCHED_NAME(step_child, "step_child")  // one of a chain
+FASTSCHED_NAME(schedulers, "_schedulers")  // its children
 
 #undef FASTSCHED_NAME
 

@@ -7,6 +7,7 @@ plain torch object with everything in ``__dict__``.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from .. import _C
 from . import lr_buffer
 from .metric import as_number
-from .program import Event, instance_dict
+from .program import LAST_LR, Event, instance_dict
 from .replica import Replica
 from .selection import name_of
 from .tensor import DECLINED, TensorEngine
@@ -32,6 +33,10 @@ class Steps(Protocol):
     @property
     def steps_tensors(self) -> bool:
         """Whether it is a :class:`TensorEngine`."""
+
+    @property
+    def holds_state(self) -> bool:
+        """Whether counters and ``_last_lr`` are with it, and not in the scheduler's ``__dict__``."""
 
     @property
     def reads_metric(self) -> bool: ...
@@ -66,7 +71,7 @@ class Steps(Protocol):
         """Take out what was lent and not written to since; what is left was written by somebody."""
 
     def refresh(self, scheduler: Any) -> None:
-        """Take note that a hyperparameter may have changed."""
+        """Take note that something of the scheduler may have changed."""
 
     def resume(self) -> None:
         """Go on from the learning rates in ``_last_lr`` where the optimizer's still agree with them."""
@@ -91,11 +96,12 @@ class Recorder(Protocol):
 class Detached:
     """No engine: the state is in the scheduler's ``__dict__`` and torch's own code steps."""
 
-    kind: Literal["torch"] = "torch"
+    kind: Kind = "torch"
     steps_tensors: Literal[False] = False
+    holds_state = False
     reads_metric = True  # for all that it knows
 
-    def step(self, scheduler: Any, metric: Any, /) -> _C.Declined:
+    def step(self, scheduler: Any, metric: Any, /) -> _C.Declined | None:
         return DECLINED
 
     def move(self, scheduler: Any, event: Event, epoch: float = 0.0) -> bool:
@@ -133,9 +139,44 @@ class Detached:
 
 
 DETACHED = Detached()
-Engine = TensorEngine | _C.HostEngine | _C.HostComposition | Detached
+
+
+_STEPS_BEFORE_ANOTHER_TRY = 16  # where one engine has declined a step; choosing one costs as much as so many
+
+
+class ChildByChild(Detached):
+    """Steps the children of a composition one by one, each by its own ``step``, where no one engine steps them all."""
+
+    kind = "host"
+
+    def __init__(self, scheduler: Any, *, for_now: bool = False):
+        self._left = _STEPS_BEFORE_ANOTHER_TRY if for_now else math.inf
+        self.reads_metric: bool = scheduler._reads_metric()
+        self._groups = len(scheduler.optimizer.param_groups)
+        self._numbers = _has_numbers(scheduler.optimizer)
+        self._detached = [child for child in scheduler._children() if getattr(child, "_engine", None) is DETACHED]
+
+    def step(self, scheduler: Any, metric: Any, /) -> _C.Declined | None:
+        optimizer = scheduler.optimizer
+        if len(optimizer.param_groups) != self._groups or _has_numbers(optimizer) != self._numbers:
+            return DECLINED  # the composition takes note of what the groups begin with, and another engine may fit
+        self._left -= 1
+        if self._left < 0 or (self._detached and all(child._engine is not DETACHED for child in self._detached)):
+            return DECLINED
+        instance_dict(scheduler).pop(LAST_LR, None)
+        scheduler._step_children(metric)
+        return None
+
+
+def _has_numbers(optimizer: Any) -> bool:
+    """Whether the learning rates are Python numbers: the first group speaks for all."""
+    groups = optimizer.param_groups
+    return bool(groups) and type(groups[0].get("lr")) in (float, int)
+
+
+Engine = TensorEngine | _C.HostEngine | Detached
 if TYPE_CHECKING:
-    _kept_to: tuple[type[Steps], ...] = (TensorEngine, _C.HostEngine, _C.HostComposition, Detached)
+    _kept_to: tuple[type[Steps], ...] = (TensorEngine, _C.HostEngine, Detached)
 _MISSING = object()
 
 
@@ -168,11 +209,13 @@ class StateAttribute:
 
     @untraced("it writes what an engine holds")
     def __set__(self, scheduler: Any, value: Any) -> None:
-        if scheduler._engine.set(self.name, value):
+        engine = scheduler._engine
+        if engine.set(self.name, value):
             instance_dict(scheduler).pop(self.name, None)
-        else:
+            return
+        if engine.holds_state:
             scheduler._detach()
-            instance_dict(scheduler)[self.name] = value
+        instance_dict(scheduler)[self.name] = value
 
     @untraced("it takes what an engine holds")
     def __delete__(self, scheduler: Any) -> None:
@@ -197,7 +240,6 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     """
     _C.take_reason()  # of an earlier decision
     groups = scheduler.optimizer.param_groups
-    host: _C.HostComposition | _C.HostEngine
     tensors = lr_buffer.is_bound(scheduler.optimizer) or (groups and isinstance(groups[0].get("lr"), Tensor))
     engine = TensorEngine.attach(scheduler, restore=restore) if tensors else None
     if engine is not None:
@@ -205,16 +247,20 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     if tensors and not (groups and isinstance(groups[0].get("lr"), Tensor)):
         take_numbers(scheduler)
         tensors = False
-    if scheduler._children():
-        why_not_tensor = _C.take_reason()
-        native = [hasattr(type(child), "_schedule") and child._is_native() for child in scheduler._children()]
-        _C.note_reason(why_not_tensor)
-        host = _C.HostComposition(scheduler._schedule, native, scheduler._reads_metric())
-    elif tensors:
-        return DETACHED
-    else:
+    children = scheduler._children()
+    if not tensors and all(map(_is_native, children)):
         host = _C.HostEngine(scheduler._schedule, Tensor, as_number, name_of(scheduler.optimizer))
-    return host if host.attach(scheduler) else DETACHED
+        if host.attach(scheduler):
+            return host
+    return ChildByChild(scheduler) if children else DETACHED
+
+
+def _is_native(child: Any) -> bool:
+    """Whether an engine may step a composition's child without asking its Python."""
+    why_not = _C.take_reason()
+    native = hasattr(type(child), "_schedule") and child._is_native()
+    _C.note_reason(why_not or _C.take_reason())
+    return native
 
 
 def take_numbers(scheduler: Any) -> None:

@@ -443,7 +443,7 @@ def release(optimizer: Optimizer) -> None:
         buffer.layout = None
     for group, key, value in numbers:
         group[key] = value
-    for other, buffers in list(_buffers.items()):
+    for other, buffers in _buffers.copy().items():  # in list() an optimizer may die, which takes its entry out
         if any(buffer is own for buffer in buffers for own in before):
             _buffers[other] = []
             _released.add(other)

@@ -63,6 +63,7 @@ class TensorEngine:
 
     kind: Literal["tensor"] = "tensor"
     steps_tensors: Literal[True] = True
+    holds_state: Literal[True] = True
 
     __slots__ = (
         "_children",

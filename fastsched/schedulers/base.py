@@ -429,6 +429,8 @@ class _EngineScheduler(LRScheduler):
             object.__setattr__(self, name, value)
         attended = self._history is not None or self._reduction is not None or self._deferred is not None
         object.__setattr__(self, "_is_attended", attended)
+        if not self._engine.steps_tensors:
+            self._engine.refresh(self)  # a composition's engine then leaves the step to this scheduler's own
 
     def _catch_up(self) -> None:
         """Have all decided that metrics were given for, before the state is looked at; waits for them."""
@@ -565,7 +567,7 @@ class _EngineScheduler(LRScheduler):
         if self._engine is DETACHED:
             engine = attach(self, restore=restore)
             if engine is not DETACHED:
-                _C.put_in_charge(self, DETACHED, engine, self._held)
+                _C.put_in_charge(self, DETACHED, engine, self._held if engine.holds_state else ())
                 if _log.isEnabledFor(logging.INFO):
                     self._tell_log(f"the {engine.kind} engine steps it")
         return self._engine is not DETACHED

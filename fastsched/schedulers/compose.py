@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +18,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
 from .. import _C
 from ..engine import lr_buffer
 from ..engine.capture import in_capture, refuse_capture
+from ..engine.host import DETACHED, ChildByChild
 from ..engine.metric import as_number
 from ..engine.program import LAST_LR, instance_dict
 from ..engine.reduction import ReduceOp, Reduction, reduction
 from ..engine.selection import LR, Optimizers, Selection, optimizers_of, positions, union
-from .base import _EngineScheduler
+from .base import _EngineScheduler, _log
 from .epoch import warn_about_order
 from .ranks import _MetricScheduler
 from .warmup_plateau import WarmupReduceLROnPlateau
@@ -104,13 +106,16 @@ def _first_steps(scheduler: Any) -> int:
     return int(getattr(scheduler._engine, "order_unchecked", False))
 
 
-def step_turn(scheduler: Any, metrics: Any) -> None:
-    """Step the scheduler whose turn it is in a sequence."""
-    refuse_capture("a child of a SequentialLR is stepped by Python, and so its epochs are counted there")
-    step_child(scheduler, metrics)
+def _making_first_step(scheduler: Any) -> Iterator[Any]:
+    """The schedulers in it, all with engines of the host, whose first step is part of its next one."""
+    for child in scheduler._next_to_step():
+        if isinstance(child, _Composite):
+            yield from _making_first_step(child)
+        elif "_step_count" in child._counters and child._step_count == 1:
+            yield child
 
 
-def step_child(scheduler: Any, metrics: Any) -> None:
+def _step_child(scheduler: Any, metrics: Any) -> None:
     """Step any scheduler, with the metric if it takes one."""
     if _reads_metric(scheduler):
         scheduler.step(metrics)
@@ -124,6 +129,17 @@ def _begin(scheduler: Any) -> None:
         _begin_plateau(scheduler, None)
     else:
         scheduler._initial_step()
+
+
+def _construct(scheduler: Any) -> None:
+    """The initial steps, as making the schedulers does them: a sequence first sets the learning rates back."""
+    if isinstance(scheduler, ChainedScheduler):
+        for child in scheduler._schedulers:
+            _construct(child)
+    else:
+        if isinstance(scheduler, SequentialLR):
+            lr_buffer.set_lrs(scheduler.optimizer, scheduler._initial_lrs())
+        _begin(scheduler)
 
 
 def _begin_plateau(scheduler: Any, metrics: Any) -> None:
@@ -202,11 +218,24 @@ class _Composite(_MetricScheduler):
         engine = self._engine
         if metrics is None and engine.reads_metric:
             self._require_metric()
-        # For all whose first step this is, and for those whose turn is yet to come: that is known on the device only.
-        if engine.steps_tensors and engine.order_unchecked:
-            for _ in range(_first_steps(self)):
+        if engine.steps_tensors:
+            # For all whose first step this is, and for those whose turn is yet to come, which a device knows.
+            if engine.order_unchecked:
+                for _ in range(_first_steps(self)):
+                    warn_about_order(self.optimizer, stacklevel=5)
+                engine.check_order()
+        elif engine.holds_state:
+            for child in _making_first_step(self):
                 warn_about_order(self.optimizer, stacklevel=5)
-            engine.check_order()
+                child._engine.check_order()
+
+    def _fall_back(self) -> None:
+        if lr_buffer.has_tensors(self.optimizer) or not self._decides_natively():
+            super()._fall_back()
+            return
+        _C.put_in_charge(self, DETACHED, ChildByChild(self, for_now=True), ())
+        if _log.isEnabledFor(logging.INFO):
+            self._tell_log(f"its schedulers are stepped one by one: {_C.take_reason()}")
 
     def _step_as_torch(self, metrics: Any) -> None:
         if metrics is None:
@@ -215,7 +244,11 @@ class _Composite(_MetricScheduler):
         self._step_children(metrics)
 
     def _step_children(self, metrics: Any) -> None:
-        """What HostComposition does; by Python, whatever the values are."""
+        """What an engine's program does; by Python, whatever the values and the children are."""
+        raise NotImplementedError
+
+    def _next_to_step(self) -> Sequence[Any]:
+        """The children that the next step steps, and does not begin."""
         raise NotImplementedError
 
     def _begin_child(self, child: Any, metrics: Any) -> None:
@@ -263,6 +296,11 @@ class _Composite(_MetricScheduler):
 
     def _attach(self, *, restore: bool = False) -> bool:
         self._fit_groups()
+        for child in self._schedulers if self._engine is DETACHED else ():
+            if isinstance(child, _Composite) and child._engine.kind == "host":
+                child._detach()  # its engine has those of its children, which may have others by now
+            if isinstance(child, _EngineScheduler) and child._engine is DETACHED:
+                child._attach(restore=restore)
         return super()._attach(restore=restore)
 
     def _yet_to_begin(self, *, anew: bool = False) -> Iterator[Any]:
@@ -593,13 +631,18 @@ class SequentialLR(_Composite, torch_lr_scheduler.SequentialLR):
         return any(map(_reads_metric if begins else _will_need_metric, now)) or any(map(_reads_metric, later))
 
     def _step_children(self, metrics: Any) -> None:
+        refuse_capture("a child of a SequentialLR is stepped by Python, and so its epochs are counted there")
         self.last_epoch += 1
         index, begins = self._turn(self.last_epoch)
         child = self._schedulers[index]
         if begins:
             self._begin_child(child, metrics)
         else:
-            step_child(child, metrics)
+            _step_child(child, metrics)
+
+    def _next_to_step(self) -> Sequence[Any]:
+        index, begins = self._turn(self.last_epoch + 1)
+        return () if begins else tuple(self._schedulers[index : index + 1])
 
 
 class ChainedScheduler(_Composite, torch_lr_scheduler.ChainedScheduler):
@@ -648,9 +691,8 @@ class ChainedScheduler(_Composite, torch_lr_scheduler.ChainedScheduler):
             _require_no_metric(self._schedulers, last_epoch)
             lr_buffer.set_lrs(self.optimizer, self._initial_lrs())
             _forget(self)
-            self._initial_step()
-        else:
-            self._begun()
+            _construct(self)
+        self._begun()
         self._attach()
         self._reduce_for_all(reduced)
         self._note_first_lrs()
@@ -689,4 +731,8 @@ class ChainedScheduler(_Composite, torch_lr_scheduler.ChainedScheduler):
 
     def _step_children(self, metrics: Any) -> None:
         for child in self._schedulers:
-            step_child(child, metrics)
+            _step_child(child, metrics)
+        self._begun()  # a child of another library may say nothing of what it did
+
+    def _next_to_step(self) -> Sequence[Any]:
+        return tuple(self._schedulers)

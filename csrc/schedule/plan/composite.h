@@ -60,16 +60,35 @@ FASTSCHED_HD void set_event(const NodeView& child, Event event) {
   child.event() = static_cast<double>(event);
 }
 
+// The children of a node in its buffers, one after another.
+class ChildrenInProgram {
+ public:
+  FASTSCHED_HD ChildrenInProgram(const NodeView& view, const Node& node, std::int64_t groups)
+      : child_(view.next(node, groups)), left_(static_cast<std::int64_t>(node.children)) {}
+
+  FASTSCHED_HD bool more() const { return left_ > 0; }
+  FASTSCHED_HD Kind kind() const { return child_.kind(); }
+  FASTSCHED_HD void tell(Event event) const { set_event(child_, event); }
+  FASTSCHED_HD void next() {
+    child_ = child_.after(child_.node());
+    --left_;
+  }
+
+ private:
+  NodeView child_;
+  std::int64_t left_;
+};
+
 // Hands `input` on to the children, and says what the composite itself does to the learning rates: setting
 // them back to the initial ones where something without a closed form begins anew.
-FASTSCHED_HD Update route_event(const NodeView& view, const Node& node, std::int64_t groups,
+template <typename Children>
+FASTSCHED_HD Update route_event(Kind kind, double* counters, const Table& milestones, Children children,
                                 const StepInput& input) {
-  const bool sequential = node.kind() == Kind::sequential;
-  auto state = read_words<SequenceState>(view.counters());
+  const bool sequential = kind == Kind::sequential;
+  auto state = read_words<SequenceState>(counters);
   std::int64_t active = -1;
   Event event = input.event;
   if (sequential && event != Event::idle) {
-    const Table milestones = view.table(node, groups);
     if (event == Event::step) {
       state.last_epoch += 1.0;
       const Turn turn = whose_turn(milestones, state.last_epoch);
@@ -79,23 +98,22 @@ FASTSCHED_HD Update route_event(const NodeView& view, const Node& node, std::int
       state.reset();
       active = passed(milestones, 0.0);
     }
-    write_words(view.counters(), state);
+    write_words(counters, state);
   }
   // Constructing a sequence undoes what constructing its children did; so does a chain that begins anew.
   bool set_back = event == (sequential ? Event::construct : Event::restart);
   if (sequential && event == Event::construct) event = Event::begin;
-  NodeView child = view.next(node, groups);
-  for (std::int64_t i = 0; i < static_cast<std::int64_t>(node.children); ++i) {
+  for (std::int64_t i = 0; children.more(); ++i, children.next()) {
     Event told = event;
     if (sequential && i != active) {
       told = event == Event::begin || event == Event::prepare ? Event::prepare : Event::idle;
     } else if (sequential) {
-      set_back = set_back || (event == Event::restart && is_plateau(child.kind()));
-    } else if (event == Event::restart && !is_composite(child.kind()) && !begins_with_metric(child.kind())) {
+      set_back = set_back || (event == Event::restart && is_plateau(children.kind()));
+    } else if (event == Event::restart && !is_composite(children.kind()) &&
+               !begins_with_metric(children.kind())) {
       told = Event::begin;  // in a chain each goes on from the one before, so the closed form will not do
     }
-    set_event(child, told);
-    child = child.after(child.node());
+    children.tell(told);
   }
   return set_back ? initial_lrs() : Update::idle();
 }

@@ -66,6 +66,16 @@ FASTSCHED_HD Update decide(Kind kind, const double* params, double* counters, co
   return dispatch(kind, Decide{params, counters, input, data});
 }
 
+// Whether what happened to a schedule was a step of its own. Beginning anew is none, except for a plateau
+// that then takes note of a metric.
+FASTSCHED_HD bool is_step(Kind kind, Event event, bool measured) {
+  if (is_plateau(kind)) {
+    const bool takes_note = event == Event::restart && begins_with_metric(kind);
+    return measured && (event == Event::step || takes_note);
+  }
+  return event == Event::step || event == Event::at_epoch;
+}
+
 // Whether it is for settle() to say what becomes of an update that decide() came to.
 FASTSCHED_HD bool is_unsettled(Kind kind, const Update& update) {
   return kind == Kind::greedy && update.kind() == Law::reduce;

@@ -144,9 +144,11 @@ FASTSCHED_HD void decide_all(const Buffers& buffers, const LR* lrs, const StepIn
     const NodeView& view = walk.view();
     const Node node = view.node();
     const StepInput now = {static_cast<Event>(static_cast<int>(view.event())), input.value, input.measured};
-    Update update = is_composite(node.kind()) ? route_event(view, node, buffers.groups, now)
-                                              : decide(node.kind(), node.params, view.counters(), now,
-                                                       view.data(node, buffers.groups));
+    const NodeData data = view.data(node, buffers.groups);
+    Update update = is_composite(node.kind())
+                        ? route_event(node.kind(), view.counters(), data,
+                                      ChildrenInProgram(view, node, buffers.groups), now)
+                        : decide(node.kind(), node.params, view.counters(), now, data);
     if (is_unsettled(node.kind(), update)) {
       update = settle(node.params, view.counters(), update, leaves_all_at_bound(buffers, lrs, walk, update));
     }

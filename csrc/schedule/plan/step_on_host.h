@@ -1,6 +1,8 @@
 // One step over buffers in host memory.
 #pragma once
 
+#include <type_traits>
+
 #include "schedule/report/report.h"
 #include "step.h"
 
@@ -10,13 +12,14 @@ namespace fastsched {
 inline bool fit_to_run(const Buffers& buffers) { return well_formed(buffers) && columns_fit(buffers); }
 
 // Applies an update of this law to all groups: a loop without branches of it,
-// once `apply` is part of it.
+// once `apply` is part of it. `lrs` gets the same, rounded, where there is such.
 template <Law kLaw, typename LR>
-[[gnu::flatten]] void update_all_by(Update update, GroupParams own, double* masters, LR* lrs) {
+[[gnu::flatten]] void update_all_by(Update update, GroupParams own, double* masters,
+                                    [[maybe_unused]] LR* lrs) {
   update.law = static_cast<double>(kLaw);
   for (own.index = 0; own.index < own.groups; ++own.index) {
     masters[own.index] = apply(update, masters[own.index], own).lr;
-    lrs[own.index] = static_cast<LR>(masters[own.index]);
+    if constexpr (!std::is_void_v<LR>) lrs[own.index] = static_cast<LR>(masters[own.index]);
   }
 }
 

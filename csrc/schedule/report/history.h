@@ -24,15 +24,9 @@ struct History {
 inline constexpr int kHistoryHeader = sizeof(History) / sizeof(double);
 inline constexpr int kHistoryOwn = 3;  // columns before the learning rates
 
-// Whether this step is one of the node's own. Beginning anew is none, except for a plateau that then takes
-// note of a metric.
+// Whether this step is one of the node's own.
 FASTSCHED_HD bool steps(const NodeView& view, const StepInput& input) {
-  const auto event = static_cast<Event>(static_cast<int>(view.event()));
-  if (is_plateau(view.kind())) {
-    const bool takes_note = event == Event::restart && begins_with_metric(view.kind());
-    return input.measured && (event == Event::step || takes_note);
-  }
-  return event == Event::step || event == Event::at_epoch;
+  return is_step(view.kind(), static_cast<Event>(static_cast<int>(view.event())), input.measured);
 }
 
 // What the plateaus in a subtree did whose turn it was.
