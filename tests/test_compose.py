@@ -468,6 +468,126 @@ def test_one_program_does_what_python_does_child_by_child(tree, initial, metrics
         assert failures[0] == failures[1] == (failures[2] and failures[2].replace("Plain", ""))
 
 
+def leaf(scheduler, number):
+    """One of the schedulers in it that are not compositions."""
+    leaves = [each for each in schedulers_in(scheduler) if not hasattr(each, "_schedulers")]
+    return leaves[number % len(leaves)]
+
+
+def schedulers_in(scheduler):
+    yield scheduler
+    for child in getattr(scheduler, "_schedulers", ()):
+        yield from schedulers_in(child)
+
+
+def set_a_setting(scheduler, number, value):
+    one = leaf(scheduler, number)
+    for name in ("gamma", "factor", "end_factor", "eta_min", "power"):
+        if hasattr(one, name):
+            setattr(one, name, value)
+            return
+
+
+def step_alone(scheduler, number, value):
+    one = leaf(scheduler, number)
+    one.step(*([value] if hasattr(one, "best") else []))
+
+
+def write_an_lr(scheduler, number, value):
+    groups = scheduler.optimizer.param_groups
+    groups[number % len(groups)]["lr"] = value
+
+
+def write_an_epoch(scheduler, number, _):
+    leaf(scheduler, number).last_epoch = number
+
+
+def write_a_base(scheduler, number, value):
+    one = leaf(scheduler, number)
+    if hasattr(one, "base_lrs"):
+        one.base_lrs[number % len(one.base_lrs)] = value
+
+
+def have_a_step_of_its_own(scheduler, number, _):
+    one = leaf(scheduler, number)
+    if "step" in one.__dict__:
+        del one.step
+    else:
+        one.step = type(one).step.__get__(one)
+
+
+def attach_a_history(scheduler, number, _):
+    one = leaf(scheduler, number)
+    if one._history is None:
+        one.kept_alive = fastsched.History(one)
+
+
+def load_its_own_state(scheduler, *_):
+    scheduler.load_state_dict(scheduler.state_dict())
+
+
+def put_another_list_there(scheduler, *_):
+    scheduler._schedulers = list(scheduler._schedulers)
+
+
+def swap_children(scheduler, *_):
+    scheduler._schedulers[:] = scheduler._schedulers[::-1]
+
+
+def add_a_group(scheduler, number, value):
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    scheduler.optimizer.add_param_group({"params": [parameter], "lr": value})
+    scheduler.add_groups()
+
+
+DISTURBANCES = (
+    set_a_setting,
+    step_alone,
+    write_an_lr,
+    write_an_epoch,
+    write_a_base,
+    have_a_step_of_its_own,
+    attach_a_history,
+    load_its_own_state,
+    put_another_list_there,
+    swap_children,
+    add_a_group,
+    lambda scheduler, *_: scheduler.__dict__,
+)
+
+
+def outcome_of(function, *arguments):
+    """The type of what it raises."""
+    try:
+        function(*arguments)
+    except Exception as error:
+        return type(error)
+    return None
+
+
+@pytest.mark.filterwarnings("ignore:.*without a metric", "ignore:Detected call of", "ignore:Seems like")
+@given(
+    tree=trees,
+    initial=st.lists(st.floats(1e-3, 10.0) | st.integers(1, 2), min_size=1, max_size=3),
+    disturbances=st.lists(
+        st.tuples(st.sampled_from(DISTURBANCES), st.integers(0, 7), st.sampled_from([0.5, 0.25, 2, 0.125])),
+        max_size=8,
+    ),
+    steps=st.lists(st.integers(1, 4), min_size=8, max_size=8),
+)
+def test_one_engine_follows_what_happens_to_the_schedulers_in_it(tree, initial, disturbances, steps):
+    """As Python does, which asks each child at each step."""
+    by_python = grow(stepped_sgd(initial), tree, PLAIN)
+    by_host = grow(stepped_sgd(initial), tree)
+    for (disturb, number, value), count in zip([*disturbances, (lambda *_: None, 0, 0.0)], steps, strict=False):
+        for metric in (1.0, 2.0, 1.5, 2.0)[:count]:
+            assert outcome_of(by_host.step, metric) == outcome_of(by_python.step, metric)
+            assert bits(everything(by_host)) == bits(everything(by_python))
+        disturbed = [outcome_of(disturb, scheduler, number, value) for scheduler in (by_host, by_python)]
+        assert disturbed[0] == disturbed[1]
+        assert bits(everything(by_host)) == bits(everything(by_python))
+
+
 @pytest.mark.parametrize("groups", [1, 70])
 @pytest.mark.parametrize("depth", [0, 1, 5])
 def test_a_composition_is_one_operator_call(device, depth, groups):

@@ -47,7 +47,8 @@ class HostEngine : public Bound {
         owns_(about_.owns),
         tensor_(std::move(tensor)),
         read_tensor_(std::move(read_tensor)),
-        reads_metric_(about_.reads_metric) {
+        reads_metric_(about_.reads_metric),
+        calls_functions_(about_.calls_functions()) {
     for (OwnParam& own : owns_) {
       if (own.where == OwnParam::in_group) own.name = entry_.named(own.name);
     }
@@ -86,7 +87,7 @@ class HostEngine : public Bound {
       if (counter.left_out(counters_.words[i])) continue;
       visit(counter.name, to_python(counter, counters_.words[i]));
     }
-    if (!is_composite(kind_)) visit(protocol::last_lr(), last_lr_.to_list());
+    if (has_last_lr_) visit(protocol::last_lr(), last_lr_.to_list());
     if (has_window()) visit(about_.window.values, list_of(std::vector<double>(window_)));
   }
 
@@ -110,11 +111,16 @@ class HostEngine : public Bound {
       const HeldDicts held{nodes_};
       if (!load(groups)) return Outcome::declined;
       const StepInput input = StepInput::make(event, value);
-      if (!about_.calls_functions()) return step_all(groups.get(), input);
-      event_ = input.event;
-      if (!decide_alone(input)) return Outcome::declined;
+      if (!about_.calls_functions()) {
+        const Outcome outcome = step_all(groups.get(), input);
+        if (outcome != Outcome::stepped || caller_ == 0) return outcome;
+      } else {
+        event_ = input.event;
+        if (!decide_alone(input)) return Outcome::declined;
+      }
     }
-    return step_by_functions(scheduler, groups);
+    // Functions may do anything, so nothing is held on to.
+    return caller_ != 0 ? step_caller() : step_by_functions(scheduler, groups);
   }
 
   // How many steps it has made, and whether in the last one it was time to reduce.
@@ -147,7 +153,7 @@ class HostEngine : public Bound {
 
   // The value of a counter or of _last_lr; an empty reference for any other name.
   Ref get(PyObject* name) const {
-    if (is_last_lr(name)) return last_lr_.to_list();
+    if (is_last_lr(name)) return has_last_lr_ ? last_lr_.to_list() : Ref();
     if (is_window(name)) return list_of(std::vector<double>(window_));
     const int i = counter_index(name);
     if (i < 0) return Ref();
@@ -211,9 +217,7 @@ class HostEngine : public Bound {
   bool is_window(PyObject* name) const {
     return has_window() && PyUnicode_Compare(name, about_.window.values) == 0;
   }
-  bool is_last_lr(PyObject* name) const {
-    return !is_composite(kind_) && PyUnicode_Compare(name, protocol::last_lr()) == 0;
-  }
+  bool is_last_lr(PyObject* name) const { return PyUnicode_Compare(name, protocol::last_lr()) == 0; }
 
   int counter_index(PyObject* name) const {
     for (std::size_t i = 0; i < about_.counters.size(); ++i) {
@@ -235,7 +239,7 @@ class HostEngine : public Bound {
       const HostEngine* const host = engine ? exactly<HostEngine>(engine.get()) : nullptr;
       if (host == nullptr) return decline("a scheduler in it has no engine of the host");
       if (host->optimizer_ != optimizer_) return decline("a scheduler in it drives other entries or groups");
-      if (host->about_.calls_functions()) return decline("a scheduler in it calls functions");
+      calls_functions_ = calls_functions_ || host->calls_functions_;
       for (const TreeNode& node : host->nodes_) {
         const bool first = node.engine == host;
         const auto is_same = [&node](const TreeNode& other) { return other.engine == node.engine; };
@@ -249,6 +253,10 @@ class HostEngine : public Bound {
       reads_metric_ = reads_metric_ || host->reads_metric_;
     }
     child_count_ = PySequence_Fast_GET_SIZE(children.get());
+    if (calls_functions_ && kind_ == Kind::chained && child_count_ > 1) {
+      return decline(
+          "a scheduler in it calls functions, which may look at what the one before it has written");
+    }
     nodes_[0].size = nodes_.size();
     return true;
   }
@@ -310,6 +318,7 @@ class HostEngine : public Bound {
   Outcome step_all(PyObject* groups, const StepInput& input) {
     stale_ = true;  // unless all is done
     updated_ = false;
+    caller_ = 0;
     taken_.clear();
     event_ = input.event;
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
@@ -321,6 +330,31 @@ class HostEngine : public Bound {
     }
     stale_ = false;
     for (const TreeNode& node : nodes_) node.engine->commit(*this, input);
+    return Outcome::stepped;
+  }
+
+  // The one scheduler of a tree whose turn it is calls functions: the rest is its own step, which Python may
+  // have to make.
+  Outcome step_caller() {
+    const std::size_t place = std::exchange(caller_, 0);
+    const Ref scheduler = Ref::borrow(nodes_[place].scheduler);
+    const Ref alive = Ref::borrow(nodes_[place].alive.get());
+    HostEngine& engine = *nodes_[place].engine;
+    double none = 0.0;
+    const Outcome outcome = engine.step(scheduler.get(), Py_None, none);
+    if (outcome == Outcome::failed || PyErr_Occurred()) return Outcome::failed;
+    if (outcome == Outcome::declined) {
+      const pybind11::object declined = pybind11::cast(engine.declined(Py_None, none));
+      const Ref done(PyObject_CallMethodOneArg(scheduler.get(), protocol::step_off_path(), declined.ptr()));
+      if (!done) return Outcome::failed;
+    }
+    for (const TreeNode& node : nodes_) {
+      HostEngine& composition = *node.engine;
+      if (!is_composite(composition.kind_) || composition.event_ == Event::idle) continue;
+      composition.has_last_lr_ = outcome == Outcome::stepped;  // else Python asks the scheduler
+      composition.last_lr_ = engine.last_lr_;
+      composition.copied_version_ = 0;
+    }
     return Outcome::stepped;
   }
 
@@ -350,6 +384,11 @@ class HostEngine : public Bound {
     } else if (event_ == Event::idle) {
       next_ = counters_;
       update_ = Update::idle();
+    } else if (about_.calls_functions()) {
+      if (event_ != Event::step) return decline("a scheduler that begins calls functions");
+      next_ = counters_;
+      update_ = Update::idle();
+      root.caller_ = place;
     } else if (!decide_alone(input) || (update_.kind() == Law::idle && place == 0) ||
                (is_unsettled(kind_, update_) && !settle_in(root, dict))) {
       return false;
@@ -435,14 +474,19 @@ class HostEngine : public Bound {
   void keep_last_lrs_before(std::size_t place) {
     for (std::size_t i = 0; i < place; ++i) {
       HostEngine& engine = *nodes_[i].engine;
+      if (i + nodes_[i].size > place) continue;  // a composition that this one is in
       if (engine.left_.values.empty() && engine.leaves_lrs()) engine.left_ = current_lrs();
     }
   }
-  bool leaves_lrs() const { return !is_composite(kind_) && update_.kind() != Law::idle; }
+  // Whether it has had a part in this step.
+  bool leaves_lrs() const {
+    return is_composite(kind_) ? event_ != Event::idle : update_.kind() != Law::idle;
+  }
   Numbers current_lrs() const {
     Numbers lrs = {lrs_, {}};
     for (std::size_t i = 0; groups_.has_integers() && i < lrs_.size(); ++i) {
-      if (groups_.is_integer(i)) lrs.set_integer(i);
+      const bool written = !taken_.empty() && taken_[i].written;
+      if (written ? taken_[i].object != nullptr : groups_.is_integer(i)) lrs.set_integer(i);
     }
     return lrs;
   }
@@ -476,12 +520,13 @@ class HostEngine : public Bound {
   void commit(const HostEngine& root, const StepInput& input) {
     counters_ = next_;
     momentum_.done();
-    if (!leaves_lrs()) return;
+    if (!leaves_lrs() || root.caller_ != 0) return;
     if (has_window()) window_.swap(next_window_);
-    if (is_step(kind_, event_, input.measured)) {
+    if (!is_composite(kind_) && is_step(kind_, event_, input.measured)) {
       reduced_ = reduces(update_.kind());
       ++steps_;
     }
+    has_last_lr_ = true;
     if (!left_.values.empty()) {
       last_lr_ = std::exchange(left_, {});
       copied_version_ = 0;
@@ -532,7 +577,7 @@ class HostEngine : public Bound {
   bool refresh(PyObject* scheduler, PyObject* dict) {
     if (!is_engine_of(scheduler, this) || !read_scheduler(dict) || PyErr_Occurred()) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
-    remove(dict, protocol::last_lr());  // in a composition's it is older than the next step
+    remove(dict, protocol::last_lr());
     if (has_window()) remove(dict, about_.window.values);
     const Ref history(PyObject_GetAttr(scheduler, protocol::history()));
     if (!history) throw pybind11::error_already_set();
@@ -562,7 +607,7 @@ class HostEngine : public Bound {
                           : static_cast<double>(window.size()) != size) {
       return decline(about_.window.size, PyDict_GetItemWithError(dict, about_.window.size), "what it was");
     }
-    PyObject* last = is_composite(kind_) ? nullptr : PyDict_GetItemWithError(dict, protocol::last_lr());
+    PyObject* last = PyDict_GetItemWithError(dict, protocol::last_lr());
     if (last != nullptr && !set_last_lr(last))
       return decline(protocol::last_lr(), last, "a list of Python numbers");
     counters_ = taken;
@@ -701,6 +746,7 @@ class HostEngine : public Bound {
   bool set_last_lr(PyObject* object) {
     if (!PyList_CheckExact(object) || !last_lr_.read(object)) return false;
     copied_version_ = 0;
+    has_last_lr_ = true;
     return true;
   }
 
@@ -713,6 +759,7 @@ class HostEngine : public Bound {
   pybind11::type tensor_;
   pybind11::object read_tensor_;
   bool reads_metric_;
+  bool calls_functions_;
 
   // The scheduler, and what its __dict__ says.
   double params_[kNodeParams] = {};
@@ -726,6 +773,7 @@ class HostEngine : public Bound {
   std::int64_t steps_ = 0;
   bool reduced_ = false;
   Numbers last_lr_;
+  bool has_last_lr_ = false;          // a composition may have been made without
   std::uint64_t copied_version_ = 0;  // the lrs_version_ of what was copied there; 0: something else is there
 
   // The tree of what it steps, itself first, and its groups.
@@ -739,6 +787,7 @@ class HostEngine : public Bound {
   bool busy_ = false;
 
   // Of the step that is being made.
+  std::size_t caller_ = 0;  // in the tree, the one that calls functions now
   Event event_ = Event::step;
   Counters next_ = {};
   std::vector<double> next_window_;

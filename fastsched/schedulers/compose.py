@@ -434,7 +434,7 @@ class _Composite(_MetricScheduler):
         last_lr = state.pop(LAST_LR, None)
         super()._load(state)
         if not self._engine.steps_tensors and last_lr is not None:
-            instance_dict(self)[LAST_LR] = last_lr
+            instance_dict(self)[LAST_LR] = [lr if type(lr) in (float, int) else float(lr) for lr in last_lr]
         began: dict[int, Any] = {}
         for child in self._schedulers:
             bases = getattr(child, "base_lrs", [])
@@ -639,6 +639,8 @@ class SequentialLR(_Composite, torch_lr_scheduler.SequentialLR):
             self._begin_child(child, metrics)
         else:
             _step_child(child, metrics)
+            if not lr_buffer.has_tensors(self.optimizer):
+                instance_dict(self)[LAST_LR] = self._children_left()
 
     def _next_to_step(self) -> Sequence[Any]:
         index, begins = self._turn(self.last_epoch + 1)
@@ -732,7 +734,8 @@ class ChainedScheduler(_Composite, torch_lr_scheduler.ChainedScheduler):
     def _step_children(self, metrics: Any) -> None:
         for child in self._schedulers:
             _step_child(child, metrics)
-        self._begun()  # a child of another library may say nothing of what it did
+        if not lr_buffer.has_tensors(self.optimizer):
+            self._begun()
 
     def _next_to_step(self) -> Sequence[Any]:
         return tuple(self._schedulers)
