@@ -104,23 +104,24 @@ class HostEngine : public Bound {
       }
     }
     Ref groups;
+    std::size_t caller = 0;
     nodes_[0].scheduler = scheduler;
     {
       const Busy busy(busy_);
       if (!busy.entered) return Outcome::declined;
       const HeldDicts held{nodes_};
-      if (!load(groups)) return Outcome::declined;
+      if (!look_at_schedulers()) return Outcome::declined;
       const StepInput input = StepInput::make(event, value);
-      if (!about_.calls_functions()) {
-        const Outcome outcome = step_all(groups.get(), input);
-        if (outcome != Outcome::stepped || caller_ == 0) return outcome;
-      } else {
-        event_ = input.event;
+      event_ = input.event;
+      if (calls_functions_ && is_composite(kind_)) caller = turn_of_caller(input);
+      if (caller == 0) {
+        if (!load(groups)) return Outcome::declined;
+        if (!about_.calls_functions()) return step_all(groups.get(), input);
         if (!decide_alone(input)) return Outcome::declined;
       }
     }
     // Functions may do anything, so nothing is held on to.
-    return caller_ != 0 ? step_caller() : step_by_functions(scheduler, groups);
+    return caller != 0 ? step_caller(caller) : step_by_functions(scheduler, groups);
   }
 
   // How many steps it has made, and whether in the last one it was time to reduce.
@@ -267,8 +268,8 @@ class HostEngine : public Bound {
     return Ref::borrow(list);
   }
 
-  // Looks at everything that the step depends on. False where something is not what it was, or no number.
-  bool load(Ref& groups) {
+  // False where a scheduler in the tree is not what it was and cannot be followed.
+  bool look_at_schedulers() {
     bool reread = false;
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
       TreeNode& node = nodes_[i];
@@ -284,6 +285,12 @@ class HostEngine : public Bound {
       if (is_composite(engine.kind_) && !same_children(i)) return false;
     }
     if (reread) use_entries();
+    return true;
+  }
+
+  // Takes the learning rates of the groups that have changed. False where one is no number, or the groups are
+  // not those that there were.
+  bool load(Ref& groups) {
     groups = param_groups(optimizer_);
     if (!groups || (is_composite(kind_) && length(groups.get()) != count_)) return false;
     if (entry_.is_item()) tuples_ = groups_.allocate(groups.get());
@@ -318,9 +325,7 @@ class HostEngine : public Bound {
   Outcome step_all(PyObject* groups, const StepInput& input) {
     stale_ = true;  // unless all is done
     updated_ = false;
-    caller_ = 0;
     taken_.clear();
-    event_ = input.event;
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
       if (!nodes_[i].engine->decide_in(*this, i, groups, input)) return Outcome::declined;
     }
@@ -333,10 +338,32 @@ class HostEngine : public Bound {
     return Outcome::stepped;
   }
 
-  // The one scheduler of a tree whose turn it is calls functions: the rest is its own step, which Python may
-  // have to make.
-  Outcome step_caller() {
-    const std::size_t place = std::exchange(caller_, 0);
+  // The place of the one scheduler in a tree of sequences that this step is for, if that calls functions: the
+  // counters of the sequences have gone on then, and the rest is its own step. 0 if it does not.
+  std::size_t turn_of_caller(const StepInput& input) {
+    const Ref groups = param_groups(optimizer_);
+    if (!groups || length(groups.get()) != count_) return 0;
+    std::size_t place = 0;
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      HostEngine& engine = *nodes_[i].engine;
+      if (is_composite(engine.kind_)) {
+        if (engine.is_past_last_child()) return 0;
+        engine.next_ = engine.counters_;
+        route_event(engine.kind_, engine.next_.words, engine.table_.table(), ChildrenInTree(nodes_, i),
+                    {engine.event_, input.value, input.measured});
+      } else if (engine.event_ != Event::idle) {
+        if (!engine.about_.calls_functions() || engine.event_ != Event::step) return 0;
+        place = i;
+      }
+    }
+    for (const TreeNode& node : nodes_) {
+      if (place != 0 && is_composite(node.engine->kind_)) node.engine->counters_ = node.engine->next_;
+    }
+    return place;
+  }
+
+  // Which Python may have to make.
+  Outcome step_caller(std::size_t place) {
     const Ref scheduler = Ref::borrow(nodes_[place].scheduler);
     const Ref alive = Ref::borrow(nodes_[place].alive.get());
     HostEngine& engine = *nodes_[place].engine;
@@ -385,10 +412,7 @@ class HostEngine : public Bound {
       next_ = counters_;
       update_ = Update::idle();
     } else if (about_.calls_functions()) {
-      if (event_ != Event::step) return decline("a scheduler that begins calls functions");
-      next_ = counters_;
-      update_ = Update::idle();
-      root.caller_ = place;
+      return decline("a scheduler that begins calls functions");
     } else if (!decide_alone(input) || (update_.kind() == Law::idle && place == 0) ||
                (is_unsettled(kind_, update_) && !settle_in(root, dict))) {
       return false;
@@ -520,7 +544,7 @@ class HostEngine : public Bound {
   void commit(const HostEngine& root, const StepInput& input) {
     counters_ = next_;
     momentum_.done();
-    if (!leaves_lrs() || root.caller_ != 0) return;
+    if (!leaves_lrs()) return;
     if (has_window()) window_.swap(next_window_);
     if (!is_composite(kind_) && is_step(kind_, event_, input.measured)) {
       reduced_ = reduces(update_.kind());
@@ -787,7 +811,6 @@ class HostEngine : public Bound {
   bool busy_ = false;
 
   // Of the step that is being made.
-  std::size_t caller_ = 0;  // in the tree, the one that calls functions now
   Event event_ = Event::step;
   Counters next_ = {};
   std::vector<double> next_window_;
