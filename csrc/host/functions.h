@@ -38,16 +38,20 @@ inline Outcome HostEngine::step_caller(std::size_t place) {
   double none = 0.0;
   const Outcome outcome = engine.step(scheduler.get(), Py_None, none);
   if (outcome == Outcome::failed || PyErr_Occurred()) return Outcome::failed;
+  Numbers left = engine.last_lr_;
+  bool known = true;
   if (outcome == Outcome::declined) {
     const pybind11::object declined = pybind11::cast(engine.declined(Py_None, none));
     const Ref done(PyObject_CallMethodOneArg(scheduler.get(), protocol::step_off_path(), declined.ptr()));
-    if (!done) return Outcome::failed;
+    const Ref lrs(done ? PyObject_GetAttr(scheduler.get(), protocol::last_lr()) : nullptr);
+    if (!lrs) return Outcome::failed;
+    known = PyList_CheckExact(lrs.get()) && left.read(lrs.get());
   }
   for (const TreeNode& node : nodes_) {
     HostEngine& composition = *node.engine;
     if (!is_composite(composition.kind_) || composition.event_ == Event::idle) continue;
-    composition.has_last_lr_ = outcome == Outcome::stepped;  // else Python asks the scheduler
-    composition.last_lr_ = engine.last_lr_;
+    composition.has_last_lr_ = known;  // else Python asks the scheduler
+    composition.last_lr_ = left;
     composition.copied_version_ = 0;
   }
   return Outcome::stepped;
