@@ -134,9 +134,11 @@ def whole(where: str, value: Any) -> int:
 
 def numbers(where: str, values: Any) -> list[Any]:
     """A list of numbers; one of torch's or NumPy's arrays is taken apart."""
-    if type(values) is list and set(map(type, values)) <= {float, int}:
+    kinds = set(map(type, values)) if type(values) is list else {list}
+    if kinds <= {float, int}:
         with suppress(OverflowError):
-            list(map(float, values))
+            if int in kinds:
+                list(map(float, values))
             return list(values)  # without a name for each
     array = getattr(values, "ndim", 0) == 1
     if not array and (not isinstance(values, Sequence) or isinstance(values, (str, bytes))):

@@ -471,7 +471,8 @@ def _fits(tensor: Tensor, buffer: LRBuffer, known: list[LRBuffer]) -> bool:
 
 
 def _owner(tensor: Tensor) -> LRBuffer | None:
-    address = tensor.untyped_storage().data_ptr()
+    # Of its storage, which takes longer to ask.
+    address: Any = tensor.data_ptr() - tensor.storage_offset() * tensor.element_size()
     owner = _owners.get(address)
     # Where share_memory_() moved a buffer, its old memory may be somebody else's by now.
     return owner if owner is not None and owner.lrs.untyped_storage().data_ptr() == address else None
@@ -509,9 +510,11 @@ def _bind_anew(optimizer: Optimizer, known: list[LRBuffer]) -> list[LRBuffer] | 
 
 def warn_of_devices(optimizer: Optimizer) -> None:
     """Warn if a learning rate and its parameters are on different devices."""
-    for index, group in enumerate(optimizer.param_groups):
-        if not isinstance(group["lr"], Tensor):
-            continue
+    tensors = [(index, group) for index, group in enumerate(optimizer.param_groups) if isinstance(group["lr"], Tensor)]
+    pairs = {(group["lr"].device, device_of(group)) for _, group in tensors}
+    if all(lr == device for lr, device in pairs):
+        return
+    for index, group in tensors:
         lr, device = group["lr"].device, device_of(group)
         if lr != device and device.type in ("cpu", "cuda"):
             warnings.warn(
@@ -634,7 +637,11 @@ def _planned(
     for (device, dtype), indices in by_place.items():
         lrs = [groups[index]["lr"] for index in indices]
         tensors: list[Tensor] = []
-        for lr in lrs:
+        places = {(lr.device, lr.dtype) if isinstance(lr, Tensor) else None for lr in lrs}
+        if places == {(device, dtype)} and len(taken.union(map(id, lrs))) == len(taken) + len(lrs):
+            tensors += lrs  # each is one group's own
+            taken.update(map(id, lrs))
+        for lr in lrs[len(tensors) :]:
             # Groups that share one tensor part here: the first keeps it, the others get their own.
             kept = isinstance(lr, Tensor) and id(lr) not in taken and (lr.device, lr.dtype) == (device, dtype)
             own_shape = lr.shape if isinstance(lr, Tensor) else ()

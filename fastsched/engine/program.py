@@ -144,7 +144,10 @@ def pack(
     ``positions``: for each slot, which of the scheduler's groups it is; -1 for one that the scheduler leaves alone.
     Own parameters that are tensors are left as 0 there.
     """
-    numbers = [[0.0 if isinstance(value, Tensor) else value for value in values] for values in owns]
+    numbers = [
+        [0.0 if isinstance(value, Tensor) else value for value in values] if has_tensors(values) else values
+        for values in owns
+    ]
     factors, columns, of_step = (table.factors, table.columns, table.of_step) if table is not None else ([], 0, False)
     return _C.pack_node(
         scheduler._schedule, instance_dict(scheduler), numbers, positions, factors, columns, *children, of_step=of_step
@@ -174,6 +177,11 @@ def upload(
     return Node(program, settings, _C.window_size(packed))
 
 
+def has_tensors(values: list[Any]) -> bool:
+    """Whether some of them are tensors, asked once for each type: there may be a thousand of one."""
+    return any(issubclass(kind, Tensor) for kind in set(map(type, values)))
+
+
 def copy_settings(program: Tensor, settings: list[Setting]) -> None:
     """Bring a program up to date with tensors that may have been written to; reads no device, traces."""
     if settings:
@@ -196,6 +204,8 @@ def same_settings(some: list[Setting], others: list[Setting]) -> bool:
 
 
 def _settings(values: list[Any], start: int) -> list[Setting]:
+    if not has_tensors(values):
+        return []
     tensors = [value for value in values if isinstance(value, Tensor)]
     together = _side_by_side(tensors) if tensors and len(tensors) == len(values) else None
     if together is not None:

@@ -230,6 +230,8 @@ def slots_of(optimizer: Any) -> list[Slot]:
 
 def positions(part: Any, whole: Any) -> list[int]:
     """Where each entry that a scheduler with the optimizer ``part`` drives is among those of ``whole``."""
+    if part is whole:
+        return list(range(len(part.param_groups)))
     place = {key: index for index, key in enumerate(_keys(whole))}
     return [place[key] for key in _keys(part)]
 

@@ -824,4 +824,4 @@ def _in_a_vector(lrs: list[Tensor], device: torch.device) -> Tensor:
 def _floats(lrs: Any, count: int) -> list[float] | None:
     if not isinstance(lrs, (list, tuple)) or len(lrs) != count:
         return None
-    return [float(lr) for lr in lrs]
+    return list(lrs) if set(map(type, lrs)) == {float} else [float(lr) for lr in lrs]

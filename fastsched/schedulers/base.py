@@ -23,7 +23,7 @@ from ..engine.capture import refuse_capture
 from ..engine.checkpoint import checked
 from ..engine.host import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
 from ..engine.metric import completed
-from ..engine.program import LAST_LR, Table, in_a_row, instance_dict, refuse_endless, whole
+from ..engine.program import LAST_LR, Table, has_tensors, in_a_row, instance_dict, refuse_endless, whole
 from ..engine.reduction import Reduction
 from ..engine.representation import counted, described, shown
 from ..engine.selection import LR, Selection, name_of, optimizers_of
@@ -124,9 +124,13 @@ class _EngineScheduler(LRScheduler):
                 for optimizer in optimizers_of(self.optimizer):
                     # torch's constructor, which is at work, wraps methods only, and those of one optimizer.
                     _notice_steps(optimizer, methods=isinstance(self.optimizer, Selection))
-        super().__setattr__(name, value)
         if name in self._hyperparameters:
-            self._engine.refresh(self)
+            same = value is instance_dict(self).get(name) and type(value) in (float, int, str)
+            super().__setattr__(name, value)
+            if not same:
+                self._engine.refresh(self)
+        else:
+            super().__setattr__(name, value)
 
     @_C.untraced_property
     @untraced("it copies counters and learning rates into the dict")
@@ -670,7 +674,7 @@ def _notice_steps(optimizer: Any, *, methods: bool) -> None:
 
 def _plain(value: Any) -> Any:
     """Tensor learning rates in a list, ``base_lrs`` for one, as Python floats."""
-    if type(value) is list and any(isinstance(item, Tensor) for item in value):
+    if type(value) is list and has_tensors(value):
         return [item.item() if isinstance(item, Tensor) and item.numel() == 1 else item for item in value]
     return value
 

@@ -23,7 +23,7 @@ from ..engine.metric import as_number
 from ..engine.program import LAST_LR, instance_dict
 from ..engine.reduction import ReduceOp, Reduction, reduction
 from ..engine.selection import LR, Optimizers, Selection, optimizers_of, positions, union
-from .base import _EngineScheduler, _log
+from .base import _EngineScheduler, _log, _plain
 from .epoch import warn_about_order
 from .ranks import _MetricScheduler
 from .warmup_plateau import WarmupReduceLROnPlateau
@@ -399,7 +399,7 @@ class _Composite(_MetricScheduler):
         """The state under torch's keys, as plain Python values; with LRs on a CUDA device this waits for it."""
         state = {**super().state_dict(), "_schedulers": [child.state_dict() for child in self._schedulers]}
         last_lr = state[LAST_LR] if LAST_LR in state else self._children_left()
-        return {**state, LAST_LR: [lr.item() if isinstance(lr, Tensor) else lr for lr in last_lr]}
+        return {**state, LAST_LR: _plain(list(last_lr))}
 
     def _checked(self, state_dict: Mapping[str, Any], where: str) -> dict[str, Any]:
         if isinstance(state_dict, Mapping) and "_schedulers" not in state_dict:
@@ -434,7 +434,8 @@ class _Composite(_MetricScheduler):
         last_lr = state.pop(LAST_LR, None)
         super()._load(state)
         if not self._engine.steps_tensors and last_lr is not None:
-            instance_dict(self)[LAST_LR] = [lr if type(lr) in (float, int) else float(lr) for lr in last_lr]
+            plain = set(map(type, last_lr)) <= {float, int}
+            instance_dict(self)[LAST_LR] = list(last_lr) if plain else list(map(float, last_lr))
         began: dict[int, Any] = {}
         for child in self._schedulers:
             bases = getattr(child, "base_lrs", [])
