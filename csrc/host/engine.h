@@ -585,8 +585,10 @@ class HostEngine : public Bound {
       return decline(about_.window.size, PyDict_GetItemWithError(dict, about_.window.size), "what it was");
     }
     PyObject* last = PyDict_GetItemWithError(dict, protocol::last_lr());
-    if (last != nullptr && !set_last_lr(last))
-      return decline(protocol::last_lr(), last, "a list of Python numbers");
+    if (last != nullptr && !set_last_lr(last)) {
+      if (!is_composite(kind_)) return decline(protocol::last_lr(), last, "a list of Python numbers");
+      has_last_lr_ = false;  // then Python asks its children
+    }
     counters_ = taken;
     window_ = std::move(window);
     optimizer_ = optimizer_of(dict);

@@ -259,6 +259,9 @@ def _is_native(child: Any) -> bool:
     """Whether an engine may step a composition's child without asking its Python."""
     why_not = _C.take_reason()
     native = hasattr(type(child), "_schedule") and child._is_native()
+    if native and child._is_attended:
+        _C.note_reason(f"a {type(child).__name__} in it has a history of its own")
+        native = False
     _C.note_reason(why_not or _C.take_reason())
     return native
 
