@@ -258,10 +258,15 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
 def _is_native(child: Any) -> bool:
     """Whether an engine may step a composition's child without asking its Python."""
     why_not = _C.take_reason()
-    native = hasattr(type(child), "_schedule") and child._is_native()
-    if native and child._is_attended:
-        _C.note_reason(f"a {type(child).__name__} in it has a history of its own")
+    name = type(child).__name__
+    if not hasattr(type(child), "_schedule"):
         native = False
+        _C.note_reason(f"the {name} in it is not one of fastsched's schedulers")
+    elif child._is_attended:
+        native = False
+        _C.note_reason(f"the {name} in it has a history of its own")
+    else:
+        native = child._is_native()
     _C.note_reason(why_not or _C.take_reason())
     return native
 

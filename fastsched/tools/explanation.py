@@ -98,8 +98,9 @@ def explain(scheduler: LRScheduler) -> Explanation:
         reasons += engine.by_python()
     elif engine is DETACHED:
         reasons.append(noted)
-    elif noted and any(isinstance(group.get("lr"), Tensor) for group in scheduler.optimizer.param_groups):
-        reasons.append(f"not one operator for all of it: {noted}")
+    elif noted and not engine.holds_state:
+        tensors = any(isinstance(group.get("lr"), Tensor) for group in scheduler.optimizer.param_groups)
+        reasons.append(f"not one {'operator' if tensors else 'pass'} for all of it: {noted}")
     if kind != "torch" and fallback is not None and fallback[1] == getattr(scheduler, "last_epoch", None):
         reasons.append(f"torch's code made the last step: {fallback[0]}")
     children = tuple(map(explain, scheduler._children()))
