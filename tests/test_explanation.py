@@ -200,10 +200,10 @@ def test_children(tensor):
     said = fastsched.explain(fastsched.SequentialLR(optimizer, children, [2, 4]))
     assert [child.engine for child in said.children] == ["torch", "torch", "tensor" if tensor else "host"]
     assert said.engine == "host"
-    assert "LinearLR is no scheduler of fastsched's" in said.reasons[0] if tensor else said.reasons == ()
+    assert "LinearLR is not one of fastsched's schedulers" in said.reasons[0]
     text = str(said).splitlines()
     assert text[0] == "SequentialLR: the host engine steps it (Python numbers, compiled code)"
-    assert text[1 + tensor] == "  LinearLR: Python code steps it"
+    assert text[2] == "  LinearLR: Python code steps it"
     assert repr(said) == str(said)
 
 

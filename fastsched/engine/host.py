@@ -261,10 +261,10 @@ def _is_native(child: Any) -> bool:
     name = type(child).__name__
     if not hasattr(type(child), "_schedule"):
         native = False
-        _C.note_reason(f"the {name} in it is not one of fastsched's schedulers")
+        _C.note_reason(f"{name} is not one of fastsched's schedulers; construct the one of that name")
     elif child._is_attended:
         native = False
-        _C.note_reason(f"the {name} in it has a history of its own")
+        _C.note_reason(f"{name}, which is in it, has a history of its own")
     else:
         native = child._is_native()
     _C.note_reason(why_not or _C.take_reason())

@@ -730,7 +730,9 @@ def _engines_of_children(scheduler: Any, buffers: list[LRBuffer]) -> list[Tensor
     engines = []
     for child in children:
         if not hasattr(type(child), "_schedule"):
-            _C.note_reason(f"{type(child).__name__} is no scheduler of fastsched's; construct the one of that name")
+            _C.note_reason(
+                f"{type(child).__name__} is not one of fastsched's schedulers; construct the one of that name"
+            )
             return None
         if not child._is_native():
             return None

@@ -158,8 +158,8 @@ class _Composite(_MetricScheduler):
     With tensor learning rates the children's schedules are parts of one program, which one operator call steps: the
     epochs are counted on the device, ``step`` never waits for it, may be captured in a CUDA graph and traces under
     torch.compile. With Python numbers one pass of compiled code steps them, and writes each group once. Where a child
-    cannot be part of that (one of torch's own schedulers, a subclass with a ``get_lr`` of its own, a LambdaLR in a chain,
-    or one without ``total_steps`` on tensors), the children are stepped one by one.
+    cannot be part of that (one of torch's own schedulers, a subclass with a ``get_lr`` of its own, a LambdaLR in a
+    chain, or one without ``total_steps`` on tensors), the children are stepped one by one.
     """
 
     _replaces: ClassVar[tuple[str, ...]] = ()
