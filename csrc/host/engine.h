@@ -148,6 +148,7 @@ class HostEngine : public Bound {
 
   // The caller has looked whether optimizer.step() came first, which torch does at the first step.
   void check_order() { order_checked_ = true; }
+  bool order_checked() const { return order_checked_; }
 
   // The scheduler may not be what it was.
   void look_again() { forget(dict_version_); }
@@ -366,7 +367,7 @@ class HostEngine : public Bound {
       update_ = Update::idle();
     } else if (about_.calls_functions()) {
       return decline("a scheduler that begins calls functions");
-    } else if (!decide_alone(input) || (update_.kind() == Law::idle && place == 0) ||
+    } else if (!decide_alone(input) || update_.kind() == Law::idle ||  // where torch raises
                (is_unsettled(kind_, update_) && !settle_in(root, dict))) {
       return false;
     }

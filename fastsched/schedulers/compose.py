@@ -107,12 +107,16 @@ def _first_steps(scheduler: Any) -> int:
 
 
 def _making_first_step(scheduler: Any) -> Iterator[Any]:
-    """The schedulers in it, all with engines of the host, whose first step is part of its next one."""
+    """Those in it with engines of the host whose first step is part of its next one, if nobody has looked yet.
+
+    The others look for themselves.
+    """
     for child in scheduler._next_to_step():
         if isinstance(child, _Composite):
             yield from _making_first_step(child)
-        elif "_step_count" in child._counters and child._step_count == 1:
-            yield child
+        elif isinstance(engine := getattr(child, "_engine", None), _C.HostEngine) and not engine.order_checked:
+            if "_step_count" in child._counters and child._step_count == 1:
+                yield child
 
 
 def _step_child(scheduler: Any, metrics: Any) -> None:
