@@ -462,7 +462,8 @@ class HostEngine : public Bound {
   }
   Numbers current_lrs() const {
     Numbers lrs = {lrs_, {}};
-    for (std::size_t i = 0; groups_.has_integers() && i < lrs_.size(); ++i) {
+    const bool have_integers = groups_.has_integers() || !taken_.empty();
+    for (std::size_t i = 0; have_integers && i < lrs_.size(); ++i) {
       const bool written = !taken_.empty() && taken_[i].written;
       if (written ? taken_[i].object != nullptr : groups_.is_integer(i)) lrs.set_integer(i);
     }
@@ -496,6 +497,7 @@ class HostEngine : public Bound {
 
   // The step was made.
   void commit(const HostEngine& root, const StepInput& input) {
+    if (event_ != Event::idle) order_checked_ = false;  // beginning anew makes the next step a first one again
     counters_ = next_;
     momentum_.done();
     if (!leaves_lrs()) return;
