@@ -190,6 +190,12 @@ class HostEngine : public Bound {
     Ref dict;          // its __dict__, while a step is made
     std::size_t size;  // how many nodes its subtree has
   };
+  // A composition in it that waits for a step below it.
+  struct StepsBelow {
+    HostEngine* engine;
+    Ref alive;
+    Ref scheduler;
+  };
   struct HeldDicts {
     std::vector<TreeNode>& nodes;
     ~HeldDicts() {
@@ -621,7 +627,9 @@ class HostEngine : public Bound {
   // csrc/host/functions.h
   std::size_t turn_of_caller(const StepInput& input);
   Outcome step_caller(std::size_t place);
+  bool keep_last_lr(PyObject* scheduler, PyObject* dict, const Numbers& lrs, bool known);
   Outcome step_by_functions(PyObject* scheduler, const Ref& groups);
+  static Outcome changed_their_number();
   Ref lr_of(const Ref& group) const;
   double product(double operand, double factor) const;
   Ref products(const std::vector<double>& operands, const std::vector<double>& factors,
