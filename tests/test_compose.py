@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -895,3 +896,193 @@ def test_warm_restarts_begin_in_float64_beside_a_child_that_python_steps():
 
     expected = torch.tensor(run(TORCH, torch.tensor(0.001).item())).tolist()
     assert run(fastsched, torch.tensor(0.001)) == expected
+
+
+def outcomes(scheduler, steps):
+    """What each step raises, and what is there after it."""
+    seen = []
+    for _ in range(steps):
+        raised = outcome_of(scheduler.step)
+        seen.append((raised, observed(scheduler), [part.last_epoch for part in scheduler._schedulers]))
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["sequential", "chained"])
+@pytest.mark.parametrize("cycles", [True, False])
+def test_what_steps_past_the_end_of_a_cycle_raises_in_a_composition_too(kind, cycles):
+    def run(module):
+        parts = [
+            ("OneCycleLR", {"max_lr": 1.0, "total_steps": 4, "cycle_momentum": cycles}),
+            ("ExponentialLR", {"gamma": 0.5}),
+        ]
+        return outcomes(build(module, kind, stepped_sgd([0.5]), parts, [20]), 7)
+
+    ours = run(fastsched)
+    assert ours == run(TORCH)
+    assert [raised for raised, *_ in ours] == [None] * 4 + [ValueError] * 3
+
+
+def order_warnings(function, *arguments):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        outcome_of(function, *arguments)
+    return sum("before `optimizer.step()`" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.parametrize("initial", [[0.5], [1]], ids=["float", "int"])
+@pytest.mark.parametrize("kind", ["sequential", "chained"])
+def test_each_schedulers_first_step_is_warned_of_once(kind, initial):
+    def run(module):
+        optimizer = sgd(initial)
+        parts = [("ExponentialLR", {"gamma": 0.5}), ("StepLR", {"step_size": 2}), ("PolynomialLR", {})]
+        scheduler = build(module, kind, optimizer, parts, [2, 2, 2])
+        return [order_warnings(scheduler.step) for _ in range(8)]
+
+    assert run(fastsched) == run(TORCH)
+
+
+def test_a_child_of_another_library_that_came_later_looks_at_the_order_itself():
+    optimizer = sgd([0.5])
+    scheduler = fastsched.ChainedScheduler([fastsched.StepLR(optimizer, 2), fastsched.ExponentialLR(optimizer, 0.5)])
+    scheduler._schedulers[1] = torch_lr_scheduler.ExponentialLR(optimizer, 0.5)
+    assert order_warnings(scheduler.step) == 2
+    assert order_warnings(scheduler.step) == 0
+
+
+def test_a_child_that_begins_anew_makes_a_first_step_once_more():
+    optimizer = sgd([0.5])
+    decay = fastsched.ExponentialLR(optimizer, 0.5)
+    chain = fastsched.ChainedScheduler([decay])
+    scheduler = fastsched.SequentialLR(optimizer, [fastsched.ConstantLR(optimizer), chain], milestones=[2])
+    assert [order_warnings(step) for step in (chain.step, *[scheduler.step] * 4)] == [1, 1, 0, 1, 0]
+
+
+def test_an_int_that_a_bound_gave_stays_one_though_another_follows():
+    def run(composites):
+        optimizer = stepped_sgd([1])
+        plateau = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.1, min_lr=1)
+        cycle = fastsched.CyclicLR(optimizer, 0.5, 4.0, step_size_up=2, cycle_momentum=False)
+        chain = composites.ChainedScheduler([plateau, cycle])
+        seen = []
+        for metric in (1.0, 2.0, 3.0, 4.0, 5.0):
+            chain.step(metric)
+            seen.append(bits([plateau.get_last_lr(), chain.get_last_lr(), optimizer.param_groups[0]["lr"]]))
+        return seen
+
+    assert run(fastsched) == run(PLAIN)
+    assert bits([1]) in [seen[0] for seen in run(fastsched)]
+
+
+def raise_an_error(*_):
+    raise ArithmeticError
+
+
+def look_at_dicts(scheduler, _):
+    for part in schedulers_in(scheduler):
+        assert part.__dict__
+
+
+def load_the_state(scheduler, _):
+    scheduler.load_state_dict(scheduler.state_dict())
+
+
+def step_once_more(scheduler, _):
+    scheduler.step()
+
+
+def move_the_milestones(scheduler, _):
+    for part in schedulers_in(scheduler):
+        if hasattr(part, "_milestones"):
+            part._milestones = [9 for _ in part._milestones]
+
+
+def go_back(scheduler, _):
+    for part in schedulers_in(scheduler):
+        if hasattr(part, "_milestones"):
+            part.last_epoch = 1
+
+
+def take_children_out(scheduler, _):
+    scheduler._schedulers.clear()
+
+
+def have_another_list(scheduler, _):
+    scheduler._schedulers = scheduler._schedulers[::-1]
+
+
+def take_a_group_out(_, optimizer):
+    del optimizer.param_groups[-1]
+
+
+def put_a_group_in(_, optimizer):
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.25})
+
+
+FUNCTIONS_THAT = (
+    raise_an_error,
+    look_at_dicts,
+    load_the_state,
+    step_once_more,
+    move_the_milestones,
+    go_back,
+    have_another_list,
+    take_children_out,
+    take_a_group_out,
+    put_a_group_in,
+)
+
+
+@pytest.mark.parametrize("act", FUNCTIONS_THAT)
+@pytest.mark.parametrize("name", ["LambdaLR", "MultiplicativeLR"])
+@pytest.mark.parametrize("place", ["first", "second", "in a chain"])
+def test_functions_may_do_anything_while_a_sequence_steps_them(place, name, act):
+    """What comes after is as in torch, where it looks at the child, not at the list, once the child has stepped."""
+
+    def run(module):
+        optimizer = stepped_sgd([0.5, 0.25])
+        made = []
+
+        def function(epoch):
+            if epoch == 3 and len(made) == 1:
+                made.append(True)
+                act(made[0], optimizer)
+            return 0.9**epoch
+
+        parts = [getattr(module, name)(optimizer, function), module.ExponentialLR(optimizer, 0.5)]
+        if place == "second":
+            parts.reverse()
+        scheduler = module.SequentialLR(optimizer, parts, [2 if place == "second" else 5])
+        if place == "in a chain":
+            scheduler = module.ChainedScheduler([scheduler])
+        made.append(scheduler)
+        seen = []
+        for _ in range(8):
+            raised = outcome_of(scheduler.step)
+            seen.append((raised, bits([group["lr"] for group in optimizer.param_groups])))
+            if act is not take_children_out or place != "in a chain":
+                seen.append([bits(part.get_last_lr()) for part in schedulers_in(scheduler)])
+        return seen
+
+    ours = run(fastsched)
+    theirs = run(TORCH)
+    if act is take_children_out and place == "in a chain":  # torch looks for the last child afterwards
+        ours, theirs = ([lrs for _, lrs in seen] for seen in (ours, theirs))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("kind", ["sequential", "chained"])
+def test_a_step_that_raises_leaves_a_compositions_last_lrs_as_they_were(kind):
+    """As in torch, which notes them after the step."""
+
+    def run(module):
+        optimizer = stepped_sgd([0.5])
+        functions = [lambda epoch: 0.9**epoch if epoch < 3 else 1 / 0]
+        made = [module.ExponentialLR(optimizer, 0.5), module.LambdaLR(optimizer, functions)]
+        scheduler = (
+            module.ChainedScheduler(made) if kind == "chained" else module.SequentialLR(optimizer, made[::-1], [9])
+        )
+        return outcomes(scheduler, 5)
+
+    ours = run(fastsched)
+    assert ours == run(TORCH)
+    assert ours[-1][0] is ZeroDivisionError

@@ -148,6 +148,7 @@ class HostEngine : public Bound {
 
   // The caller has looked whether optimizer.step() came first, which torch does at the first step.
   void check_order() { order_checked_ = true; }
+  bool order_checked() const { return order_checked_; }
 
   // The scheduler may not be what it was.
   void look_again() { forget(dict_version_); }
@@ -188,6 +189,12 @@ class HostEngine : public Bound {
     PyObject* scheduler;
     Ref dict;          // its __dict__, while a step is made
     std::size_t size;  // how many nodes its subtree has
+  };
+  // A composition in it that waits for a step below it.
+  struct StepsBelow {
+    HostEngine* engine;
+    Ref alive;
+    Ref scheduler;
   };
   struct HeldDicts {
     std::vector<TreeNode>& nodes;
@@ -366,7 +373,7 @@ class HostEngine : public Bound {
       update_ = Update::idle();
     } else if (about_.calls_functions()) {
       return decline("a scheduler that begins calls functions");
-    } else if (!decide_alone(input) || (update_.kind() == Law::idle && place == 0) ||
+    } else if (!decide_alone(input) || update_.kind() == Law::idle ||  // where torch raises
                (is_unsettled(kind_, update_) && !settle_in(root, dict))) {
       return false;
     }
@@ -461,7 +468,8 @@ class HostEngine : public Bound {
   }
   Numbers current_lrs() const {
     Numbers lrs = {lrs_, {}};
-    for (std::size_t i = 0; groups_.has_integers() && i < lrs_.size(); ++i) {
+    const bool have_integers = groups_.has_integers() || !taken_.empty();
+    for (std::size_t i = 0; have_integers && i < lrs_.size(); ++i) {
       const bool written = !taken_.empty() && taken_[i].written;
       if (written ? taken_[i].object != nullptr : groups_.is_integer(i)) lrs.set_integer(i);
     }
@@ -495,6 +503,7 @@ class HostEngine : public Bound {
 
   // The step was made.
   void commit(const HostEngine& root, const StepInput& input) {
+    if (event_ != Event::idle) order_checked_ = false;  // beginning anew makes the next step a first one again
     counters_ = next_;
     momentum_.done();
     if (!leaves_lrs()) return;
@@ -620,7 +629,9 @@ class HostEngine : public Bound {
   // csrc/host/functions.h
   std::size_t turn_of_caller(const StepInput& input);
   Outcome step_caller(std::size_t place);
+  bool keep_last_lr(PyObject* scheduler, PyObject* dict, const Numbers& lrs, bool known);
   Outcome step_by_functions(PyObject* scheduler, const Ref& groups);
+  static Outcome changed_their_number();
   Ref lr_of(const Ref& group) const;
   double product(double operand, double factor) const;
   Ref products(const std::vector<double>& operands, const std::vector<double>& factors,

@@ -35,6 +35,11 @@ inline Outcome HostEngine::step_caller(std::size_t place) {
   const Ref scheduler = Ref::borrow(nodes_[place].scheduler);
   const Ref alive = Ref::borrow(nodes_[place].alive.get());
   HostEngine& engine = *nodes_[place].engine;
+  std::vector<StepsBelow> compositions;  // functions may change the tree, or step it
+  for (const TreeNode& node : nodes_) {
+    if (!is_composite(node.engine->kind_) || node.engine->event_ == Event::idle) continue;
+    compositions.push_back({node.engine, Ref::borrow(node.alive.get()), Ref::borrow(node.scheduler)});
+  }
   double none = 0.0;
   const Outcome outcome = engine.step(scheduler.get(), Py_None, none);
   if (outcome == Outcome::failed || PyErr_Occurred()) return Outcome::failed;
@@ -47,14 +52,27 @@ inline Outcome HostEngine::step_caller(std::size_t place) {
     if (!lrs) return Outcome::failed;
     known = PyList_CheckExact(lrs.get()) && left.read(lrs.get());
   }
-  for (const TreeNode& node : nodes_) {
-    HostEngine& composition = *node.engine;
-    if (!is_composite(composition.kind_) || composition.event_ == Event::idle) continue;
-    composition.has_last_lr_ = known;  // else Python asks the scheduler
-    composition.last_lr_ = left;
-    composition.copied_version_ = 0;
+  for (const StepsBelow& composition : compositions) {
+    const Ref dict(PyObject_GenericGetDict(composition.scheduler.get(), nullptr));
+    if (!dict || !composition.engine->keep_last_lr(composition.scheduler.get(), dict.get(), left, known)) {
+      return Outcome::failed;
+    }
   }
   return Outcome::stepped;
+}
+
+// What its step came to; if not `known`, Python asks the child. False on a Python error.
+inline bool HostEngine::keep_last_lr(PyObject* scheduler, PyObject* dict, const Numbers& lrs, bool known) {
+  has_last_lr_ = known;
+  last_lr_ = lrs;
+  copied_version_ = 0;
+  if (unchanged(dict, dict_version_)) return true;
+  if (!known || is_engine_of(scheduler, this)) {
+    remove(dict, protocol::last_lr());  // a function looked at __dict__
+    return true;
+  }
+  const Ref list = lrs.to_list();
+  return list && PyDict_SetItem(dict, protocol::last_lr(), list.get()) == 0;
 }
 
 // LambdaLR and MultiplicativeLR. As in torch the counters have gone on when the functions are called, and
@@ -82,12 +100,9 @@ inline Outcome HostEngine::step_by_functions(PyObject* scheduler, const Ref& gro
   operands.resize(count);
   factors.resize(count);
   Ref values;  // empty while operands and factors are plain numbers
+  const Ref& operands_of = scales_bases ? bases : groups;
   for (std::size_t i = 0; i < count; ++i) {
-    if (length(functions.get()) <= i || length(groups.get()) <= i ||
-        (scales_bases && length(bases.get()) <= i)) {
-      PyErr_SetString(PyExc_ValueError, "lr_lambdas changed their number while they were called");
-      return Outcome::failed;
-    }
+    if (length(functions.get()) <= i || length(operands_of.get()) <= i) return changed_their_number();
     const Ref operand =
         scales_bases ? Ref::borrow(item(bases.get(), i)) : lr_of(Ref::borrow(item(groups.get(), i)));
     const Ref function = Ref::borrow(item(functions.get(), i));
@@ -111,6 +126,7 @@ inline Outcome HostEngine::step_by_functions(PyObject* scheduler, const Ref& gro
     const Ref product(values ? PyNumber_Multiply(operand.get(), factor.get()) : nullptr);
     if (!product || PyList_Append(values.get(), product.get()) != 0) return Outcome::failed;
   }
+  if (length(functions.get()) > count || length(operands_of.get()) > count) return changed_their_number();
   const Ref now = param_groups(optimizer_of(dict));
   const bool still_engine = is_engine_of(scheduler, this);
   if (PyErr_Occurred()) return Outcome::failed;
@@ -137,6 +153,12 @@ inline Outcome HostEngine::step_by_functions(PyObject* scheduler, const Ref& gro
   lrs_of_functions_ = std::move(values);
   decline("a function of its gave something else than a Python number, or changed the scheduler");
   return Outcome::declined;
+}
+
+inline Outcome HostEngine::changed_their_number() {
+  PyErr_SetString(PyExc_ValueError,
+                  "lr_lambdas, or what they are for, changed their number while they were called");
+  return Outcome::failed;
 }
 
 // Empty, with a Python error set or not, where the group has none.

@@ -147,6 +147,7 @@ void add_engine(py::module_& module) {
              return attached;
            })
       .def("check_order", &HostEngine::check_order)
+      .def_property_readonly("order_checked", &HostEngine::order_checked)
       .def_property_readonly("steps", &HostEngine::steps)
       .def_property_readonly("reduced", &HostEngine::reduced)
       .def_property_readonly("reads_metric", &HostEngine::reads_metric)

@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import _C
 from . import lr_buffer
 from .metric import as_number
-from .program import LAST_LR, Event, instance_dict
+from .program import Event, instance_dict
 from .replica import Replica
 from .selection import name_of
 from .tensor import DECLINED, TensorEngine
@@ -163,7 +163,6 @@ class ChildByChild(Detached):
         self._left -= 1
         if self._left < 0 or (self._detached and all(child._engine is not DETACHED for child in self._detached)):
             return DECLINED
-        instance_dict(scheduler).pop(LAST_LR, None)
         scheduler._step_children(metric)
         return None
 

@@ -107,11 +107,17 @@ def _first_steps(scheduler: Any) -> int:
 
 
 def _making_first_step(scheduler: Any) -> Iterator[Any]:
-    """The schedulers in it, all with engines of the host, whose first step is part of its next one."""
+    """Those in it with engines of the host whose first step is part of its next one, if nobody has looked yet.
+
+    The others look for themselves.
+    """
     for child in scheduler._next_to_step():
         if isinstance(child, _Composite):
             yield from _making_first_step(child)
-        elif "_step_count" in child._counters and child._step_count == 1:
+            continue
+        engine = getattr(child, "_engine", None)
+        unchecked = isinstance(engine, _C.HostEngine) and not engine.order_checked
+        if unchecked and "_step_count" in child._counters and child._step_count == 1:
             yield child
 
 
@@ -241,7 +247,6 @@ class _Composite(_MetricScheduler):
     def _step_as_torch(self, metrics: Any) -> None:
         if metrics is None:
             self._require_metric()
-        instance_dict(self).pop(LAST_LR, None)
         self._step_children(metrics)
 
     def _step_children(self, metrics: Any) -> None:
@@ -382,8 +387,10 @@ class _Composite(_MetricScheduler):
         return self._children_left() if name == LAST_LR else super()._state_without_engine(name)
 
     def _children_left(self) -> list[Any]:
+        return self._left_by(self._last_child())
+
+    def _left_by(self, last: Any) -> list[Any]:
         """The learning rates as the last child left them; of entries that it does not drive, as they are."""
-        last = self._last_child()
         if not isinstance(self.optimizer, Selection):
             return last.get_last_lr()  # type: ignore[no-any-return]
         lrs = lr_buffer.copied_lrs(self.optimizer)
@@ -641,8 +648,10 @@ class SequentialLR(_Composite, torch_lr_scheduler.SequentialLR):
             self._begin_child(child, metrics)
         else:
             _step_child(child, metrics)
-            if not lr_buffer.has_tensors(self.optimizer):
-                instance_dict(self)[LAST_LR] = self._children_left()
+            if lr_buffer.has_tensors(self.optimizer):
+                instance_dict(self).pop(LAST_LR, None)  # the child is asked
+            else:
+                instance_dict(self)[LAST_LR] = self._left_by(child)
 
     def _next_to_step(self) -> Sequence[Any]:
         index, begins = self._turn(self.last_epoch + 1)
@@ -736,7 +745,9 @@ class ChainedScheduler(_Composite, torch_lr_scheduler.ChainedScheduler):
     def _step_children(self, metrics: Any) -> None:
         for child in self._schedulers:
             _step_child(child, metrics)
-        if not lr_buffer.has_tensors(self.optimizer):
+        if lr_buffer.has_tensors(self.optimizer):
+            instance_dict(self).pop(LAST_LR, None)  # the last child is asked
+        else:
             self._begun()
 
     def _next_to_step(self) -> Sequence[Any]:

@@ -77,7 +77,7 @@ class _EpochScheduler(_EngineScheduler):
 
     def _warn_at_first_step(self) -> bool:
         first = self._step_count == 1
-        if first:
+        if first and not getattr(self._engine, "order_checked", False):  # by a composition
             warn_about_order(self.optimizer, stacklevel=6)
         return first
 
