@@ -38,15 +38,16 @@ CASES = {
     "SequentialLR": SCHEDULERS["warm-up then cosine"],
     "ChainedScheduler": SCHEDULERS["chain"],
     "WarmupReduceLROnPlateau": lambda module, optimizer: module.WarmupReduceLROnPlateau(optimizer, warmup_steps=3),
+    "GreedyLR": SCHEDULERS["greedy"],
     "PhasesLR": lambda module, optimizer: module.PhasesLR(optimizer, [module.Phase(5, "cosine", 1.0, 0.1)]),
     "WarmupLinearLR": lambda module, optimizer: module.WarmupLinearLR(optimizer, 3, 20),
     "WarmupPolynomialLR": lambda module, optimizer: module.WarmupPolynomialLR(optimizer, 3, 20),
     "NoamLR": lambda module, optimizer: module.NoamLR(optimizer, 512, 3),
     "REXLR": lambda module, optimizer: module.REXLR(optimizer, 20),
 }
-READS_METRIC = {*METRIC, "WarmupReduceLROnPlateau"}
-# Whose construction on tensors reads a counter back, as it may.
-MADE_ON_NUMBERS = {"CyclicLR", "SequentialLR", "warm-up then cosine", "nested with plateau"}
+READS_METRIC = {*METRIC, "WarmupReduceLROnPlateau", "GreedyLR"}
+# Whose construction on tensors reads a counter or the learning rates back, as it may.
+MADE_ON_NUMBERS = {"CyclicLR", "GreedyLR", "greedy", "SequentialLR", "warm-up then cosine", "nested with plateau"}
 
 
 def take_fakes_for_tensors() -> None:

@@ -145,7 +145,7 @@ def pack(
     Own parameters that are tensors are left as 0 there.
     """
     numbers = [
-        [0.0 if isinstance(value, Tensor) else value for value in values] if has_tensors(values) else values
+        [0.0 if isinstance(value, Tensor) else value for value in values] if contains_tensors(values) else values
         for values in owns
     ]
     factors, columns, of_step = (table.factors, table.columns, table.of_step) if table is not None else ([], 0, False)
@@ -177,7 +177,7 @@ def upload(
     return Node(program, settings, _C.window_size(packed))
 
 
-def has_tensors(values: list[Any]) -> bool:
+def contains_tensors(values: list[Any]) -> bool:
     """Whether some of them are tensors, asked once for each type: there may be a thousand of one."""
     return any(issubclass(kind, Tensor) for kind in set(map(type, values)))
 
@@ -204,7 +204,7 @@ def same_settings(some: list[Setting], others: list[Setting]) -> bool:
 
 
 def _settings(values: list[Any], start: int) -> list[Setting]:
-    if not has_tensors(values):
+    if not contains_tensors(values):
         return []
     tensors = [value for value in values if isinstance(value, Tensor)]
     together = _side_by_side(tensors) if tensors and len(tensors) == len(values) else None

@@ -23,7 +23,7 @@ from ..engine.capture import refuse_capture
 from ..engine.checkpoint import checked
 from ..engine.host import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
 from ..engine.metric import completed
-from ..engine.program import LAST_LR, Table, has_tensors, in_a_row, instance_dict, refuse_endless, whole
+from ..engine.program import LAST_LR, Table, contains_tensors, in_a_row, instance_dict, refuse_endless, whole
 from ..engine.reduction import Reduction
 from ..engine.representation import counted, described, shown
 from ..engine.selection import LR, Selection, name_of, optimizers_of
@@ -674,7 +674,7 @@ def _notice_steps(optimizer: Any, *, methods: bool) -> None:
 
 def _plain(value: Any) -> Any:
     """Tensor learning rates in a list, ``base_lrs`` for one, as Python floats."""
-    if type(value) is list and has_tensors(value):
+    if type(value) is list and contains_tensors(value):
         return [item.item() if isinstance(item, Tensor) and item.numel() == 1 else item for item in value]
     return value
 

@@ -302,7 +302,9 @@ class _Composite(_MetricScheduler):
 
     def _attach(self, *, restore: bool = False) -> bool:
         self._fit_groups()
-        for child in self._schedulers if self._engine is DETACHED else ():
+        # On tensors the children's engines are made with this one's: what they hold is on the device, and not read.
+        follow = self._engine is DETACHED and not lr_buffer.has_tensors(self.optimizer)
+        for child in self._schedulers if follow else ():
             if isinstance(child, _Composite) and child._engine.kind == "host":
                 child._detach()  # its engine has those of its children, which may have others by now
             if isinstance(child, _EngineScheduler) and child._engine is DETACHED:
