@@ -15,6 +15,12 @@ from .optimizers import sgd
 FRAMES = 0 if _C.QUICK_CALLS else 1  # of a plain step
 
 
+@pytest.fixture(autouse=True)
+def nobody_evaluates_frames():
+    """After an error in a full graph dynamo goes on doing so, and some test before may have had one."""
+    torch._C._dynamo.eval_frame.set_eval_frame(None)
+
+
 def frames_of(function, call):
     """How often the code of a Python function runs in a call."""
     count = 0

@@ -15,6 +15,7 @@ from training import (
     model,
     never_content,
     numbers,
+    sgd,
 )
 
 import fastsched
@@ -23,9 +24,7 @@ import fastsched
 def train(tensor_lr=False, steps=8):
     accelerator = Accelerator(cpu=True)
     network, batches = model(), loader()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    if tensor_lr:
-        fastsched.use_tensor_lr(optimizer)
+    optimizer = sgd(network, tensor_lr)
     scheduler = cosine(optimizer)
     network, optimizer, batches, scheduler = accelerator.prepare(network, optimizer, batches, scheduler)
     lrs = []
@@ -56,9 +55,7 @@ def test_two_processes_step_the_schedule_twice_as_fast():
 
 def warm_up_then_plateau(folder, killed_at=None, resume=False, tensor_lr=False):
     network = model()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    if tensor_lr:
-        fastsched.use_tensor_lr(optimizer)
+    optimizer = sgd(network, tensor_lr)
     plateau = recipe("accelerate-plateau")
     accelerator, network, optimizer, batches, scheduler = plateau.prepared(network, optimizer, loader())
     never_content(scheduler.scheduler)

@@ -2,13 +2,30 @@
 
 import sys
 
+import pytest
 import torch
 from recipes import recipe
-from training import WARMUP_REDUCE_LR_ON_PLATEAU, came_to, cosine, elsewhere, kill_at, loader, model, numbers
+from training import (
+    WARMUP_REDUCE_LR_ON_PLATEAU,
+    came_to,
+    cosine,
+    elsewhere,
+    kill_at,
+    loader,
+    model,
+    never_content,
+    numbers,
+    sgd,
+)
 
 import fastsched
 
-CONFIG = {"train_micro_batch_size_per_gpu": 8, "zero_optimization": {"stage": 0}, "steps_per_print": 10**9}
+CONFIG = {
+    "train_micro_batch_size_per_gpu": 8,
+    "zero_allow_untested_optimizer": True,
+    "zero_optimization": {"stage": 0},
+    "steps_per_print": 10**9,
+}
 
 
 def initialize(schedule, tensor_lr=False, network=None, **config):
@@ -17,9 +34,7 @@ def initialize(schedule, tensor_lr=False, network=None, **config):
     # It would compile an operator for processes that share memory; without it gloo does.
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None
     network = model() if network is None else network
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    if tensor_lr:
-        fastsched.use_tensor_lr(optimizer)
+    optimizer = sgd(network, tensor_lr)
     engine, *_ = deepspeed.initialize(
         model=network, optimizer=optimizer, lr_scheduler=schedule, config={**CONFIG, **config}
     )
@@ -46,11 +61,12 @@ def test_a_scheduler_by_its_name_in_the_config():
     assert named == given
 
 
-def warm_up_then_plateau(folder, killed_at=None, resume=False):
-    train_epoch, make = (getattr(recipe("deepspeed-plateau"), name) for name in ("train_epoch", "make_scheduler"))
-    engine = initialize(lambda optimizer: make(optimizer))
-    plateau = engine.lr_scheduler
-    plateau.factor, plateau.patience, plateau.threshold, plateau.threshold_mode = 0.5, 0, 10.0, "abs"
+def warm_up_then_plateau(folder, killed_at=None, resume=False, stage=0):
+    made = recipe("deepspeed-plateau")
+    engine = initialize(
+        lambda optimizer: never_content(made.make_scheduler(optimizer)), zero_optimization={"stage": stage}
+    )
+    batches = [*loader()][torch.distributed.get_rank() :: torch.distributed.get_world_size()]
     lrs = []
     first = 0
     if resume:
@@ -59,14 +75,19 @@ def warm_up_then_plateau(folder, killed_at=None, resume=False):
     for epoch in range(first, 6):
         kill_at(killed_at, epoch)
         lrs.append(float(engine.optimizer.param_groups[0]["lr"]))
-        train_epoch(engine, loader())
+        made.train_epoch(engine, batches)
         engine.save_checkpoint(folder, client_state={"epoch": epoch})
+        fastsched.assert_ranks_agree(engine.lr_scheduler)
     return lrs, numbers(engine.module)
 
 
-def test_warm_up_then_plateau_goes_on_after_a_kill(tmp_path):
-    [[lrs, weights]] = elsewhere(f"test_deepspeed.warm_up_then_plateau({str(tmp_path / 'whole')!r})", processes=1)
+@pytest.mark.parametrize(("processes", "stage"), [(1, 0), (2, 0), (2, 2), (2, 3)])
+def test_warm_up_then_plateau_goes_on_after_a_kill(tmp_path, processes, stage):
+    def run(folder, arguments="", killed=False):
+        call = f"test_deepspeed.warm_up_then_plateau({str(tmp_path / folder)!r}, stage={stage}{arguments})"
+        return elsewhere(call, processes=processes, killed=killed)
+
+    lrs, weights = run("whole")[0]
     assert lrs == WARMUP_REDUCE_LR_ON_PLATEAU
-    there = repr(str(tmp_path / "parts"))
-    elsewhere(f"test_deepspeed.warm_up_then_plateau({there}, killed_at=4)", processes=1, killed=True)
-    assert elsewhere(f"test_deepspeed.warm_up_then_plateau({there}, resume=True)", processes=1) == [[lrs[4:], weights]]
+    run("parts", ", killed_at=4", killed=True)
+    assert run("parts", ", resume=True") == [[lrs[4:], weights]] * processes

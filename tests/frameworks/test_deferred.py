@@ -1,24 +1,23 @@
 """Plateaus that are stepped at every iteration, as docs/frameworks.md has it."""
 
-import lightning
+import lightning_training
 import torch
 import transformers
-from training import loader, model
+from training import loader
+from transformers_training import QUIET, Regression, rows
 
 import fastsched
 
 PLATEAU = {"factor": 0.5, "patience": 1, "threshold": 0.3}
 
 
-class Module(lightning.LightningModule):
+class Module(lightning_training.Regression):
     def __init__(self):
         super().__init__()
-        self.model = model()
         self.losses = []
 
     def training_step(self, batch):
-        x, y = batch
-        loss = torch.nn.functional.mse_loss(self.model(x), y)
+        loss = super().training_step(batch)
         self.log("train_loss", loss)
         self.losses.append(loss.item())
         return loss
@@ -43,19 +42,9 @@ def agree(scheduler, losses):
 
 def test_lightning_hands_the_logged_loss_over(tmp_path):
     module = Module()
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
-    trainer = lightning.Trainer(default_root_dir=tmp_path, max_epochs=3, **quiet)
+    trainer = lightning_training.trainer(tmp_path, epochs=3)
     trainer.fit(module, loader())
     agree(trainer.lr_scheduler_configs[0].scheduler, module.losses)
-
-
-class Regression(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.model = model()
-
-    def forward(self, x, labels):
-        return {"loss": torch.nn.functional.mse_loss(self.model(x), labels)}
 
 
 class Trainer(transformers.Trainer):
@@ -75,11 +64,9 @@ class Trainer(transformers.Trainer):
 
 
 def test_transformers_steps_a_plateau_in_its_training_step(tmp_path):
-    rows = [{"x": x, "labels": y} for x, y in loader().dataset]
-    arguments = transformers.TrainingArguments(
-        str(tmp_path), num_train_epochs=3, per_device_train_batch_size=8, optim="sgd", learning_rate=0.1, use_cpu=True,
-        save_strategy="no", report_to=[], disable_tqdm=True,
-    )  # fmt: skip
-    trainer = Trainer(Regression(), arguments, train_dataset=rows)
+    given = {"num_train_epochs": 3, "per_device_train_batch_size": 8, "optim": "sgd", "learning_rate": 0.1}
+    trainer = Trainer(
+        Regression(), transformers.TrainingArguments(str(tmp_path), **QUIET, **given), train_dataset=rows()
+    )
     trainer.train()
     agree(trainer.plateau, trainer.losses)

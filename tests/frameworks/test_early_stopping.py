@@ -4,10 +4,12 @@ import subprocess
 import sys
 
 import lightning
+import lightning_training
 import pytest
 import torch
 import transformers
-from training import elsewhere, loader, model
+from training import SECONDS, elsewhere, loader
+from transformers_training import QUIET, Regression, rows
 
 import fastsched
 from fastsched.integrations.lightning import EarlyStoppingCallback
@@ -17,18 +19,13 @@ LOSSES = [1.0, 0.5, 0.6, 0.7, 0.4, 0.8, 0.9, 1.0, 1.1]
 STOPPED = 8  # with patience=2
 
 
-class Scripted(lightning.LightningModule):
+class Scripted(lightning_training.Regression):
     """Trains; its validations give the losses of a list."""
 
     def __init__(self, late=False):
         super().__init__()
-        self.model = model()
         self.late = late
         self.weights = []
-
-    def training_step(self, batch):
-        x, y = batch
-        return torch.nn.functional.mse_loss(self.model(x), y)
 
     def validation_step(self, batch):
         if not self.late:
@@ -45,8 +42,7 @@ class Scripted(lightning.LightningModule):
 
 
 def fit(tmp_path, module, callbacks, epochs=9, checkpoint=None, **arguments):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "logger": False}
-    ran = lightning.Trainer(default_root_dir=tmp_path, max_epochs=epochs, callbacks=callbacks, **{**quiet, **arguments})
+    ran = lightning_training.trainer(tmp_path, epochs, callbacks=callbacks, **arguments)
     ran.fit(module, loader(), loader(), ckpt_path=checkpoint)
     return ran
 
@@ -160,18 +156,9 @@ print("stopped", ran.current_epoch)
 def test_lightning_by_its_other_package(tmp_path, request):
     script = tmp_path / "train.py"
     script.write_text(OTHER_PACKAGE.format(folder=str(request.path.parent), tmp=str(tmp_path)))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert [line for line in done.stdout.splitlines() if line.startswith("stopped")] == ["stopped 4"]
-
-
-class Regression(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.model = model()
-
-    def forward(self, x, labels):
-        return {"loss": torch.nn.functional.mse_loss(self.model(x), labels)}
 
 
 class ScriptedTrainer(transformers.Trainer):
@@ -184,18 +171,11 @@ class ScriptedTrainer(transformers.Trainer):
 
 
 def transformers_trainer(tmp_path, callback, epochs=9):
+    each_epoch = {"num_train_epochs": epochs, "eval_strategy": "epoch", "save_strategy": "epoch"}
     arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path),
-        report_to=[],
-        use_cpu=True,
-        disable_tqdm=True,
-        num_train_epochs=epochs,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        restore_callback_states_from_checkpoint=True,
+        str(tmp_path), restore_callback_states_from_checkpoint=True, **{**QUIET, **each_epoch}
     )
-    examples = [{"x": x, "labels": y} for x, y in loader().dataset]
-    return ScriptedTrainer(Regression(), arguments, train_dataset=examples, eval_dataset=examples, callbacks=[callback])
+    return ScriptedTrainer(Regression(), arguments, train_dataset=rows(), eval_dataset=rows(), callbacks=[callback])
 
 
 def test_transformers_stops_and_resumes(tmp_path):

@@ -4,13 +4,13 @@ import subprocess
 import sys
 import warnings
 
-import lightning
 import pytest
-import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning_training import Regression, trainer
 from recipes import recipe
 from training import (
+    SECONDS,
     WARM_UP_THEN_PLATEAU,
     WARMUP_REDUCE_LR_ON_PLATEAU,
     came_to,
@@ -18,45 +18,33 @@ from training import (
     elsewhere,
     kill_at,
     loader,
-    model,
     never_content,
     numbers,
+    sgd,
     warm_up_then_plateau,
 )
 
 import fastsched
 
 
-class Module(lightning.LightningModule):
+class Module(Regression):
     """Records its learning rate at each epoch's start."""
 
     def __init__(self, configure, tensor_lr=False):
         super().__init__()
-        self.model = model()
         self.configure = configure
         self.tensor_lr = tensor_lr
         self.lrs = []
 
-    def training_step(self, batch):
-        x, y = batch
-        return torch.nn.functional.mse_loss(self.model(x), y)
-
     def validation_step(self, batch):
-        self.log("val_loss", self.training_step(batch))
+        self.log("val_loss", self.training_step(batch), sync_dist=True)
 
     def on_train_epoch_start(self):
         self.lrs.append(float(self.optimizers().param_groups[0]["lr"]))
 
     def configure_optimizers(self):
-        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
-        if self.tensor_lr:
-            fastsched.use_tensor_lr(optimizer)
+        optimizer = sgd(self, self.tensor_lr)
         return self.configure(optimizer)
-
-
-def trainer(tmp_path, epochs=6, **arguments):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "logger": False}
-    return lightning.Trainer(default_root_dir=tmp_path, max_epochs=epochs, **{**quiet, **arguments})
 
 
 def fit(module, tmp_path, checkpoint=None, **arguments):
@@ -123,9 +111,7 @@ class SteppedByTheModule(recipe("lightning-resume").SteppedByTheModule, Module):
         self.killed_at = killed_at
 
     def configure_optimizers(self):
-        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
-        if self.tensor_lr:
-            fastsched.use_tensor_lr(optimizer)
+        optimizer = sgd(self, self.tensor_lr)
         self.scheduler = warm_up_then_plateau(fastsched, optimizer)
         return optimizer
 
@@ -166,7 +152,8 @@ def test_learning_rates_are_logged(tmp_path):
 
 def two_processes(folder):
     module = TheComposition()
-    fit(module, folder, accelerator="cpu", devices=2, num_nodes=1, strategy="ddp")
+    ran = fit(module, folder, accelerator="cpu", devices=2, num_nodes=1, strategy="ddp")
+    fastsched.assert_ranks_agree(ran.lr_scheduler_configs[0].scheduler)
     return module.lrs, numbers(module)
 
 
@@ -194,6 +181,11 @@ print(type(scheduler).__module__, type(scheduler).__name__)
 STEP = ["--lr_scheduler=StepLR", "--lr_scheduler.step_size=3"]
 
 
+def command_line(imports, before, args):
+    code = CLI.format(imports=imports, before=before, args=args)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
 @pytest.mark.parametrize(
     ("imports", "before", "args", "printed"),
     [
@@ -214,15 +206,13 @@ STEP = ["--lr_scheduler=StepLR", "--lr_scheduler.step_size=3"]
     ],
 )
 def test_the_command_line(imports, before, args, printed):
-    code = CLI.format(imports=imports, before=before, args=args)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    done = command_line(imports, before, args)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == printed
 
 
 def test_a_short_name_is_ambiguous_once_fastsched_is_imported():
     """As for any two subclasses of one name; jsonargparse says what to write."""
-    code = CLI.format(imports="import fastsched", before="", args=STEP)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    done = command_line("import fastsched", "", STEP)
     assert done.returncode != 0
     assert "Multiple subclasses with name StepLR. Give the full class path" in " ".join(done.stderr.split())

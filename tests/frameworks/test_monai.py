@@ -4,16 +4,12 @@ import torch
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
 from recipes import recipe
-from training import WARMUP_REDUCE_LR_ON_PLATEAU, came_to, cosine, data, model, never_content
-
-import fastsched
+from training import WARMUP_REDUCE_LR_ON_PLATEAU, came_to, cosine, data, model, never_content, sgd
 
 
 def trainer(tensor_lr=False, epochs=2):
     network = model()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    if tensor_lr:
-        fastsched.use_tensor_lr(optimizer)
+    optimizer = sgd(network, tensor_lr)
     batches = torch.utils.data.DataLoader([{"image": x, "label": y} for x, y in data()], batch_size=8)
     engine = SupervisedTrainer("cpu", epochs, batches, network, optimizer, torch.nn.functional.mse_loss)
     lrs = []

@@ -8,16 +8,14 @@ from ignite.handlers import ReduceLROnPlateauScheduler
 from ignite.handlers.param_scheduler import LRScheduler as IgniteScheduler
 from recipes import recipe
 from skorch.callbacks import LRScheduler as SkorchScheduler
-from training import came_to, cosine, data, loader, model
+from training import came_to, cosine, data, installed_if, loader, model, sgd
 
 import fastsched
 
 
 def swapped_ignite(folder=None, tensor_lr=False, attach=None):
     network = model()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    if tensor_lr:
-        fastsched.use_tensor_lr(optimizer)
+    optimizer = sgd(network, tensor_lr)
     scheduler = cosine(optimizer)
     lrs = []
 
@@ -47,10 +45,7 @@ def test_ignites_plateau():
     for install in (False, True):
         optimizer = torch.optim.SGD(model().parameters(), lr=0.1)
         arguments = {"metric_name": "loss", "patience": 0, "threshold": 10.0, "threshold_mode": "abs", "factor": 0.5}
-        if install:
-            with fastsched.installed():
-                handler = ReduceLROnPlateauScheduler(optimizer, **arguments)
-        else:
+        with installed_if(install):
             handler = ReduceLROnPlateauScheduler(optimizer, **arguments)
         assert isinstance(handler.scheduler, fastsched.ReduceLROnPlateau) is install
         engine = Engine(lambda engine, batch: None)

@@ -1,26 +1,11 @@
 """timm: the loop of its train.py, with its schedulers and with fastsched's in their place."""
 
-import importlib.util
-import sys
-import types
-
 import torch
 from recipes import recipe
+from timm.scheduler import CosineLRScheduler
 from training import loader, model, numbers
 
 import fastsched
-
-
-def without_models():
-    """timm without its models, which import torchvision; that needs a CUDA build of torch beside it."""
-    spec = importlib.util.find_spec("timm")
-    package = types.ModuleType("timm")
-    package.__path__, package.__spec__ = list(spec.submodule_search_locations), spec
-    return sys.modules.setdefault("timm", package)
-
-
-without_models()
-from timm.scheduler import CosineLRScheduler  # noqa: E402
 
 
 def train(make, epochs, start_epoch=0, state=None):

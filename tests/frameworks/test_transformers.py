@@ -1,49 +1,22 @@
 """The transformers Trainer: the recipes of docs/frameworks.md."""
 
 import pytest
-import torch
 import transformers
 from recipes import recipe
-from training import WARMUP_REDUCE_LR_ON_PLATEAU, came_to, data, elsewhere, kill_at, model, never_content, numbers
+from training import WARMUP_REDUCE_LR_ON_PLATEAU, came_to, elsewhere, installed_if
+from transformers_training import EACH_EPOCH, QUIET, NeverContent, Recorded, Regression, rows, train
 
 import fastsched
 
 
-class Regression(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.model = model()
-
-    def forward(self, x, labels):
-        return {"loss": torch.nn.functional.mse_loss(self.model(x), labels)}
+class RecordedTrainer(Recorded, transformers.Trainer):
+    """Of the model of :mod:`transformers_training`."""
 
 
-EXAMPLES = [{"x": x, "labels": y} for x, y in data()]
-
-
-class Recorded(transformers.Trainer):
-    """Notes the learning rate of each step."""
-
-    killed_at = None
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.lrs = []
-
-    def training_step(self, *args, **kwargs):
-        kill_at(self.killed_at, len(self.lrs))
-        self.lrs.append(float(self.optimizer.param_groups[0]["lr"]))
-        return super().training_step(*args, **kwargs)
-
-
-def arguments(tmp_path, **changed):
-    quiet = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "logging_steps": 1, "save_strategy": "no"}
+def recorded(folder, kind=RecordedTrainer, tensor_lr=False, **changed):
     given = {"learning_rate": 0.1, "num_train_epochs": 3, "per_device_train_batch_size": 8, "optim": "sgd"}
-    return transformers.TrainingArguments(output_dir=str(tmp_path), **{**quiet, **given, **changed})
-
-
-def recorded(tmp_path, kind=Recorded, tensor_lr=False, **changed):
-    trainer = kind(Regression(), arguments(tmp_path, **changed), train_dataset=EXAMPLES, eval_dataset=EXAMPLES)
+    arguments = transformers.TrainingArguments(str(folder), logging_steps=1, **{**QUIET, **given, **changed})
+    trainer = kind(Regression(), arguments, train_dataset=rows(), eval_dataset=rows())
     if tensor_lr:
         fastsched.use_tensor_lr(trainer.create_optimizer())
     return trainer
@@ -54,10 +27,7 @@ def test_the_swap(name, tmp_path):
     runs = []
     for install in (False, True):
         trainer = recorded(tmp_path, lr_scheduler_type=name, warmup_steps=3)
-        if install:
-            with fastsched.installed():
-                trainer.train()
-        else:
+        with installed_if(install):
             trainer.train()
         runs.append(trainer.lrs)
         assert isinstance(trainer.lr_scheduler, fastsched.LambdaLR) is install
@@ -75,10 +45,7 @@ def test_a_plateau(tmp_path):
             metric_for_best_model="loss",
             lr_scheduler_kwargs={"patience": 0, "threshold": 10.0, "threshold_mode": "abs", "factor": 0.5},
         )
-        if install:
-            with fastsched.installed():
-                trainer.train()
-        else:
+        with installed_if(install):
             trainer.train()
         runs.append(trainer.lrs)
         assert isinstance(trainer.lr_scheduler, fastsched.ReduceLROnPlateau) is install
@@ -91,22 +58,12 @@ def swapped(folder, tensor_lr=False):
     return came_to(trainer.lr_scheduler, trainer.lrs, trainer.model)
 
 
-class WarmUpThenPlateau(recipe("transformers-plateau").WarmUpThenPlateau, Recorded):
+class WarmUpThenPlateau(NeverContent, recipe("transformers-plateau").WarmUpThenPlateau, RecordedTrainer):
     """Stepped after each evaluation."""
-
-    def create_scheduler(self, *args, **kwargs):
-        return never_content(super().create_scheduler(*args, **kwargs))
 
 
 def warm_up_then_plateau(folder, tensor_lr=False, killed_at=None, resume=False, **arguments):
-    trainer = recorded(
-        folder, WarmUpThenPlateau, tensor_lr, eval_strategy="epoch", num_train_epochs=6, metric_for_best_model="loss",
-        save_strategy="epoch", **arguments,
-    )  # fmt: skip
-    trainer.killed_at = killed_at
-    trainer.train(resume_from_checkpoint=resume)
-    logged = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
-    return trainer.lrs, logged, numbers(trainer.model)
+    return train(recorded(folder, WarmUpThenPlateau, tensor_lr, **EACH_EPOCH, **arguments), killed_at, resume)
 
 
 @pytest.mark.parametrize("tensor_lr", [False, True], ids=["float", "tensor"])

@@ -1,12 +1,14 @@
 """TRL: supervised fine-tuning of a tiny language model with random weights."""
 
 import datasets
+import pytest
 import torch
 import transformers
 import trl
 from recipes import recipe
 from tokenizers import Tokenizer, models, pre_tokenizers
-from training import WARMUP_REDUCE_LR_ON_PLATEAU, came_to, elsewhere, kill_at, never_content, numbers
+from training import WARMUP_REDUCE_LR_ON_PLATEAU, came_to, elsewhere
+from transformers_training import EACH_EPOCH, QUIET, NeverContent, Recorded, train
 
 import fastsched
 
@@ -28,28 +30,17 @@ def language_model():
     )
 
 
-class Recorded(trl.SFTTrainer):
-    """Notes the learning rate of each step."""
-
-    killed_at = None
-
-    def training_step(self, *args, **kwargs):
-        self.lrs = [*getattr(self, "lrs", []), float(self.optimizer.param_groups[0]["lr"])]
-        kill_at(self.killed_at, len(self.lrs))
-        return super().training_step(*args, **kwargs)
+class RecordedSFTTrainer(Recorded, trl.SFTTrainer):
+    """Of the language model."""
 
 
-class WarmUpThenPlateau(recipe("transformers-plateau").WarmUpThenPlateau, Recorded):
+class WarmUpThenPlateau(NeverContent, recipe("transformers-plateau").WarmUpThenPlateau, RecordedSFTTrainer):
     """The Trainer's recipe, on an SFTTrainer."""
 
-    def create_scheduler(self, *args, **kwargs):
-        return never_content(super().create_scheduler(*args, **kwargs))
 
-
-def trainer(folder, kind=Recorded, **changed):
-    quiet = {"report_to": [], "use_cpu": True, "bf16": False, "disable_tqdm": True, "logging_steps": 1}
-    given = {"learning_rate": 0.1, "num_train_epochs": 3, "per_device_train_batch_size": 4, "save_strategy": "no"}
-    arguments = trl.SFTConfig(output_dir=str(folder), max_length=16, **{**quiet, **given, **changed})
+def trainer(folder, kind=RecordedSFTTrainer, **changed):
+    given = {"learning_rate": 0.1, "num_train_epochs": 3, "per_device_train_batch_size": 4, "bf16": False}
+    arguments = trl.SFTConfig(str(folder), max_length=16, logging_steps=1, **{**QUIET, **given, **changed})
     return kind(language_model(), arguments, train_dataset=TEXTS, eval_dataset=TEXTS, processing_class=tokenizer())
 
 
@@ -61,22 +52,20 @@ def swapped(folder, tensor_lr=False):
     return came_to(made.lr_scheduler, made.lrs, made.model)
 
 
-def warm_up_then_plateau(folder, killed_at=None, resume=False):
-    made = trainer(
-        folder, WarmUpThenPlateau, eval_strategy="epoch", num_train_epochs=6, metric_for_best_model="loss",
-        save_strategy="epoch",
-    )  # fmt: skip
-    made.killed_at = killed_at
-    made.train(resume_from_checkpoint=resume)
-    logged = [entry["learning_rate"] for entry in made.state.log_history if "learning_rate" in entry]
-    return made.lrs, logged, numbers(made.model)
+def warm_up_then_plateau(folder, killed_at=None, resume=False, **arguments):
+    return train(trainer(folder, WarmUpThenPlateau, **EACH_EPOCH, **arguments), killed_at, resume)
 
 
-def test_warm_up_then_plateau_goes_on_after_a_kill(tmp_path):
-    # In a process of its own as well: other numbers of threads add up in another order.
-    lrs, logged, weights = elsewhere(f"test_trl.warm_up_then_plateau({str(tmp_path / 'whole')!r})")
-    assert lrs == [lr for lr in WARMUP_REDUCE_LR_ON_PLATEAU for _ in range(4)]
-    assert logged == lrs
-    there = str(tmp_path / "parts")
-    elsewhere(f"test_trl.warm_up_then_plateau({there!r}, killed_at=19)", killed=True)
-    assert elsewhere(f"test_trl.warm_up_then_plateau({there!r}, resume=True)") == [lrs[16:], logged, weights]
+@pytest.mark.parametrize("processes", [1, 2])
+def test_warm_up_then_plateau_goes_on_after_a_kill(tmp_path, processes):
+    # One process, too, in a process of its own: other numbers of threads add up in another order.
+    def run(folder, arguments="", killed=False):
+        call = f"test_trl.warm_up_then_plateau({str(tmp_path / folder)!r}, ddp_backend='gloo'{arguments})"
+        return elsewhere(call, processes=processes, killed=killed)
+
+    steps = 4 // processes  # of an epoch
+    lrs, logged, weights = run("whole")[0]
+    assert lrs == logged == [lr for lr in WARMUP_REDUCE_LR_ON_PLATEAU for _ in range(steps)]
+    # At the second step of an epoch: at the first, one process may still be saving.
+    run("parts", f", killed_at={4 * steps + 1}", killed=True)
+    assert run("parts", ", resume=True") == [[lrs[4 * steps :], logged, weights]] * processes

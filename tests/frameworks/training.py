@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import fastsched
 
 HERE = str(Path(__file__).parent)
+SECONDS = 800  # for a process; most take ten, but not where others use the machine
 
 
 class Run(NamedTuple):
@@ -30,6 +32,11 @@ def came_to(scheduler: Any, lrs: list[float], module: torch.nn.Module) -> Run:
     """What to compare of two trainings."""
     kind = type(scheduler)
     return Run(f"{kind.__module__}.{kind.__qualname__}", fastsched.explain(scheduler).engine, lrs, numbers(module))
+
+
+def installed_if(install: bool) -> AbstractContextManager[None]:
+    """For a training with torch's schedulers and the same with fastsched's."""
+    return fastsched.installed() if install else nullcontext()
 
 
 def cosine(optimizer: Any) -> Any:
@@ -50,6 +57,13 @@ def loader() -> DataLoader[Any]:
 def model() -> torch.nn.Linear:
     torch.manual_seed(0)
     return torch.nn.Linear(4, 1)
+
+
+def sgd(module: torch.nn.Module, tensor_lr: bool = False) -> torch.optim.SGD:
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    if tensor_lr:
+        fastsched.use_tensor_lr(optimizer)
+    return optimizer
 
 
 def numbers(module: torch.nn.Module) -> list[float]:
@@ -107,7 +121,7 @@ print(json.dumps(["result", result]) + "\\n", end="", flush=True)
         run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--no-python"]
         command = [sys.executable, *run, *command]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=environment)
     if killed:  # torchrun itself lives on, and says so
         assert done.returncode == (-signal.SIGKILL if processes is None else 1), done.stderr[-4000:]
         assert processes is None or "SIGKILL" in done.stderr

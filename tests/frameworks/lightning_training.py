@@ -1,0 +1,25 @@
+"""What every test of Lightning begins with."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from training import model
+
+
+class Regression(lightning.LightningModule):
+    """The model; what derives from it says how to validate and what optimizer there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = model()
+
+    def training_step(self, batch: Any) -> torch.Tensor:
+        x, y = batch
+        return torch.nn.functional.mse_loss(self.model(x), y)
+
+
+def trainer(folder: Path | str, epochs: int = 6, **arguments: Any) -> lightning.Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "logger": False}
+    return lightning.Trainer(default_root_dir=folder, max_epochs=epochs, **{**quiet, **arguments})
