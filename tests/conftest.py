@@ -14,8 +14,6 @@ REQUIRE_CUDA = os.environ.get("FASTSCHED_REQUIRE_CUDA") == "1"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Without a GPU its tests are skipped; where one was promised they run, and fail."""
-    # First, because after an error in a full graph dynamo goes on evaluating all frames of the process.
-    items.sort(key=lambda item: item.path.name != "test_quick_call.py")
     if torch.cuda.is_available() or REQUIRE_CUDA:
         return
     for item in items:

@@ -32,7 +32,7 @@ from .program import (
     upload,
 )
 from .replica import Replica, joined
-from .untraced import OFF_PATH, untraced
+from .untraced import OFF_PATH, compiler_looks_on, untraced
 
 _C.DirectStep.use(
     modes=torch._C._len_torch_dispatch_stack,
@@ -421,7 +421,7 @@ class TensorEngine:
         """
         if self.fits(scheduler):
             return True
-        if torch.compiler.is_compiling():
+        if compiler_looks_on():
             return False
         before = self._compiled_for()
         try:

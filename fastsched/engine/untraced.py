@@ -31,6 +31,14 @@ def untraced(reason: str) -> Callable[[F], F]:
     return mark
 
 
+def compiler_looks_on() -> bool:
+    """Whether torch.compile looks at objects just now, for what it calls without tracing it: the getters of properties.
+
+    To torch 2.13 and newer that is ``torch.compiler.is_compiling()`` too; to 2.11 only what is traced is.
+    """
+    return torch.compiler.is_compiling() or torch._guards.CompileContext.try_get() is not None
+
+
 # What a compiled step is told of a step that is not.
 OFF_PATH = (
     "this step has to be taken by Python: it is the first one, or something changed that it has to look at, or its "

@@ -28,7 +28,7 @@ from ..engine.reduction import Reduction
 from ..engine.representation import counted, described, shown
 from ..engine.selection import LR, Selection, name_of, optimizers_of
 from ..engine.tensor import TensorEngine
-from ..engine.untraced import OFF_PATH, untraced
+from ..engine.untraced import OFF_PATH, compiler_looks_on, untraced
 
 if TYPE_CHECKING:
     from typing_extensions import Never
@@ -141,7 +141,7 @@ class _EngineScheduler(LRScheduler):
         torch.compile, which looks at it while tracing, sees the dict as it is.
         """
         attributes = instance_dict(self)
-        if not torch.compiler.is_compiling():
+        if not compiler_looks_on():
             self._catch_up()
             self._engine.expose_state(attributes)
         return attributes
