@@ -503,7 +503,8 @@ class HostEngine : public Bound {
 
   // The step was made.
   void commit(const HostEngine& root, const StepInput& input) {
-    if (event_ != Event::idle) order_checked_ = false;  // beginning anew makes the next step a first one again
+    if (event_ != Event::idle)
+      order_checked_ = false;  // beginning anew makes the next step a first one again
     counters_ = next_;
     momentum_.done();
     if (!leaves_lrs()) return;
