@@ -27,14 +27,6 @@
 
 namespace fastsched::host {
 
-// Whether the scheduler has not been given to another engine, or to none, meanwhile.
-template <typename Engine>
-bool is_engine_of(PyObject* scheduler, const Engine* engine) {
-  const Ref now(PyObject_GetAttr(scheduler, protocol::engine()));
-  if (!now) throw pybind11::error_already_set();
-  return exactly<Engine>(now.get()) == engine;
-}
-
 class HostEngine : public Bound {
  public:
   // `read_tensor` turns a metric of type `tensor` into a float where that takes more than `float()`.
@@ -559,10 +551,17 @@ class HostEngine : public Bound {
     return unchanged(dict, dict_version_) && (TableReader::is_fixed(about_) || table_.same(about_, dict));
   }
 
+  // Whether the scheduler has not been given to another engine, or to none, meanwhile.
+  bool is_engine_of(PyObject* scheduler) const {
+    const Ref now(PyObject_GetAttr(scheduler, protocol::engine()));
+    if (!now) throw pybind11::error_already_set();
+    return exactly<HostEngine>(now.get()) == this;
+  }
+
   // Catches up with a __dict__ that changed. Only for the scheduler's own engine: one that was given up,
   // which a second thread may still be about to step, must not take the state away from its successor.
   bool refresh(PyObject* scheduler, PyObject* dict) {
-    if (!is_engine_of(scheduler, this) || !read_scheduler(dict) || PyErr_Occurred()) return false;
+    if (!is_engine_of(scheduler) || !read_scheduler(dict) || PyErr_Occurred()) return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, protocol::last_lr());
     if (has_window()) remove(dict, about_.window.values);

@@ -67,7 +67,7 @@ inline bool HostEngine::keep_last_lr(PyObject* scheduler, PyObject* dict, const 
   last_lr_ = lrs;
   copied_version_ = 0;
   if (unchanged(dict, dict_version_)) return true;
-  if (!known || is_engine_of(scheduler, this)) {
+  if (!known || is_engine_of(scheduler)) {
     remove(dict, protocol::last_lr());  // a function looked at __dict__
     return true;
   }
@@ -128,7 +128,7 @@ inline Outcome HostEngine::step_by_functions(PyObject* scheduler, const Ref& gro
   }
   if (length(functions.get()) > count || length(operands_of.get()) > count) return changed_their_number();
   const Ref now = param_groups(optimizer_of(dict));
-  const bool still_engine = is_engine_of(scheduler, this);
+  const bool still_engine = is_engine_of(scheduler);
   if (PyErr_Occurred()) return Outcome::failed;
   if (!values && still_engine && now && length(now.get()) == count && look_at(now.get())) {
     const Busy busy(busy_);

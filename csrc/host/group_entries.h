@@ -104,6 +104,7 @@ class GroupEntries {
     if (keys == keys_) return;
     keys_ = keys;
     versions_.clear();
+    integer_counts_.assign(keys_.size(), 0);
   }
 
   // A tuple for each group where an item of one is scheduled; to be handed to write().
@@ -127,7 +128,7 @@ class GroupEntries {
       versions_.assign(count, DictVersion());
       values_.resize(count * keys_.size());
       integers_.assign(values_.size(), 0);
-      integers_of_first_ = 0;
+      integer_counts_.assign(keys_.size(), 0);
       changed_ = true;
     }
     for (std::size_t i = 0; i < count; ++i) {
@@ -159,7 +160,7 @@ class GroupEntries {
       return false;
     }
     values_[i] = number;
-    if (integers_[i] != static_cast<char>(integer)) note_integer(i, integer);
+    note_integer(0, i, integer);
     return true;
   }
 
@@ -191,9 +192,7 @@ class GroupEntries {
   Column column(PyObject* key) const {
     for (std::size_t k = 0; k < keys_.size(); ++k) {
       if (keys_[k] != key) continue;
-      const std::size_t count = versions_.size();
-      const char* const integers = integers_.data() + k * count;
-      return {values_.data() + k * count, std::find(integers, integers + count, 1) != integers + count};
+      return {values_.data() + k * versions_.size(), integer_counts_[k] != 0};
     }
     return {nullptr, false};
   }
@@ -201,7 +200,7 @@ class GroupEntries {
   std::size_t groups() const { return versions_.size(); }
 
   // Of the first key's values.
-  bool has_integers() const { return integers_of_first_ != 0; }
+  bool has_integers() const { return integer_counts_[0] != 0; }
   bool is_integer(std::size_t i) const { return integers_[i] != 0; }
 
   // Whether the first key's values are others than when this was asked before, by somebody else's hand.
@@ -223,14 +222,14 @@ class GroupEntries {
       PyObject* entry =
           k == 0 && first_.is_item() ? item_in(group.get()) : PyDict_GetItemWithError(group.get(), keys_[k]);
       if (entry == nullptr || !Numbers::read_plain(entry, values_[at])) return decline(keys_[k], entry);
-      note_integer(at, PyLong_CheckExact(entry));
+      note_integer(k, at, PyLong_CheckExact(entry));
     }
     remember(group.get(), versions_[i]);
     changed_ = true;
     return true;
   }
-  void note_integer(std::size_t at, bool integer) {
-    if (at < versions_.size()) integers_of_first_ += static_cast<int>(integer) - integers_[at];
+  void note_integer(std::size_t k, std::size_t at, bool integer) {
+    integer_counts_[k] += static_cast<int>(integer) - integers_[at];
     integers_[at] = static_cast<char>(integer);
   }
   // Of a tuple: a list might be somebody else's as well, who looks for changes in it.
@@ -249,8 +248,8 @@ class GroupEntries {
   std::vector<PyObject*> keys_;
   std::vector<DictVersion> versions_;
   std::vector<double> values_;
-  std::vector<char> integers_;
-  int integers_of_first_ = 0;
+  std::vector<char> integers_;       // which of the values are ints
+  std::vector<int> integer_counts_;  // and how many under each key
   bool changed_ = true;
 };
 

@@ -168,12 +168,12 @@ class HostMomentum : public Bound {
       return false;
     }
     counters_ = next;
-    for (std::size_t i = 0; i < entries_.groups(); ++i) {
+    for (std::size_t i = 0; momentum_.is_due() && i < entries_.groups(); ++i) {
       const Ref group = GroupEntries::next(groups.get(), i);
-      if (!group || (momentum_.is_due() && !momentum_.write(group.get(), i, entries_.version_of(i)))) {
+      if (!group || !momentum_.write(group.get(), i, entries_.version_of(i))) {
         throw pybind11::error_already_set();
       }
-      if (momentum_.is_due()) momentum_.note(group.get(), i);
+      momentum_.note(group.get(), i);
     }
     momentum_.done();
     return true;

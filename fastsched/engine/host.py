@@ -18,7 +18,7 @@ from .metric import as_number
 from .program import Event, instance_dict
 from .replica import Replica
 from .selection import name_of
-from .tensor import DECLINED, TensorEngine
+from .tensor import DECLINED, TensorEngine, is_native
 from .untraced import untraced
 
 Kind = Literal["host", "tensor", "torch"]
@@ -247,27 +247,20 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
         take_numbers(scheduler)
         tensors = False
     children = scheduler._children()
-    if not tensors and all(map(_is_native, children)):
+    if not tensors and all(map(_has_no_more_to_do, children)):
         host = _C.HostEngine(scheduler._schedule, Tensor, as_number, name_of(scheduler.optimizer))
         if host.attach(scheduler):
             return host
     return ChildByChild(scheduler) if children else DETACHED
 
 
-def _is_native(child: Any) -> bool:
-    """Whether an engine may step a composition's child without asking its Python."""
-    why_not = _C.take_reason()
-    name = type(child).__name__
-    if not hasattr(type(child), "_schedule"):
-        native = False
-        _C.note_reason(f"{name} is not one of fastsched's schedulers; construct the one of that name")
-    elif child._is_attended:
-        native = False
-        _C.note_reason(f"{name}, which is in it, has a history of its own")
-    else:
-        native = child._is_native()
-    _C.note_reason(why_not or _C.take_reason())
-    return native
+def _has_no_more_to_do(child: Any) -> bool:
+    """Whether a composition's child does no more in a step than an engine does."""
+    if not is_native(child):
+        return False
+    if child._is_attended:
+        _C.note_reason(f"{type(child).__name__}, which is in it, has a history of its own")
+    return not child._is_attended
 
 
 def take_numbers(scheduler: Any) -> None:

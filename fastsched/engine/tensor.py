@@ -729,12 +729,7 @@ def _engines_of_children(scheduler: Any, buffers: list[LRBuffer]) -> list[Tensor
         return None  # torch raises there
     engines = []
     for child in children:
-        if not hasattr(type(child), "_schedule"):
-            _C.note_reason(
-                f"{type(child).__name__} is not one of fastsched's schedulers; construct the one of that name"
-            )
-            return None
-        if not child._is_native():
+        if not is_native(child):
             return None
         if not isinstance(child._engine, TensorEngine):
             child._detach()
@@ -754,6 +749,14 @@ def _engines_of_children(scheduler: Any, buffers: list[LRBuffer]) -> list[Tensor
             return None
         engines.append(engine)
     return engines
+
+
+def is_native(child: Any) -> bool:
+    """Whether an engine may step a composition's child without asking its Python."""
+    if hasattr(type(child), "_schedule"):
+        return child._is_native()  # type: ignore[no-any-return]
+    _C.note_reason(f"{type(child).__name__} is not one of fastsched's schedulers; construct the one of that name")
+    return False
 
 
 def _descendants(scheduler: Any) -> list[Any]:

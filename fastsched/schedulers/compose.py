@@ -254,7 +254,7 @@ class _Composite(_MetricScheduler):
         raise NotImplementedError
 
     def _next_to_step(self) -> Sequence[Any]:
-        """The children that the next step steps, and does not begin."""
+        """The children that the next step steps, and does not begin; none where it raises because there is none."""
         raise NotImplementedError
 
     def _begin_child(self, child: Any, metrics: Any) -> None:
@@ -331,7 +331,7 @@ class _Composite(_MetricScheduler):
 
     def _needs_metric(self) -> bool:
         """Whether the next step does."""
-        raise NotImplementedError
+        return any(map(_needs_metric, self._next_to_step()))
 
     def _will_need_metric(self) -> bool:
         """Whether some step to come does."""
@@ -630,12 +630,6 @@ class SequentialLR(_Composite, torch_lr_scheduler.SequentialLR):
         index = bisect_right(self._milestones, epoch)
         return index, index > 0 and self._milestones[index - 1] == epoch
 
-    def _needs_metric(self) -> bool:
-        index, begins = self._turn(self.last_epoch + 1)
-        if begins or index >= len(self._schedulers):  # in the second case the step raises
-            return False
-        return _needs_metric(self._schedulers[index])
-
     def _will_need_metric(self) -> bool:
         index, begins = self._turn(self.last_epoch + 1)
         now, later = self._schedulers[index : index + 1], self._schedulers[index + 1 :]
@@ -737,9 +731,6 @@ class ChainedScheduler(_Composite, torch_lr_scheduler.ChainedScheduler):
         for child in self._schedulers:  # the others go on from the one before, and not by their closed form
             if isinstance(child, _Composite):
                 yield from child._yet_to_begin(anew=anew)
-
-    def _needs_metric(self) -> bool:
-        return any(_needs_metric(child) for child in self._schedulers)
 
     def _will_need_metric(self) -> bool:
         return any(_will_need_metric(child) for child in self._schedulers)
