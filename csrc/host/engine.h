@@ -16,14 +16,13 @@
 #include "capture.h"
 #include "dict_version.h"
 #include "group_entries.h"
-#include "momentum.h"
 #include "outcome.h"
 #include "param_groups.h"
 #include "python.h"
 #include "schedule/plan/step_on_host.h"
 #include "schedule_attributes.h"
 #include "scheduler_protocol.h"
-#include "table.h"
+#include "settings.h"
 
 namespace fastsched::host {
 
@@ -40,7 +39,8 @@ class HostEngine : public Bound {
         tensor_(std::move(tensor)),
         read_tensor_(std::move(read_tensor)),
         reads_metric_(about_.reads_metric),
-        calls_functions_(about_.calls_functions()) {
+        calls_functions_(about_.calls_functions()),
+        settings_(about_) {
     for (OwnParam& own : owns_) {
       if (own.where == OwnParam::in_group) own.name = entry_.named(own.name);
     }
@@ -61,14 +61,11 @@ class HostEngine : public Bound {
       return decline("an item of a tuple, by a function of yours: Python writes that");
     }
     optimizer_ = optimizer_of(dict.get());
-    if (!momentum_.read(about_, dict.get()) || (is_composite(kind_) && !take_children(dict.get()))) {
-      return false;
-    }
+    if (is_composite(kind_) && !take_children(dict.get())) return false;
     Ref groups = param_groups(optimizer_);
     if (!groups || busy_) return false;
     count_ = length(groups.get());
-    use_entries();
-    return look_at(groups.get()) && read_scheduler(dict.get());
+    return read_settings(dict.get()) && look_at(groups.get()) && read_state(dict.get());
   }
 
   // Calls visit(name, value) for every counter and for _last_lr; the value is empty on a Python error.
@@ -143,7 +140,7 @@ class HostEngine : public Bound {
   bool order_checked() const { return order_checked_; }
 
   // The scheduler may not be what it was.
-  void look_again() { forget(dict_version_); }
+  void look_again() { settings_.look_again(); }
 
   // The value of a counter or of _last_lr; an empty reference for any other name.
   Ref get(PyObject* name) const {
@@ -172,6 +169,13 @@ class HostEngine : public Bound {
   struct Taken {
     bool written = false;
     PyObject* object = nullptr;  // an int of the user's, or a new float
+  };
+
+  // An entry that is driven along with the learning rate: momentum that cycles.
+  struct Track {
+    Entry entry;
+    std::vector<double> values;  // of all groups
+    bool updated;
   };
 
   // A scheduler in a tree. Its address is good where the list that it is in still holds it.
@@ -228,7 +232,7 @@ class HostEngine : public Bound {
 
   // The engines of a composition's children, and of theirs.
   bool take_children(PyObject* dict) {
-    const Ref children = schedulers_of(dict);
+    const Ref children = ChildList::in(dict);
     if (!children) return decline("its schedulers are not in a list or tuple");
     nodes_.resize(1);
     reads_metric_ = false;
@@ -252,19 +256,13 @@ class HostEngine : public Bound {
       }
       reads_metric_ = reads_metric_ || host->reads_metric_;
     }
-    child_count_ = PySequence_Fast_GET_SIZE(children.get());
-    if (calls_functions_ && kind_ == Kind::chained && child_count_ > 1) {
+    children_.record(children.get());
+    if (calls_functions_ && kind_ == Kind::chained && children_.size() > 1) {
       return decline(
           "a scheduler in it calls functions, which may look at what the one before it has written");
     }
     nodes_[0].size = nodes_.size();
     return true;
-  }
-
-  static Ref schedulers_of(PyObject* dict) {
-    PyObject* list = PyDict_GetItemWithError(dict, protocol::schedulers());
-    if (list == nullptr || !(PyList_CheckExact(list) || PyTuple_CheckExact(list))) return Ref();
-    return Ref::borrow(list);
   }
 
   // False where a scheduler in the tree is not what it was and cannot be followed.
@@ -276,12 +274,12 @@ class HostEngine : public Bound {
       if (i > 0 && engine.busy_) return false;
       node.dict = Ref(PyObject_GenericGetDict(node.scheduler, nullptr));
       if (!node.dict) return false;
-      if (!engine.same(node.dict.get())) {
+      if (!engine.settings_.same(node.dict.get())) {
         if (!engine.refresh(node.scheduler, node.dict.get())) return false;
         reread = true;
       }
       if (i > 0 && (engine.steps_itself_ || engine.optimizer_ != optimizer_)) return false;
-      if (is_composite(engine.kind_) && !same_children(i)) return false;
+      if (is_composite(engine.kind_) && !engine.has_same_children(node.dict.get())) return false;
     }
     if (reread) use_entries();
     return true;
@@ -292,31 +290,27 @@ class HostEngine : public Bound {
   bool load(Ref& groups) {
     groups = param_groups(optimizer_);
     if (!groups || (is_composite(kind_) && length(groups.get()) != count_)) return false;
-    if (entry_.is_item()) tuples_ = groups_.allocate(groups.get());
-    for (const TreeNode& node : nodes_) node.engine->momentum_.allocate(groups.get());
+    groups_.allocate(groups.get());
     // What has run Python code so far may have changed anything. From here to the last write nothing does.
     for (const TreeNode& node : nodes_) {
-      const DictVersion& version = node.engine->dict_version_;
-      if (is_known(version) && !unchanged(node.dict.get(), version)) return false;
+      if (!node.engine->settings_.is_settled(node.dict.get())) return false;
     }
     if (!groups_.refresh(groups.get())) return false;
     if (groups_.take_changed() || stale_) {
       lrs_.assign(groups_.first(), groups_.first() + groups_.groups());
+      for (std::size_t k = 0; k < along_.size(); ++k) {
+        const double* const values = groups_.column(1 + k).values;
+        along_[k].values.assign(values, values + groups_.groups());
+      }
       lrs_version_ = ++clock_;
       stale_ = false;
     }
     return true;
   }
 
-  // Compared by address, and alive because they are in the list.
-  bool same_children(std::size_t place) const {
-    const Ref list = schedulers_of(nodes_[place].dict.get());
-    if (!list) return false;
-    ChildrenInTree children(nodes_, place);
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(list.get()); ++i, children.next()) {
-      if (!children.more() || children.scheduler() != PySequence_Fast_GET_ITEM(list.get(), i)) return false;
-    }
-    return !children.more();
+  bool has_same_children(PyObject* dict) const {
+    const Ref list = ChildList::in(dict);
+    return list && children_.same(list.get());
   }
 
   // Decides and applies, one scheduler after another, then writes what has changed. Until then nobody sees
@@ -324,9 +318,10 @@ class HostEngine : public Bound {
   Outcome step_all(PyObject* groups, const StepInput& input) {
     stale_ = true;  // unless all is done
     updated_ = false;
+    for (Track& track : along_) track.updated = false;
     taken_.clear();
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
-      if (!nodes_[i].engine->decide_in(*this, i, groups, input)) return Outcome::declined;
+      if (!nodes_[i].engine->decide_in(*this, i, input)) return Outcome::declined;
     }
     if (updated_) {
       if (!write(groups)) return Outcome::failed;
@@ -346,19 +341,20 @@ class HostEngine : public Bound {
     next_ = counters_;
     if (!valid_counters(kind_, next_.words)) return false;
     if (has_window()) next_window_ = window_;
-    const NodeData data = {table_.table(), {next_window_.data(), static_cast<std::int64_t>(window_.size())}};
-    update_ = decide(kind_, params_, next_.words, {event_, input.value, input.measured}, data);
+    const NodeData data = {settings_.table(),
+                           {next_window_.data(), static_cast<std::int64_t>(window_.size())}};
+    update_ = decide(kind_, settings_.params(), next_.words, {event_, input.value, input.measured}, data);
     return true;
   }
 
   // The same within the tree of `root`, whose learning rates it then updates.
-  bool decide_in(HostEngine& root, std::size_t place, PyObject* groups, const StepInput& input) {
+  bool decide_in(HostEngine& root, std::size_t place, const StepInput& input) {
     PyObject* const dict = root.nodes_[place].dict.get();
     left_.values.clear();
     if (is_composite(kind_)) {
       if (is_past_last_child()) return false;  // where torch raises
       next_ = counters_;
-      update_ = route_event(kind_, next_.words, table_.table(), ChildrenInTree(root.nodes_, place),
+      update_ = route_event(kind_, next_.words, settings_.table(), ChildrenInTree(root.nodes_, place),
                             {event_, input.value, input.measured});
     } else if (event_ == Event::idle) {
       next_ = counters_;
@@ -374,15 +370,31 @@ class HostEngine : public Bound {
     if (!about_.reads_metric && !(std::isfinite(update_.a) && std::isfinite(update_.b))) {
       return decline("the learning rate comes out as no finite number, where Python raises");
     }
-    return own_.read_for(update_, owns_, dict, root.groups_) &&
-           momentum_.compute(update_, dict, groups, root.groups_) && apply_in(root, place);
+    return own_.read_for(update_, owns_, dict, root.groups_) && update_momentum(root, dict) &&
+           apply_in(root, place);
+  }
+
+  // By the law of the learning rate, between bounds of its own.
+  bool update_momentum(HostEngine& root, PyObject* dict) {
+    if (!settings_.cycles_momentum()) return true;
+    Track& track = root.along(settings_.momentum());
+    if (!momentum_own_.read_for(update_, about_.momentum, dict, root.groups_)) return false;
+    update_all(update_, momentum_own_.of(track.values.size()), track.values.data(),
+               static_cast<void*>(nullptr));
+    track.updated = true;
+    return true;
+  }
+  Track& along(const Entry& entry) {
+    return *std::find_if(along_.begin(), along_.end(),
+                         [&](const Track& track) { return track.entry == entry; });
   }
 
   // Whether the milestones leave the next epoch to a child that there is not.
   bool is_past_last_child() const {
-    const Table milestones = table_.table();
-    return event_ == Event::step && milestones.size >= child_count_ &&
-           passed(milestones, counters_.words[0] + 1.0) >= child_count_;
+    const Table milestones = settings_.table();
+    const auto children = static_cast<std::int64_t>(children_.size());
+    return event_ == Event::step && milestones.size >= children &&
+           passed(milestones, counters_.words[0] + 1.0) >= children;
   }
 
   // False, with nothing changed, where the groups' own parameters are not plain numbers.
@@ -394,7 +406,7 @@ class HostEngine : public Bound {
       const double lr = apply(update_, root.lrs_[static_cast<std::size_t>(own.index)], own).lr;
       at_bound = at_bound && !(lr > own.at(update_.own));
     }
-    update_ = settle(params_, next_.words, update_, at_bound);
+    update_ = settle(settings_.params(), next_.words, update_, at_bound);
     return true;
   }
 
@@ -470,25 +482,26 @@ class HostEngine : public Bound {
 
   // False on a Python error.
   bool write(PyObject* groups) {
-    cycling_.clear();
-    for (const TreeNode& node : nodes_) {
-      if (node.engine->momentum_.is_due()) cycling_.push_back(&node.engine->momentum_);
-    }
     const bool only_floats = taken_.empty() && !groups_.has_integers() && !entry_.is_item();
-    if (only_floats && cycling_.empty()) return groups_.write_changed(groups, lrs_.data());
+    const auto is_updated = [](const Track& track) { return track.updated; };
+    if (only_floats && std::none_of(along_.begin(), along_.end(), is_updated)) {
+      return groups_.write_changed(groups, lrs_.data());
+    }
     for (std::size_t i = 0; i < lrs_.size(); ++i) {
       const Ref group = GroupEntries::next(groups, i);
       if (!group) return false;
-      for (Momentum* momentum : cycling_) {
-        if (!momentum->write(group.get(), i, groups_.version_of(i))) return false;
+      for (std::size_t k = 0; k < along_.size(); ++k) {
+        const double value = along_[k].values[i];
+        if (!along_[k].updated || groups_.has_float(1 + k, i, value)) continue;
+        Ref number(PyFloat_FromDouble(value));
+        if (!number || !groups_.write(group.get(), 1 + k, i, std::move(number), value)) return false;
       }
       const Taken taken = taken_.empty() ? Taken() : taken_[i];
       if (!groups_.has(i, lrs_[i]) || taken.written) {
         const bool integer = taken.object != nullptr;
         Ref lr(integer ? Py_NewRef(taken.object) : PyFloat_FromDouble(lrs_[i]));
-        if (!lr || !groups_.write(group.get(), i, std::move(lr), lrs_[i], integer, tuples_)) return false;
+        if (!lr || !groups_.write(group.get(), 0, i, std::move(lr), lrs_[i], integer)) return false;
       }
-      for (Momentum* momentum : cycling_) momentum->note(group.get(), i);
     }
     return true;
   }
@@ -498,7 +511,6 @@ class HostEngine : public Bound {
     if (event_ != Event::idle)
       order_checked_ = false;  // beginning anew makes the next step a first one again
     counters_ = next_;
-    momentum_.done();
     if (!leaves_lrs()) return;
     if (has_window()) window_.swap(next_window_);
     if (!is_composite(kind_) && is_step(kind_, event_, input.measured)) {
@@ -546,11 +558,6 @@ class HostEngine : public Bound {
     return is_cuda.get() == Py_True;
   }
 
-  // Whether __dict__, and the table in it, are as they were when they were read.
-  bool same(PyObject* dict) {
-    return unchanged(dict, dict_version_) && (TableReader::is_fixed(about_) || table_.same(about_, dict));
-  }
-
   // Whether the scheduler has not been given to another engine, or to none, meanwhile.
   bool is_engine_of(PyObject* scheduler) const {
     const Ref now(PyObject_GetAttr(scheduler, protocol::engine()));
@@ -561,24 +568,31 @@ class HostEngine : public Bound {
   // Catches up with a __dict__ that changed. Only for the scheduler's own engine: one that was given up,
   // which a second thread may still be about to step, must not take the state away from its successor.
   bool refresh(PyObject* scheduler, PyObject* dict) {
-    if (!is_engine_of(scheduler) || !read_scheduler(dict) || PyErr_Occurred()) return false;
+    if (!is_engine_of(scheduler) || !read_settings(dict) || !read_state(dict) || PyErr_Occurred())
+      return false;
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, protocol::last_lr());
     if (has_window()) remove(dict, about_.window.values);
     const Ref history(PyObject_GetAttr(scheduler, protocol::history()));
     if (!history) throw pybind11::error_already_set();
-    steps_itself_ = history.get() != Py_None || PyDict_GetItemWithError(dict, protocol::step()) != nullptr;
-    remember(dict, dict_version_);
+    steps_itself_ = history.get() != Py_None || Settings::has_step(dict);
+    settings_.settle(dict);
     return true;
   }
 
-  // Reads the hyperparameters, and counters that are in __dict__: put there before this was attached, or by
-  // somebody who wrote there directly.
-  bool read_scheduler(PyObject* dict) {
-    if (!read_all(about_.params, dict, params_) || !table_.read(about_, dict)) return false;
-    if (!valid_params(kind_, params_)) return decline(kInvalid);
-    if (!momentum_.read(about_, dict)) return false;
+  bool read_settings(PyObject* dict) {
+    if (!settings_.read(dict) || !settings_.says_which_momentum()) return false;
+    if (settings_.cycles_momentum() && settings_.momentum() == entry_) {
+      return decline("what it schedules is the momentum that it cycles along");
+    }
+    optimizer_ = optimizer_of(dict);
     use_entries();
+    return true;
+  }
+
+  // Reads counters and learning rates that are in __dict__: put there before this was attached, or by
+  // somebody who wrote there directly.
+  bool read_state(PyObject* dict) {
     Counters taken = counters_;
     for (std::size_t i = 0; i < about_.counters.size(); ++i) {
       const Attribute& counter = about_.counters[i];
@@ -586,8 +600,7 @@ class HostEngine : public Bound {
       if (value != nullptr && !read(counter, value, taken.words[i])) return false;
     }
     std::vector<double> window = window_;
-    double size = 0.0;
-    if (!read_window_size(about_, dict, size)) return false;
+    const double size = settings_.window_size();
     PyObject* values = has_window() ? PyDict_GetItemWithError(dict, about_.window.values) : nullptr;
     if (values != nullptr ? !read_window(about_, values, size, window)
                           : static_cast<double>(window.size()) != size) {
@@ -600,24 +613,37 @@ class HostEngine : public Bound {
     }
     counters_ = taken;
     window_ = std::move(window);
-    optimizer_ = optimizer_of(dict);
     return true;
   }
 
-  // Those that its tree needs of each group. Without a sequence in it nothing begins anew.
+  // What its tree needs of each group: the learning rate, what is driven along, and what of a group's own the
+  // updates take. Without a sequence in it nothing begins anew.
   void use_entries() {
     bool begins = false;
-    for (const TreeNode& node : nodes_) begins = begins || node.engine->kind_ == Kind::sequential;
-    std::vector<PyObject*> keys;
+    std::vector<Entry> entries = {entry_};
+    const auto add = [&entries](const Entry& entry) {
+      if (std::find(entries.begin(), entries.end(), entry) == entries.end()) entries.push_back(entry);
+    };
+    for (const TreeNode& node : nodes_) {
+      begins = begins || node.engine->kind_ == Kind::sequential;
+      const Settings& settings = node.engine->settings_;
+      if (settings.cycles_momentum()) add(settings.momentum());
+    }
+    along_.clear();
+    for (std::size_t k = 1; k < entries.size(); ++k) along_.push_back({entries[k], {}, false});
     for (const TreeNode& node : nodes_) {
       const HostEngine& engine = *node.engine;
+      const bool cycles = engine.settings_.cycles_momentum();
       for (const OwnParam& own : engine.owns_) {
-        if (own.where != OwnParam::in_group || (is_composite(engine.kind_) && !begins)) continue;
-        if (std::find(keys.begin(), keys.end(), own.name) == keys.end()) keys.push_back(own.name);
+        if (own.where == OwnParam::in_group && (begins || !is_composite(engine.kind_)))
+          add(Entry::of(own.name));
       }
-      engine.momentum_.add_keys(keys);
+      for (const OwnParam& own : engine.about_.momentum) {
+        if (own.where == OwnParam::in_group && cycles) add(Entry::of(own.name));
+      }
     }
-    groups_.use(entry_, keys);
+    groups_.use(std::move(entries));
+    stale_ = true;
   }
 
   // Reads the groups. False, with nothing changed, where that cannot be or is being done.
@@ -656,12 +682,10 @@ class HostEngine : public Bound {
   bool calls_functions_;
 
   // The scheduler, and what its __dict__ says.
-  double params_[kNodeParams] = {};
+  Settings settings_;
   Counters counters_ = {};
-  std::vector<double> window_;  // the last metrics
-  DictVersion dict_version_ = {};
+  std::vector<double> window_;     // the last metrics
   PyObject* optimizer_ = nullptr;  // borrowed from the dict while that is unchanged
-  TableReader table_;
   bool order_checked_ = false;
   bool steps_itself_ = false;  // there is more to its step than an engine makes
   std::int64_t steps_ = 0;
@@ -672,10 +696,11 @@ class HostEngine : public Bound {
 
   // The tree of what it steps, itself first, and its groups.
   std::vector<TreeNode> nodes_;
-  std::int64_t child_count_ = 0;
+  ChildList children_;
   std::size_t count_ = 0;  // of groups, when this was attached
   GroupEntries groups_;
   std::vector<double> lrs_;        // of all groups
+  std::vector<Track> along_;       // from column 1 on
   std::uint64_t lrs_version_ = 0;  // unique in the process, and another where they change
   bool stale_ = true;              // they are not what the groups have
   bool busy_ = false;
@@ -686,12 +711,10 @@ class HostEngine : public Bound {
   std::vector<double> next_window_;
   Update update_ = {};
   OwnValues own_;
-  Momentum momentum_;
+  OwnValues momentum_own_;
   Numbers left_;              // the learning rates after its own update, where another's follows
   bool updated_ = false;      // by some scheduler
   std::vector<Taken> taken_;  // empty: no int has to do with it
-  std::vector<Ref> tuples_;
-  std::vector<Momentum*> cycling_;
   std::vector<double> operands_;
   std::vector<double> factors_;
   Ref lrs_of_functions_;

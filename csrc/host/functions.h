@@ -17,7 +17,7 @@ inline std::size_t HostEngine::turn_of_caller(const StepInput& input) {
     if (is_composite(engine.kind_)) {
       if (engine.is_past_last_child()) return 0;
       engine.next_ = engine.counters_;
-      route_event(engine.kind_, engine.next_.words, engine.table_.table(), ChildrenInTree(nodes_, i),
+      route_event(engine.kind_, engine.next_.words, engine.settings_.table(), ChildrenInTree(nodes_, i),
                   {engine.event_, input.value, input.measured});
     } else if (engine.event_ != Event::idle) {
       if (!engine.about_.calls_functions() || engine.event_ != Event::step) return 0;
@@ -66,7 +66,7 @@ inline bool HostEngine::keep_last_lr(PyObject* scheduler, PyObject* dict, const 
   has_last_lr_ = known;
   last_lr_ = lrs;
   copied_version_ = 0;
-  if (unchanged(dict, dict_version_)) return true;
+  if (settings_.same(dict)) return true;
   if (!known || is_engine_of(scheduler)) {
     remove(dict, protocol::last_lr());  // a function looked at __dict__
     return true;
@@ -138,7 +138,7 @@ inline Outcome HostEngine::step_by_functions(PyObject* scheduler, const Ref& gro
       const Ref group = GroupEntries::next(now.get(), i);
       Ref lr(group ? PyFloat_FromDouble(value) : nullptr);
       stale_ = true;
-      if (!lr || !groups_.write(group.get(), i, std::move(lr), value, false, {})) return Outcome::failed;
+      if (!lr || !groups_.write(group.get(), 0, i, std::move(lr), value)) return Outcome::failed;
       lrs.values[i] = value;
     }
     last_lr_ = std::move(lrs);

@@ -73,51 +73,56 @@ inline Ref empty_tuple(Py_ssize_t size) {
   return tuple;
 }
 
-// Puts `tuple` into the group, filled with what is there under `key`, but for the item `at`. False on a
+// Puts `tuple` into the group, filled with what is there, but for the item that the entry is. False on a
 // Python error. Runs no Python code: what else is in the old tuple is in the new one, and the old item is a
 // number.
-inline bool replace_item(PyObject* group, PyObject* key, Py_ssize_t at, Ref value, const Ref& tuple,
+inline bool replace_item(PyObject* group, const Entry& entry, Ref value, const Ref& tuple,
                          DictVersion& version) {
-  PyObject* const before = PyDict_GetItemWithError(group, key);
-  const Py_ssize_t size = PyTuple_GET_SIZE(tuple.get());
-  if (before == nullptr || size_of(before) != size || at >= size) {
+  PyObject* const before = PyDict_GetItemWithError(group, entry.key());
+  const Py_ssize_t size = tuple ? PyTuple_GET_SIZE(tuple.get()) : 0;
+  if (before == nullptr || size_of(before) != size || entry.item_index() >= size) {
     if (!PyErr_Occurred())
       PyErr_SetString(PyExc_RuntimeError, "a tuple changed while a scheduler wrote to it");
     return false;
   }
   for (Py_ssize_t k = 0; k < size; ++k) {
-    Ref entry = k == at ? std::move(value) : Ref::borrow(PySequence_Fast_GET_ITEM(before, k));
-    const Ref none(std::exchange(PySequence_Fast_ITEMS(tuple.get())[k], entry.release()));
+    Ref number =
+        k == entry.item_index() ? std::move(value) : Ref::borrow(PySequence_Fast_GET_ITEM(before, k));
+    const Ref none(std::exchange(PySequence_Fast_ITEMS(tuple.get())[k], number.release()));
   }
-  return set_item(group, key, tuple.get(), version) == 0;
+  return set_item(group, entry.key(), tuple.get(), version) == 0;
 }
 
+// A column of numbers for each entry. What is written here is known here, other changes show by the dict's
+// version.
 class GroupEntries {
  public:
-  // Which entries of each group to read: what is scheduled, and others by keys, which are immortal.
-  void use(const Entry& first, std::vector<PyObject*> keys) {
-    keys.insert(keys.begin(), first.key());
-    use(keys);
-    first_ = first;
-  }
-  void use(const std::vector<PyObject*>& keys) {
-    if (keys == keys_) return;
-    keys_ = keys;
+  // Which entries of each group to read: the first is the one that is scheduled.
+  void use(std::vector<Entry> entries) {
+    if (entries == entries_) return;
+    entries_ = std::move(entries);
+    items_.clear();
+    for (std::size_t k = 0; k < entries_.size(); ++k) {
+      if (entries_[k].is_item()) items_.push_back({k, {}, {}});
+    }
     versions_.clear();
-    integer_counts_.assign(keys_.size(), 0);
+    integer_counts_.assign(entries_.size(), 0);
   }
 
-  // A tuple for each group where an item of one is scheduled; to be handed to write().
-  std::vector<Ref> allocate(PyObject* groups) const {
-    std::vector<Ref> tuples;
-    for (std::size_t i = 0; first_.is_item() && i < length(groups); ++i) {
-      const Ref group = Ref::borrow(item(groups, i));
-      PyObject* const now =
-          PyDict_CheckExact(group.get()) ? PyDict_GetItemWithError(group.get(), first_.key()) : nullptr;
-      const Py_ssize_t size = now != nullptr && PyTuple_CheckExact(now) ? PyTuple_GET_SIZE(now) : 0;
-      tuples.push_back(empty_tuple(size));
+  // A new tuple for each group where items of tuples are written, before anybody looks at the groups.
+  void allocate(PyObject* groups) {
+    for (ItemColumn& items : items_) {
+      items.tuples.clear();
+      for (std::size_t i = 0; i < length(groups); ++i) {
+        const Ref group = Ref::borrow(item(groups, i));
+        const bool known = i < versions_.size() && unchanged(group.get(), versions_[i]);
+        Py_ssize_t size = known ? items.sizes[i] : 0;
+        if (!known && PyDict_CheckExact(group.get())) {
+          size = size_of(PyDict_GetItemWithError(group.get(), entries_[items.column].key()));
+        }
+        items.tuples.push_back(empty_tuple(size));
+      }
     }
-    return tuples;
   }
 
   // Not to be entered again before it is done: see Busy. False if some group lacks an entry or has no plain
@@ -126,9 +131,10 @@ class GroupEntries {
     const std::size_t count = length(groups);
     if (versions_.size() != count) {
       versions_.assign(count, DictVersion());
-      values_.resize(count * keys_.size());
+      values_.resize(count * entries_.size());
       integers_.assign(values_.size(), 0);
-      integer_counts_.assign(keys_.size(), 0);
+      integer_counts_.assign(entries_.size(), 0);
+      for (ItemColumn& items : items_) items.sizes.assign(count, 0);
       changed_ = true;
     }
     for (std::size_t i = 0; i < count; ++i) {
@@ -138,7 +144,7 @@ class GroupEntries {
       if (unchanged(group, versions_[i])) continue;
       if (!read(Ref::borrow(group), i) || length(groups) != count) return false;
     }
-    return true;
+    return items_.empty() || tuples_fit();
   }
 
   // Has a group's dict brought into the cache: hundreds of them do not fit there, and each pass waits for
@@ -149,61 +155,65 @@ class GroupEntries {
 #endif
   }
 
-  // Writes the first entry of group i, which refresh() has read; `number` is what `value` holds.
-  bool write(PyObject* group, std::size_t i, Ref value, double number, bool integer,
-             const std::vector<Ref>& tuples) {
-    if (first_.is_item()) {
-      if (i >= tuples.size()) return static_cast<bool>(changed_meanwhile());
-      if (!replace_item(group, keys_[0], first_.item_index(), std::move(value), tuples[i], versions_[i]))
-        return false;
-    } else if (set_item(group, keys_[0], value.get(), versions_[i]) != 0) {
-      return false;
-    }
-    values_[i] = number;
-    note_integer(0, i, integer);
+  // Writes an entry of group i, which refresh() has read; `number` is what `value` holds. False on a Python
+  // error. Runs no Python code: what it replaces is a number.
+  bool write(PyObject* group, std::size_t column, std::size_t i, Ref value, double number,
+             bool integer = false) {
+    const Entry& entry = entries_[column];
+    const bool written =
+        entry.is_item() ? replace_item(group, entry, std::move(value), tuple_for(column, i), versions_[i])
+                        : set_item(group, entry.key(), value.get(), versions_[i]) == 0;
+    if (!written) return false;
+    const std::size_t at = column * versions_.size() + i;
+    values_[at] = number;
+    note_integer(column, at, integer);
     return true;
   }
 
-  // Whether the first entry of group i is this very number.
-  bool has(std::size_t i, double number) const {
-    return memcmp(values_.data() + i, &number, sizeof(double)) == 0;
+  // Whether the first entry of group i is this very number, as an int or as a float.
+  bool has(std::size_t i, double number) const { return same_bits(values_[i], number); }
+  bool has_float(std::size_t column, std::size_t i, double number) const {
+    const std::size_t at = column * versions_.size() + i;
+    return integers_[at] == 0 && same_bits(values_[at], number);
   }
 
   // Writes the first entry, a float, of all groups that have another. False on a Python error.
   bool write_changed(PyObject* groups, const double* numbers) {
+    PyObject* const key = entries_[0].key();
     for (std::size_t i = 0; i < versions_.size(); ++i) {
       if (has(i, numbers[i])) continue;
       const Ref group = next(groups, i);
       const Ref value(group ? PyFloat_FromDouble(numbers[i]) : nullptr);
-      if (!value || set_item(group.get(), keys_[0], value.get(), versions_[i]) != 0) return false;
+      if (!value || set_item(group.get(), key, value.get(), versions_[i]) != 0) return false;
       values_[i] = numbers[i];
     }
     return true;
   }
 
-  // At which refresh() has read group i.
-  DictVersion& version_of(std::size_t i) { return versions_[i]; }
-
-  // The values of one key in all groups, and whether an int is among them.
+  // The values of one entry in all groups, and whether an int is among them.
   struct Column {
     const double* values;
     bool has_integers;
   };
-  Column column(PyObject* key) const {
-    for (std::size_t k = 0; k < keys_.size(); ++k) {
-      if (keys_[k] != key) continue;
-      return {values_.data() + k * versions_.size(), integer_counts_[k] != 0};
+  Column column(std::size_t k) const {
+    return {values_.data() + k * versions_.size(), integer_counts_[k] != 0};
+  }
+  // kNowhere if it is not read.
+  static constexpr std::size_t kNowhere = SIZE_MAX;
+  std::size_t column_of(PyObject* key) const {
+    for (std::size_t k = 0; k < entries_.size(); ++k) {
+      if (entries_[k].key() == key && !entries_[k].is_item()) return k;
     }
-    return {nullptr, false};
+    return kNowhere;
   }
   const double* first() const { return values_.data(); }
   std::size_t groups() const { return versions_.size(); }
 
-  // Of the first key's values.
+  // Of the first column.
   bool has_integers() const { return integer_counts_[0] != 0; }
   bool is_integer(std::size_t i) const { return integers_[i] != 0; }
 
-  // Whether the first key's values are others than when this was asked before, by somebody else's hand.
+  // Whether some value is another than when this was asked before, by somebody else's hand.
   bool take_changed() { return std::exchange(changed_, false); }
 
   // The group to write next. No Python code runs while groups are written, except to compare keys of a type
@@ -211,45 +221,71 @@ class GroupEntries {
   static Ref next(PyObject* groups, std::size_t i) {
     prefetch(groups, i + kAhead);
     if (i < length(groups) && PyDict_CheckExact(item(groups, i))) return Ref::borrow(item(groups, i));
-    return changed_meanwhile();
+    PyErr_SetString(PyExc_RuntimeError, "param_groups changed while a scheduler wrote to them");
+    return Ref();
   }
 
  private:
+  // Where an item of a tuple is read and written.
+  struct ItemColumn {
+    std::size_t column;
+    std::vector<Py_ssize_t> sizes;  // of the tuples that there are
+    std::vector<Ref> tuples;        // of the step that is being made
+  };
+
   [[gnu::noinline]] bool read(const Ref& group, std::size_t i) {
     forget(versions_[i]);
-    for (std::size_t k = 0; k < keys_.size(); ++k) {
+    for (std::size_t k = 0; k < entries_.size(); ++k) {
       const std::size_t at = k * versions_.size() + i;
-      PyObject* entry =
-          k == 0 && first_.is_item() ? item_in(group.get()) : PyDict_GetItemWithError(group.get(), keys_[k]);
-      if (entry == nullptr || !Numbers::read_plain(entry, values_[at])) return decline(keys_[k], entry);
-      note_integer(k, at, PyLong_CheckExact(entry));
+      PyObject* const number = entries_[k].in(group.get());
+      if (number == nullptr || !Numbers::read_plain(number, values_[at]))
+        return decline(entries_[k].key(), number);
+      note_integer(k, at, PyLong_CheckExact(number));
+    }
+    for (ItemColumn& items : items_) {
+      PyObject* const numbers = PyDict_GetItemWithError(group.get(), entries_[items.column].key());
+      // A list that is scheduled might be somebody else's as well, who looks for changes in it.
+      if (items.column == 0 && (numbers == nullptr || !PyTuple_CheckExact(numbers))) {
+        return decline(entries_[0].key(), numbers, "a tuple");
+      }
+      items.sizes[i] = size_of(numbers);
     }
     remember(group.get(), versions_[i]);
     changed_ = true;
     return true;
   }
+
+  // Whether tuples, if some were allocated, are as large as those in the groups.
+  bool tuples_fit() const {
+    for (const ItemColumn& items : items_) {
+      for (std::size_t i = 0; i < items.tuples.size(); ++i) {
+        if (i >= items.sizes.size() || PyTuple_GET_SIZE(items.tuples[i].get()) != items.sizes[i])
+          return false;
+      }
+    }
+    return true;
+  }
+  Ref tuple_for(std::size_t column, std::size_t i) {
+    for (ItemColumn& items : items_) {
+      if (items.column == column && i < items.tuples.size()) return std::move(items.tuples[i]);
+    }
+    return Ref();
+  }
+
   void note_integer(std::size_t k, std::size_t at, bool integer) {
     integer_counts_[k] += static_cast<int>(integer) - integers_[at];
     integers_[at] = static_cast<char>(integer);
   }
-  // Of a tuple: a list might be somebody else's as well, who looks for changes in it.
-  PyObject* item_in(PyObject* group) const {
-    PyObject* const numbers = PyDict_GetItemWithError(group, first_.key());
-    return numbers != nullptr && PyTuple_CheckExact(numbers) ? first_.in(group) : nullptr;
-  }
-  [[gnu::cold, gnu::noinline]] static Ref changed_meanwhile() {
-    PyErr_SetString(PyExc_RuntimeError, "param_groups changed while a scheduler wrote to them");
-    return Ref();
-  }
+  static bool same_bits(double a, double b) { return memcmp(&a, &b, sizeof(double)) == 0; }
 
   static constexpr std::size_t kAhead = 8;
 
-  Entry first_;
-  std::vector<PyObject*> keys_;
-  std::vector<DictVersion> versions_;
+  std::vector<Entry> entries_;
+  std::vector<ItemColumn> items_;
+  std::vector<DictVersion> versions_;  // at which each group was read
   std::vector<double> values_;
   std::vector<char> integers_;       // which of the values are ints
-  std::vector<int> integer_counts_;  // and how many under each key
+  std::vector<int> integer_counts_;  // and how many in each column
   bool changed_ = true;
 };
 
@@ -274,8 +310,9 @@ class OwnValues {
         break;
       }
       case OwnParam::in_group: {
-        const GroupEntries::Column column = entries.column(owns[k].name);
-        if (column.values == nullptr) return false;
+        const std::size_t at = entries.column_of(owns[k].name);
+        if (at == GroupEntries::kNowhere) return false;
+        const GroupEntries::Column column = entries.column(at);
         std::copy(column.values, column.values + count, out);
         has_integers_ |= column.has_integers;
         break;

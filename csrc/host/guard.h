@@ -9,7 +9,7 @@
 #include "param_groups.h"
 #include "python.h"
 #include "schedule_attributes.h"
-#include "table.h"
+#include "settings.h"
 
 namespace fastsched::host {
 
@@ -19,8 +19,9 @@ namespace fastsched::host {
 // made from.
 class Guard : public Bound {
  public:
-  explicit Guard(const std::string& scheduler) : about_(attributes_of(kind_of(scheduler))) {
-    for (const auto& owns : {about_.owns, about_.momentum}) {
+  explicit Guard(const std::string& scheduler) : settings_(attributes_of(kind_of(scheduler))) {
+    const ScheduleAttributes& about = attributes_of(kind_of(scheduler));
+    for (const auto& owns : {about.owns, about.momentum}) {
       for (const OwnParam& own : owns) {
         if (own.where == OwnParam::in_group) {
           in_group_.push_back(own.name);
@@ -46,11 +47,7 @@ class Guard : public Bound {
       list.items.swap(items);
       list.kept.swap(kept);  // what was kept goes last: that may run Python code, which finds all in order
     }
-    read_all(about_.params, dict.get(), params_);
-    read_window_size(about_, dict.get(), window_size_);
-    table_.read(about_, dict.get());
-    cycles_momentum_ = PyDict_GetItemWithError(dict.get(), cycle_momentum_name());
-    forget(dict_version_);  // counters may have been written there, too
+    settings_.read(dict.get());
   }
 
   // The groups that a scheduler with this optimizer drives hold what the buffers were built from. A group
@@ -85,8 +82,7 @@ class Guard : public Bound {
     std::vector<Guard*> child_guards;
     for (const pybind11::handle guard : children) child_guards.push_back(&unwrap<Guard>(guard.ptr()));
     child_guards_.swap(child_guards);
-    child_schedulers_.assign(PySequence_Fast_ITEMS(schedulers.ptr()),
-                             PySequence_Fast_ITEMS(schedulers.ptr()) + child_guards_.size());
+    child_list_.record(schedulers.ptr());
     std::swap(children_, children);
   }
 
@@ -102,7 +98,8 @@ class Guard : public Bound {
   // What this guard belongs to has moved out of the buffers it was in.
   void invalidate() { valid_ = false; }
 
-  // `groups_too`: the groups as well; a composite looks at them once for all its descendants.
+  // `groups_too`: the groups as well; a composite looks at them once for all its descendants. These must not
+  // have a step() of their own either.
   bool holds(PyObject* scheduler, bool groups_too = true) {
     if (!valid_) return false;
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
@@ -110,11 +107,7 @@ class Guard : public Bound {
       PyErr_Clear();
       return false;
     }
-    if (!unchanged(dict.get(), dict_version_)) {
-      if (!same_params(dict.get()) || (!groups_too && stepped_by_python(dict.get()))) return false;
-      remember(dict.get(), dict_version_);
-    }
-    if (!table_.same(about_, dict.get()) || !same_lists(dict.get())) return false;
+    if (!settings_.holds(dict.get(), !groups_too) || !same_lists(dict.get())) return false;
     if (!child_guards_.empty() && !same_children(dict.get())) return false;
     if (!groups_too && in_group_.empty()) return true;
     Ref groups = param_groups(optimizer_of(dict.get()));
@@ -122,31 +115,6 @@ class Guard : public Bound {
   }
 
  private:
-  // Neither a hyperparameter has another value nor has a counter been written into __dict__ directly.
-  bool same_params(PyObject* dict) const {
-    double now[kNodeParams] = {};
-    if (!read_all(about_.params, dict, now) || memcmp(now, params_, sizeof(now)) != 0) return false;
-    double window_size = 0.0;
-    if (!read_window_size(about_, dict, window_size) || window_size != window_size_) return false;
-    PyObject* const window = about_.window.values;
-    if (window != nullptr && PyDict_GetItemWithError(dict, window) != nullptr) return false;
-    for (const Attribute& counter : about_.counters) {
-      if (PyDict_GetItemWithError(dict, counter.name) != nullptr) return false;
-    }
-    return PyDict_GetItemWithError(dict, protocol::last_lr()) == nullptr &&
-           PyDict_GetItemWithError(dict, cycle_momentum_name()) == cycles_momentum_;
-  }
-
-  // Somebody has put a step() of their own on a scheduler that is part of a composition.
-  static bool stepped_by_python(PyObject* dict) {
-    return PyDict_GetItemWithError(dict, protocol::step()) != nullptr;
-  }
-
-  static PyObject* cycle_momentum_name() {
-    static PyObject* const name = intern("cycle_momentum");
-    return name;
-  }
-
   // Lists change without their owner's dict noticing. The same objects in the same order are the same list.
   bool same_lists(PyObject* dict) const {
     for (const List& list : lists_) {
@@ -162,9 +130,8 @@ class Guard : public Bound {
   }
 
   bool same_children(PyObject* dict) {
-    const Ref schedulers = Ref::borrow(PyDict_GetItemWithError(dict, protocol::schedulers()));
-    if (!schedulers || !(PyList_CheckExact(schedulers.get()) || PyTuple_CheckExact(schedulers.get())))
-      return false;
+    const Ref schedulers = ChildList::in(dict);
+    if (!schedulers) return false;
     const Recursion recursion;
     if (!recursion.entered) {
       PyErr_Clear();  // one that is in itself; the step will find that
@@ -172,15 +139,12 @@ class Guard : public Bound {
     }
     // Looking at groups may run Python code, which may change any of these.
     const pybind11::tuple guards = children_;
-    const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(schedulers.get()));
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto now = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(schedulers.get()));
-      if (now != child_schedulers_.size() || guards.ptr() != children_.ptr()) return false;
+    for (std::size_t i = 0; i < child_list_.size(); ++i) {
+      if (!child_list_.same(schedulers.get()) || guards.ptr() != children_.ptr()) return false;
       const Ref child = Ref::borrow(PySequence_Fast_ITEMS(schedulers.get())[i]);
-      // Compared by address, and alive because it is in the list.
-      if (child.get() != child_schedulers_[i] || !child_guards_[i]->holds(child.get(), false)) return false;
+      if (!child_guards_[i]->holds(child.get(), false)) return false;
     }
-    return count == child_schedulers_.size();
+    return child_list_.same(schedulers.get());
   }
 
   bool same_groups(PyObject* groups) {
@@ -207,11 +171,7 @@ class Guard : public Bound {
     return true;
   }
 
-  const ScheduleAttributes& about_;
-  double params_[kNodeParams] = {};
-  double window_size_ = 0.0;
-  DictVersion dict_version_ = {};
-  TableReader table_;
+  Settings settings_;
   struct List {
     PyObject* name;
     bool keep;
@@ -219,7 +179,6 @@ class Guard : public Bound {
     std::vector<Ref> kept;
   };
   std::vector<List> lists_;
-  PyObject* cycles_momentum_ = nullptr;  // True, False or nothing, none of which dies
   // How many entries of a group the buffers were built from: what is scheduled, and what belongs to that.
   std::size_t keys() const { return 1 + in_group_.size(); }
 
@@ -228,8 +187,8 @@ class Guard : public Bound {
   std::vector<Ref> entries_;  // and what was there, group by group
   std::vector<DictVersion> versions_;
   pybind11::tuple children_;
-  std::vector<Guard*> child_guards_;         // kept alive by children_
-  std::vector<PyObject*> child_schedulers_;  // borrowed, and not looked into
+  std::vector<Guard*> child_guards_;  // kept alive by children_
+  ChildList child_list_;
   bool valid_ = true;
 };
 

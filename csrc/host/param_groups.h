@@ -46,6 +46,13 @@ class Entry {
     item_ = std::stoi(digits);
   }
 
+  static Entry of(PyObject* key) {
+    Entry entry;
+    entry.key_ = key;
+    return entry;
+  }
+
+  bool operator==(const Entry& other) const { return key_ == other.key_ && item_ == other.item_; }
   PyObject* key() const { return key_; }
   const std::string& name() const { return name_; }
   bool is_item() const { return item_ >= 0; }
@@ -71,11 +78,7 @@ class Entry {
   }
 
   // The same as an entry of the group.
-  Entry belonging(PyObject* own) const {
-    Entry entry;
-    entry.key_ = named(own);
-    return entry;
-  }
+  Entry belonging(PyObject* own) const { return of(named(own)); }
 
  private:
   PyObject* item_of(PyObject* values) const {

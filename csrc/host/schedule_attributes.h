@@ -62,6 +62,7 @@ struct WindowAttributes {
 };
 
 struct ScheduleAttributes {
+  Kind kind = {};
   const char* scheduler = nullptr;
   std::vector<Attribute> params;    // in the order of the schedule's parameter struct
   std::vector<Attribute> counters;  // in the order of its state struct
@@ -192,12 +193,13 @@ constexpr std::size_t words() {
 
 template <typename Params, typename Counters, std::size_t kOwnParams, std::size_t P, std::size_t C,
           std::size_t O, typename... Special>
-ScheduleAttributes describe(const char* scheduler, Attributes<P> params, Attributes<C> counters, Owns<O> own,
-                            Special... special) {
+ScheduleAttributes describe(Kind kind, const char* scheduler, Attributes<P> params, Attributes<C> counters,
+                            Owns<O> own, Special... special) {
   static_assert(P == words<Params>(), "one attribute for each member of the struct of the parameters");
   static_assert(C == words<Counters>(), "one attribute for each member of the struct of the counters");
   static_assert(O == kOwnParams, "the list says another number of own parameters");
   ScheduleAttributes about;
+  about.kind = kind;
   about.scheduler = scheduler;
   about.params = std::move(params.list);
   about.counters = std::move(counters.list);
@@ -215,7 +217,8 @@ inline const ScheduleAttributes& attributes_of(Kind kind) {
   // Immortal on purpose: the names are used until the interpreter ends. In the order of Kind.
   static const std::vector<ScheduleAttributes>& all = *[] {
     using namespace row;
-#define FASTSCHED_DESCRIBE(kind, params, counters, own, ...) describe<params, counters, own>(__VA_ARGS__),
+#define FASTSCHED_DESCRIBE(kind, params, counters, own, ...) \
+  describe<params, counters, own>(Kind::kind, __VA_ARGS__),
     return new std::vector<ScheduleAttributes>{FASTSCHED_SCHEDULES(FASTSCHED_DESCRIBE)};
 #undef FASTSCHED_DESCRIBE
   }();
