@@ -232,7 +232,7 @@ class HostEngine : public Bound {
 
   // The engines of a composition's children, and of theirs.
   bool take_children(PyObject* dict) {
-    const Ref children = ChildList::in(dict);
+    const Ref children = children_of(dict);
     if (!children) return decline("its schedulers are not in a list or tuple");
     nodes_.resize(1);
     reads_metric_ = false;
@@ -256,7 +256,7 @@ class HostEngine : public Bound {
       }
       reads_metric_ = reads_metric_ || host->reads_metric_;
     }
-    children_.record(children.get());
+    children_.record(children.get(), false);
     if (calls_functions_ && kind_ == Kind::chained && children_.size() > 1) {
       return decline(
           "a scheduler in it calls functions, which may look at what the one before it has written");
@@ -309,7 +309,7 @@ class HostEngine : public Bound {
   }
 
   bool has_same_children(PyObject* dict) const {
-    const Ref list = ChildList::in(dict);
+    const Ref list = children_of(dict);
     return list && children_.same(list.get());
   }
 
@@ -696,7 +696,7 @@ class HostEngine : public Bound {
 
   // The tree of what it steps, itself first, and its groups.
   std::vector<TreeNode> nodes_;
-  ChildList children_;
+  ListContents children_;
   std::size_t count_ = 0;  // of groups, when this was attached
   GroupEntries groups_;
   std::vector<double> lrs_;        // of all groups

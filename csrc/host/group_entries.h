@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "dict_version.h"
+#include "group_versions.h"
 #include "number_list.h"
 #include "param_groups.h"
 #include "python.h"
@@ -105,7 +105,7 @@ class GroupEntries {
     for (std::size_t k = 0; k < entries_.size(); ++k) {
       if (entries_[k].is_item()) items_.push_back({k, {}, {}});
     }
-    versions_.clear();
+    versions_.reset(0);
     integer_counts_.assign(entries_.size(), 0);
   }
 
@@ -115,7 +115,7 @@ class GroupEntries {
       items.tuples.clear();
       for (std::size_t i = 0; i < length(groups); ++i) {
         const Ref group = Ref::borrow(item(groups, i));
-        const bool known = i < versions_.size() && unchanged(group.get(), versions_[i]);
+        const bool known = versions_.knows(i, group.get());
         Py_ssize_t size = known ? items.sizes[i] : 0;
         if (!known && PyDict_CheckExact(group.get())) {
           size = size_of(PyDict_GetItemWithError(group.get(), entries_[items.column].key()));
@@ -130,29 +130,17 @@ class GroupEntries {
   bool refresh(PyObject* groups) {
     const std::size_t count = length(groups);
     if (versions_.size() != count) {
-      versions_.assign(count, DictVersion());
+      versions_.reset(count);
       values_.resize(count * entries_.size());
       integers_.assign(values_.size(), 0);
       integer_counts_.assign(entries_.size(), 0);
       for (ItemColumn& items : items_) items.sizes.assign(count, 0);
       changed_ = true;
     }
-    for (std::size_t i = 0; i < count; ++i) {
-      prefetch(groups, i + kAhead);
-      PyObject* group = item(groups, i);
-      if (!PyDict_CheckExact(group)) return decline("a param group is no plain dict");
-      if (unchanged(group, versions_[i])) continue;
-      if (!read(Ref::borrow(group), i) || length(groups) != count) return false;
+    if (!versions_.catch_up(groups, [this](PyObject* group, std::size_t i) { return read(group, i); })) {
+      return false;
     }
     return items_.empty() || tuples_fit();
-  }
-
-  // Has a group's dict brought into the cache: hundreds of them do not fit there, and each pass waits for
-  // every one.
-  static void prefetch(PyObject* groups, std::size_t i) {
-#ifdef __GNUC__
-    if (i < length(groups)) __builtin_prefetch(item(groups, i));
-#endif
   }
 
   // Writes an entry of group i, which refresh() has read; `number` is what `value` holds. False on a Python
@@ -219,7 +207,7 @@ class GroupEntries {
   // The group to write next. No Python code runs while groups are written, except to compare keys of a type
   // of its own: that could change the list. Empty, with a Python error set, if it did.
   static Ref next(PyObject* groups, std::size_t i) {
-    prefetch(groups, i + kAhead);
+    prefetch_group(groups, i);
     if (i < length(groups) && PyDict_CheckExact(item(groups, i))) return Ref::borrow(item(groups, i));
     PyErr_SetString(PyExc_RuntimeError, "param_groups changed while a scheduler wrote to them");
     return Ref();
@@ -233,24 +221,22 @@ class GroupEntries {
     std::vector<Ref> tuples;        // of the step that is being made
   };
 
-  [[gnu::noinline]] bool read(const Ref& group, std::size_t i) {
-    forget(versions_[i]);
+  [[gnu::noinline]] bool read(PyObject* group, std::size_t i) {
     for (std::size_t k = 0; k < entries_.size(); ++k) {
       const std::size_t at = k * versions_.size() + i;
-      PyObject* const number = entries_[k].in(group.get());
+      PyObject* const number = entries_[k].in(group);
       if (number == nullptr || !Numbers::read_plain(number, values_[at]))
         return decline(entries_[k].key(), number);
       note_integer(k, at, PyLong_CheckExact(number));
     }
     for (ItemColumn& items : items_) {
-      PyObject* const numbers = PyDict_GetItemWithError(group.get(), entries_[items.column].key());
+      PyObject* const numbers = PyDict_GetItemWithError(group, entries_[items.column].key());
       // A list that is scheduled might be somebody else's as well, who looks for changes in it.
       if (items.column == 0 && (numbers == nullptr || !PyTuple_CheckExact(numbers))) {
         return decline(entries_[0].key(), numbers, "a tuple");
       }
       items.sizes[i] = size_of(numbers);
     }
-    remember(group.get(), versions_[i]);
     changed_ = true;
     return true;
   }
@@ -278,11 +264,9 @@ class GroupEntries {
   }
   static bool same_bits(double a, double b) { return memcmp(&a, &b, sizeof(double)) == 0; }
 
-  static constexpr std::size_t kAhead = 8;
-
   std::vector<Entry> entries_;
   std::vector<ItemColumn> items_;
-  std::vector<DictVersion> versions_;  // at which each group was read
+  GroupVersions versions_;  // at which each group was read
   std::vector<double> values_;
   std::vector<char> integers_;       // which of the values are ints
   std::vector<int> integer_counts_;  // and how many in each column

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "dict_version.h"
+#include "group_versions.h"
 #include "param_groups.h"
 #include "python.h"
 #include "schedule_attributes.h"
@@ -26,7 +26,7 @@ class Guard : public Bound {
         if (own.where == OwnParam::in_group) {
           in_group_.push_back(own.name);
         } else {
-          lists_.push_back({own.name, own.where == OwnParam::in_list, {}, {}});
+          lists_.push_back({own.name, own.where == OwnParam::in_list, false, {}});
         }
       }
     }
@@ -37,15 +37,9 @@ class Guard : public Bound {
     Ref dict(PyObject_GenericGetDict(scheduler, nullptr));
     if (!dict) throw pybind11::error_already_set();
     for (List& list : lists_) {
-      PyObject* values = PyDict_GetItemWithError(dict.get(), list.name);
-      std::vector<PyObject*> items;
-      std::vector<Ref> kept;
-      for (std::size_t i = 0; values != nullptr && PyList_CheckExact(values) && i < length(values); ++i) {
-        items.push_back(item(values, i));
-        if (list.keep) kept.push_back(Ref::borrow(item(values, i)));
-      }
-      list.items.swap(items);
-      list.kept.swap(kept);  // what was kept goes last: that may run Python code, which finds all in order
+      PyObject* const values = list_in(dict.get(), list.name);
+      list.there = values != nullptr;
+      if (list.there) list.contents.record(values, list.keep);
     }
     settings_.read(dict.get());
   }
@@ -70,7 +64,7 @@ class Guard : public Bound {
         entries.push_back(Ref::borrow(PyDict_Check(group.get()) ? name.in(group.get()) : nullptr));
       }
     }
-    versions_.assign(count, DictVersion());
+    versions_.reset(count);
     names_.swap(names);
     entries_.swap(entries);
   }
@@ -82,7 +76,7 @@ class Guard : public Bound {
     std::vector<Guard*> child_guards;
     for (const pybind11::handle guard : children) child_guards.push_back(&unwrap<Guard>(guard.ptr()));
     child_guards_.swap(child_guards);
-    child_list_.record(schedulers.ptr());
+    child_list_.record(schedulers.ptr(), false);
     std::swap(children_, children);
   }
 
@@ -115,22 +109,20 @@ class Guard : public Bound {
   }
 
  private:
-  // Lists change without their owner's dict noticing. The same objects in the same order are the same list.
+  static PyObject* list_in(PyObject* dict, PyObject* name) {
+    PyObject* const values = PyDict_GetItemWithError(dict, name);
+    return values != nullptr && PyList_CheckExact(values) ? values : nullptr;
+  }
   bool same_lists(PyObject* dict) const {
     for (const List& list : lists_) {
-      PyObject* values = PyDict_GetItemWithError(dict, list.name);
-      const bool is_list = values != nullptr && PyList_CheckExact(values);
-      if ((is_list ? length(values) : 0) != list.items.size()) return false;
-      if (is_list && memcmp(PySequence_Fast_ITEMS(values), list.items.data(),
-                            list.items.size() * sizeof(PyObject*)) != 0) {
-        return false;
-      }
+      PyObject* const values = list_in(dict, list.name);
+      if ((values != nullptr) != list.there || (list.there && !list.contents.same(values))) return false;
     }
     return true;
   }
 
   bool same_children(PyObject* dict) {
-    const Ref schedulers = ChildList::in(dict);
+    const Ref schedulers = children_of(dict);
     if (!schedulers) return false;
     const Recursion recursion;
     if (!recursion.entered) {
@@ -148,16 +140,8 @@ class Guard : public Bound {
   }
 
   bool same_groups(PyObject* groups) {
-    if (length(groups) != versions_.size()) return false;
-    for (std::size_t i = 0; i < length(groups); ++i) {
-      PyObject* const group = item(groups, i);
-      if (!PyDict_CheckExact(group)) return false;
-      if (unchanged(group, versions_[i])) continue;
-      const Ref held = Ref::borrow(group);
-      if (!same_entries(group, i) || length(groups) != versions_.size()) return false;
-      remember(group, versions_[i]);
-    }
-    return true;
+    return versions_.catch_up(groups,
+                              [this](PyObject* group, std::size_t i) { return same_entries(group, i); });
   }
 
   // A key of another type may run Python code when compared.
@@ -175,8 +159,8 @@ class Guard : public Bound {
   struct List {
     PyObject* name;
     bool keep;
-    std::vector<PyObject*> items;
-    std::vector<Ref> kept;
+    bool there;
+    ListContents contents;
   };
   std::vector<List> lists_;
   // How many entries of a group the buffers were built from: what is scheduled, and what belongs to that.
@@ -185,10 +169,10 @@ class Guard : public Bound {
   std::vector<PyObject*> in_group_;
   std::vector<Entry> names_;
   std::vector<Ref> entries_;  // and what was there, group by group
-  std::vector<DictVersion> versions_;
+  GroupVersions versions_;
   pybind11::tuple children_;
   std::vector<Guard*> child_guards_;  // kept alive by children_
-  ChildList child_list_;
+  ListContents child_list_;
   bool valid_ = true;
 };
 

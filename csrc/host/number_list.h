@@ -1,9 +1,9 @@
 // The numbers in a list, read again only where it holds other objects than before.
 #pragma once
 
-#include <algorithm>
 #include <vector>
 
+#include "list_contents.h"
 #include "param_groups.h"
 #include "python.h"
 #include "schedule_attributes.h"
@@ -15,38 +15,27 @@ class NumberList {
   // False if they are not plain numbers.
   bool read(PyObject* list) {
     if (holds(list)) return true;
-    const std::size_t count = length(list);
-    objects_.clear();
-    kept_.clear();
-    numbers_.resize(count);
+    contents_.forget();
+    numbers_.resize(length(list));
     has_integers_ = false;
-    for (std::size_t i = 0; i < count; ++i) {
-      PyObject* number = item(list, i);
-      if (!read_number(number, numbers_[i])) {
-        objects_.clear();
-        return false;
-      }
-      has_integers_ |= !PyFloat_CheckExact(number);
-      kept_.push_back(Ref::borrow(number));
-      objects_.push_back(number);
+    for (std::size_t i = 0; i < numbers_.size(); ++i) {
+      if (!read_number(item(list, i), numbers_[i])) return false;
+      has_integers_ |= !PyFloat_CheckExact(item(list, i));
     }
+    contents_.record(list, true);
     return true;
   }
 
   // Whether these are the objects that were read, in the same order.
-  bool holds(PyObject* list) const {
-    return objects_.size() == length(list) &&
-           std::equal(objects_.begin(), objects_.end(), PySequence_Fast_ITEMS(list));
-  }
+  bool holds(PyObject* list) const { return contents_.same(list); }
 
   // Kept alive.
-  PyObject* object(std::size_t i) const { return objects_[i]; }
+  PyObject* object(std::size_t i) const { return contents_[i]; }
   const std::vector<double>& numbers() const { return numbers_; }
   bool has_integers() const { return has_integers_; }
 
  private:
-  std::vector<PyObject*> objects_;
-  std::vector<Ref> kept_;  // so that an object that comes to be later cannot have the address of one of these
+  ListContents contents_;
   std::vector<double> numbers_;
   bool has_integers_ = false;
 };

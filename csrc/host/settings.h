@@ -116,29 +116,11 @@ class Settings {
   DictVersion version_ = {};
 };
 
-// The schedulers in a composition, by address: compared where the list that they are in keeps them alive.
-class ChildList {
- public:
-  // The list or tuple of them; an empty reference if there is none.
-  static Ref in(PyObject* dict) {
-    PyObject* const list = PyDict_GetItemWithError(dict, protocol::schedulers());
-    const bool known = list != nullptr && (PyList_CheckExact(list) || PyTuple_CheckExact(list));
-    return known ? Ref::borrow(list) : Ref();
-  }
-
-  void record(PyObject* list) {
-    PyObject* const* const items = PySequence_Fast_ITEMS(list);
-    children_.assign(items, items + PySequence_Fast_GET_SIZE(list));
-  }
-  bool same(PyObject* list) const {
-    const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(list));
-    return count == children_.size() &&
-           std::equal(children_.begin(), children_.end(), PySequence_Fast_ITEMS(list));
-  }
-  std::size_t size() const { return children_.size(); }
-
- private:
-  std::vector<PyObject*> children_;
-};
+// The list or tuple of the schedulers in a composition; an empty reference if there is none.
+inline Ref children_of(PyObject* scheduler_dict) {
+  PyObject* const list = PyDict_GetItemWithError(scheduler_dict, protocol::schedulers());
+  const bool known = list != nullptr && (PyList_CheckExact(list) || PyTuple_CheckExact(list));
+  return known ? Ref::borrow(list) : Ref();
+}
 
 }  // namespace fastsched::host
