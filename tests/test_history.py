@@ -4,6 +4,7 @@ import copy
 import csv
 import gc
 import math
+import pickle
 import weakref
 
 import numpy as np
@@ -151,6 +152,50 @@ def test_steps_that_leave_the_epoch_as_it_was(kind):
     for _ in range(3):
         scheduler.step(1.0, 5)
     assert history.to_numpy()["reductions"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("odd", [False, True], ids=["numbers", "a tensor"])
+def test_a_function_whose_turn_it_is_in_a_sequence(odd):
+    """The compositions around it have a row, and the children of each their own."""
+    optimizer = stepped_sgd([0.5, 0.25])
+
+    def factor(epoch):
+        return torch.tensor(0.5**epoch) if odd and epoch == 2 else 0.5**epoch
+
+    plateau = fastsched.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    inner = fastsched.SequentialLR(optimizer, [fastsched.LambdaLR(optimizer, factor), plateau], [4])
+    scheduler = fastsched.SequentialLR(optimizer, [inner, fastsched.ExponentialLR(optimizer, 0.5)], [7])
+    whole, nested, part = map(fastsched.History, (scheduler, inner, inner._schedulers[0]))
+    account = Account(scheduler)
+    for _ in range(9):
+        account.step(1.0)
+    if odd:  # the learning rates are tensors from then on
+        np.testing.assert_array_equal(whole.to_numpy()["lr"], [lrs for *_, lrs in account.rows])
+    else:
+        account.agrees_with(whole)
+    rows = nested.to_numpy()
+    assert len(rows) == inner.last_epoch == 6
+    np.testing.assert_array_equal(rows["lr"], whole.to_numpy()["lr"][:6])
+    np.testing.assert_array_equal(part.to_numpy()["lr"], rows["lr"][:3])
+
+
+def test_histories_leave_a_composition_of_numbers_to_one_engine():
+    scheduler = deep(stepped_sgd([0.5]), 1)
+    histories = [fastsched.History(part) for part in tree_of(scheduler)]
+    for _ in range(8):
+        scheduler.step(1.0)
+    assert isinstance(scheduler._engine, _C.HostEngine)
+    assert len(histories[0]) == 8
+    assert all(len(history) for history in histories)
+
+
+def test_a_history_on_numbers_takes_no_more_memory_than_its_rows():
+    scheduler = fastsched.ExponentialLR(stepped_sgd([0.5] * 3), 0.5)
+    history = fastsched.History(scheduler)
+    scheduler.step()
+    assert len(pickle.dumps(history)) < 10_000
+    twin = pickle.loads(pickle.dumps(history))
+    np.testing.assert_array_equal(twin.to_numpy()["lr"], history.to_numpy()["lr"])
 
 
 def test_rows_stay_in_order_when_a_function_gives_tensors():

@@ -38,8 +38,13 @@ def test_keywords_run_the_function(name):
     assert frames_of(type(scheduler).step, step) == 1
 
 
-def test_what_attends_to_steps_runs_the_function(counted):
-    assert counted["history"] == [1, 1, FRAMES]
+def test_a_step_that_is_recorded_needs_no_frame(counted):
+    assert counted["history"] == [FRAMES, 1]
+
+
+def test_a_metric_that_is_reduced_first_runs_the_function():
+    scheduler = fastsched.ReduceLROnPlateau(sgd([0.1]), deferred=True)
+    assert frames_of(type(scheduler).step, lambda: scheduler.step(1.0)) == 1
 
 
 def test_a_subclass_that_calls_super():

@@ -20,6 +20,7 @@
 #include "param_groups.h"
 #include "python.h"
 #include "schedule/plan/step_on_host.h"
+#include "schedule/report/history.h"
 #include "schedule_attributes.h"
 #include "scheduler_protocol.h"
 #include "settings.h"
@@ -92,6 +93,7 @@ class HostEngine : public Bound {
         return Outcome::failed;
       }
     }
+    const StepInput input = StepInput::make(event, value);
     Ref groups;
     std::size_t caller = 0;
     nodes_[0].scheduler = scheduler;
@@ -100,7 +102,6 @@ class HostEngine : public Bound {
       if (!busy.entered) return Outcome::declined;
       const HeldDicts held{nodes_};
       if (!look_at_schedulers()) return Outcome::declined;
-      const StepInput input = StepInput::make(event, value);
       event_ = input.event;
       if (calls_functions_ && is_composite(kind_)) caller = turn_of_caller(input);
       if (caller == 0) {
@@ -110,7 +111,7 @@ class HostEngine : public Bound {
       }
     }
     // Functions may do anything, so nothing is held on to.
-    return caller != 0 ? step_caller(caller) : step_by_functions(scheduler, groups);
+    return caller != 0 ? step_caller(caller, input) : step_by_functions(scheduler, groups);
   }
 
   // How many steps it has made, and whether in the last one it was time to reduce.
@@ -134,6 +135,15 @@ class HostEngine : public Bound {
   // Of a composition: whether a scheduler in it does.
   bool reads_metric() const { return reads_metric_; }
   bool is_of_composition() const { return is_composite(kind_); }
+
+  // A history, a tensor laid out as csrc/schedule/report/history.h says, to which each step appends; or None.
+  const pybind11::object& history() const { return history_; }
+  void record(pybind11::object history) {
+    rows_ = history.is_none() ? nullptr
+                              : reinterpret_cast<double*>(history.attr("data_ptr")().cast<std::uintptr_t>());
+    history_ = std::move(history);
+  }
+  std::size_t groups() const { return groups_.groups(); }
 
   // The caller has looked whether optimizer.step() came first, which torch does at the first step.
   void check_order() { order_checked_ = true; }
@@ -191,6 +201,7 @@ class HostEngine : public Bound {
     HostEngine* engine;
     Ref alive;
     Ref scheduler;
+    PlateauReport report;  // of what the others in it make of the step
   };
   struct HeldDicts {
     std::vector<TreeNode>& nodes;
@@ -296,6 +307,11 @@ class HostEngine : public Bound {
       if (!node.engine->settings_.is_settled(node.dict.get())) return false;
     }
     if (!groups_.refresh(groups.get())) return false;
+    for (const TreeNode& node : nodes_) {
+      double* const rows = node.engine->rows_;
+      if (rows != nullptr && next_row(rows, static_cast<std::int64_t>(groups_.groups())) == nullptr)
+        return false;
+    }
     if (groups_.take_changed() || stale_) {
       lrs_.assign(groups_.first(), groups_.first() + groups_.groups());
       for (std::size_t k = 0; k < along_.size(); ++k) {
@@ -512,8 +528,9 @@ class HostEngine : public Bound {
       order_checked_ = false;  // beginning anew makes the next step a first one again
     counters_ = next_;
     if (!leaves_lrs()) return;
+    const bool is_own_step = is_step(kind_, event_, input.measured);
     if (has_window()) window_.swap(next_window_);
-    if (!is_composite(kind_) && is_step(kind_, event_, input.measured)) {
+    if (!is_composite(kind_) && is_own_step) {
       reduced_ = reduces(update_.kind());
       ++steps_;
     }
@@ -530,6 +547,25 @@ class HostEngine : public Bound {
       }
       copied_version_ = root.lrs_version_;
     }
+    if (rows_ != nullptr && is_own_step) append_row(report(input));
+  }
+
+  // What the plateaus in its tree make of a step that they have decided about.
+  PlateauReport report(const StepInput& input) const {
+    PlateauReport report = PlateauReport::none();
+    for (const TreeNode& node : nodes_) {
+      const HostEngine& engine = *node.engine;
+      if (!is_plateau(engine.kind_)) continue;
+      report.add(engine.kind_, engine.event_, engine.update_.kind(),
+                 read_words<PlateauState>(engine.next_.words).best, input);
+    }
+    return report;
+  }
+  void append_row(const PlateauReport& report) {
+    double* const row = next_row(rows_, static_cast<std::int64_t>(last_lr_.values.size()));
+    if (row == nullptr) return;
+    std::copy(last_lr_.values.begin(), last_lr_.values.end(), row + kHistoryOwn);
+    finish_row(rows_, row, report);
   }
 
   // float(metric), as torch reads it.
@@ -573,9 +609,7 @@ class HostEngine : public Bound {
     for (const Attribute& counter : about_.counters) remove(dict, counter.name);
     remove(dict, protocol::last_lr());
     if (has_window()) remove(dict, about_.window.values);
-    const Ref history(PyObject_GetAttr(scheduler, protocol::history()));
-    if (!history) throw pybind11::error_already_set();
-    steps_itself_ = history.get() != Py_None || Settings::has_step(dict);
+    steps_itself_ = Settings::has_step(dict);
     settings_.settle(dict);
     return true;
   }
@@ -654,9 +688,10 @@ class HostEngine : public Bound {
 
   // csrc/host/functions.h
   std::size_t turn_of_caller(const StepInput& input);
-  Outcome step_caller(std::size_t place);
+  Outcome step_caller(std::size_t place, const StepInput& input);
   bool keep_last_lr(PyObject* scheduler, PyObject* dict, const Numbers& lrs, bool known);
   Outcome step_by_functions(PyObject* scheduler, const Ref& groups);
+  static Numbers as_floats(PyObject* lrs);
   static Outcome changed_their_number();
   Ref lr_of(const Ref& group) const;
   double product(double operand, double factor) const;
@@ -687,7 +722,9 @@ class HostEngine : public Bound {
   std::vector<double> window_;     // the last metrics
   PyObject* optimizer_ = nullptr;  // borrowed from the dict while that is unchanged
   bool order_checked_ = false;
-  bool steps_itself_ = false;  // there is more to its step than an engine makes
+  bool steps_itself_ = false;  // there is a step() of somebody's own
+  pybind11::object history_ = pybind11::none();
+  double* rows_ = nullptr;  // of that
   std::int64_t steps_ = 0;
   bool reduced_ = false;
   Numbers last_lr_;

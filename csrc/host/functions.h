@@ -31,14 +31,15 @@ inline std::size_t HostEngine::turn_of_caller(const StepInput& input) {
 }
 
 // Which Python may have to make.
-inline Outcome HostEngine::step_caller(std::size_t place) {
+inline Outcome HostEngine::step_caller(std::size_t place, const StepInput& input) {
   const Ref scheduler = Ref::borrow(nodes_[place].scheduler);
   const Ref alive = Ref::borrow(nodes_[place].alive.get());
   HostEngine& engine = *nodes_[place].engine;
   std::vector<StepsBelow> compositions;  // functions may change the tree, or step it
   for (const TreeNode& node : nodes_) {
     if (!is_composite(node.engine->kind_) || node.engine->event_ == Event::idle) continue;
-    compositions.push_back({node.engine, Ref::borrow(node.alive.get()), Ref::borrow(node.scheduler)});
+    compositions.push_back({node.engine, Ref::borrow(node.alive.get()), Ref::borrow(node.scheduler),
+                            node.engine->report(input)});
   }
   double none = 0.0;
   const Outcome outcome = engine.step(scheduler.get(), Py_None, none);
@@ -51,14 +52,28 @@ inline Outcome HostEngine::step_caller(std::size_t place) {
     const Ref lrs(done ? PyObject_GetAttr(scheduler.get(), protocol::last_lr()) : nullptr);
     if (!lrs) return Outcome::failed;
     known = PyList_CheckExact(lrs.get()) && left.read(lrs.get());
+    if (!known) left = as_floats(lrs.get());
   }
   for (const StepsBelow& composition : compositions) {
     const Ref dict(PyObject_GenericGetDict(composition.scheduler.get(), nullptr));
     if (!dict || !composition.engine->keep_last_lr(composition.scheduler.get(), dict.get(), left, known)) {
       return Outcome::failed;
     }
+    if (composition.engine->rows_ != nullptr) composition.engine->append_row(composition.report);
   }
   return Outcome::stepped;
+}
+
+// Learning rates that are not all plain numbers, for a history.
+inline Numbers HostEngine::as_floats(PyObject* lrs) {
+  Numbers numbers;
+  const Ref list(PySequence_List(lrs));
+  for (std::size_t i = 0; list && i < length(list.get()); ++i) {
+    const Ref number(PyNumber_Float(item(list.get(), i)));
+    numbers.values.push_back(number ? PyFloat_AS_DOUBLE(number.get()) : std::nan(""));
+  }
+  PyErr_Clear();
+  return numbers;
 }
 
 // What its step came to; if not `known`, Python asks the child. False on a Python error.
@@ -144,6 +159,7 @@ inline Outcome HostEngine::step_by_functions(PyObject* scheduler, const Ref& gro
     last_lr_ = std::move(lrs);
     copied_version_ = 0;
     remove(dict, protocol::last_lr());  // somebody looked at __dict__ meanwhile
+    if (rows_ != nullptr) append_row(PlateauReport::none());
     operands_ = std::move(operands);
     factors_ = std::move(factors);
     return Outcome::stepped;

@@ -151,6 +151,22 @@ void add_engine(py::module_& module) {
       .def_property_readonly("steps", &HostEngine::steps)
       .def_property_readonly("reduced", &HostEngine::reduced)
       .def_property_readonly("reads_metric", &HostEngine::reads_metric)
+      // What a History asks of whatever steps are recorded by.
+      .def_property_readonly("positions",
+                             [](const HostEngine& self) {
+                               py::list positions;
+                               for (std::size_t i = 0; i < self.groups(); ++i) positions.append(i);
+                               return positions;
+                             })
+      .def_property_readonly_static("device", [](const py::object&) { return "cpu"; })
+      .def_property_readonly("history", &HostEngine::history)
+      .def("record", &HostEngine::record, py::arg("history"))
+      .def("recorders",
+           [](py::object self) {
+             py::list recorders;
+             recorders.append(self);
+             return recorders;
+           })
       .def("get", &get_attribute)
       .def("set",
            [](HostEngine& self, py::str name, py::object value) { return self.set(name.ptr(), value.ptr()); })

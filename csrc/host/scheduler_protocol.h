@@ -14,7 +14,6 @@ namespace fastsched::host::protocol {
 
 // Of every scheduler.
 FASTSCHED_NAME(engine, "_engine")          // what steps it
-FASTSCHED_NAME(history, "_history")        // what its own step() has to tell of each step, or None
 FASTSCHED_NAME(optimizer, "optimizer")     // whose groups it drives
 FASTSCHED_NAME(last_lr, "_last_lr")        // the learning rates as it left them
 FASTSCHED_NAME(step_count, "_step_count")  // how often it was stepped, construction included

@@ -8,15 +8,16 @@ plain torch object with everything in ``__dict__``.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from .. import _C
 from . import lr_buffer
 from .metric import as_number
 from .program import Event, instance_dict
-from .replica import Replica
 from .selection import name_of
 from .tensor import DECLINED, TensorEngine, is_native
 from .untraced import untraced
@@ -82,14 +83,34 @@ class Steps(Protocol):
     def leave(self) -> None:
         """Be given up: a composition that has this engine's state within its own must find another."""
 
+    def recorders(self) -> Sequence[Recorder]:
+        """What records its steps, each some of the groups; none where Python makes them."""
+
 
 class Recorder(Protocol):
-    """What a scheduler tells of each step (:class:`fastsched.History`)."""
+    """What appends each step that it makes to a history: a host engine, or one replica of a tensor engine."""
+
+    @property
+    def positions(self) -> list[int]:
+        """Which of the scheduler's groups it steps, in order; -1 for what it leaves alone."""
+
+    @property
+    def device(self) -> torch.device | str: ...
+
+    @property
+    def history(self) -> Tensor | None: ...
+
+    def record(self, history: Tensor | None) -> None:
+        """Append to this history from now on, laid out as ``csrc/schedule/report/history.h`` says, or to none."""
+
+
+class Observer(Protocol):
+    """What wants to know of each step (:class:`fastsched.History`)."""
 
     def note(self, scheduler: Any, metric: Any, /) -> None:
-        """Record a step that no tensor engine made, after it."""
+        """Record a step that Python made, after it."""
 
-    def install(self, replicas: list[Replica], /) -> None:
+    def install(self, recorders: Sequence[Recorder], /) -> None:
         """Have the steps of these recorded by themselves."""
 
 
@@ -137,6 +158,9 @@ class Detached:
     def leave(self) -> None:
         pass
 
+    def recorders(self) -> Sequence[Recorder]:
+        return ()
+
 
 DETACHED = Detached()
 
@@ -164,6 +188,7 @@ class ChildByChild(Detached):
         if self._left < 0 or (self._detached and all(child._engine is not DETACHED for child in self._detached)):
             return DECLINED
         scheduler._step_children(metric)
+        scheduler._note(metric)
         return None
 
 
@@ -250,6 +275,8 @@ def attach(scheduler: Any, *, restore: bool = False) -> Engine:
     if not tensors and all(map(_has_no_more_to_do, children)):
         host = _C.HostEngine(scheduler._schedule, Tensor, as_number, name_of(scheduler.optimizer))
         if host.attach(scheduler):
+            if scheduler._history is not None:
+                scheduler._history.install(host.recorders())
             return host
     return ChildByChild(scheduler) if children else DETACHED
 
@@ -259,7 +286,7 @@ def _has_no_more_to_do(child: Any) -> bool:
     if not is_native(child):
         return False
     if child._is_attended:
-        _C.note_reason(f"{type(child).__name__}, which is in it, has a history of its own")
+        _C.note_reason(f"{type(child).__name__}, which is in it, has metrics of its own to reduce or to put off")
     return not child._is_attended
 
 

@@ -39,6 +39,11 @@ class Replica:
         self.copied: list[Setting] = []
         self.place(program, state)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.buffer.device
+
     def report_as(self, other: Replica) -> None:
         """Keep another's mirror and history, whose addresses are in the state that was kept."""
         self.mirror = other.mirror

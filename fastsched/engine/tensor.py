@@ -538,6 +538,9 @@ class TensorEngine:
         for engine in self._children:
             engine._place_children()
 
+    def recorders(self) -> list[Replica]:
+        return self._replicas
+
     def leave(self) -> None:
         self._guard.invalidate()
         self._guard = _C.Guard(self._schedule)
@@ -711,7 +714,7 @@ class TensorEngine:
         self._collect_settings()
         self._layouts = [replica.buffer.layout for replica in self._replicas]
         if scheduler._history is not None:
-            scheduler._history.install(self._replicas)
+            scheduler._history.install(self.recorders())
         self._guard.record_attributes(scheduler)
         self._guard.record_groups(scheduler.optimizer)
         self._guard.record_children(list(scheduler._children()), [engine._guard for engine in self._children])

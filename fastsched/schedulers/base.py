@@ -21,7 +21,7 @@ from ..engine.added_groups import take_in
 from ..engine.arrivals import Arrivals
 from ..engine.capture import refuse_capture
 from ..engine.checkpoint import checked
-from ..engine.host import DETACHED, Engine, Recorder, StateAttribute, attach, take_numbers
+from ..engine.host import DETACHED, Engine, Observer, StateAttribute, attach, take_numbers
 from ..engine.metric import completed
 from ..engine.program import LAST_LR, Table, contains_tensors, in_a_row, instance_dict, refuse_endless, whole
 from ..engine.reduction import Reduction
@@ -58,11 +58,11 @@ class _EngineScheduler(LRScheduler):
 
     _engine: Engine
     _fallback: tuple[str, Any] | None  # why torch's code made a step, and to which epoch
-    _history: Recorder | None
+    _history: Observer | None
     _logged: set[str]  # what the log has been told of it
     _reduction: Reduction | None  # what is done to a metric before a step; None where nothing is
     _deferred: Arrivals | None  # metrics that are yet to be decided by; None where steps decide at once
-    _is_attended: bool  # there is one of these three: steps look at this only
+    _is_attended: bool  # there is one of these two: steps look at this only
     _begun_groups: list[int]  # those without an initial LR when construction began
     _first_lrs: list[Any] | None  # the learning rates that construction left; None where it did not begin at epoch 0
     _schedule: ClassVar[str]
@@ -380,8 +380,6 @@ class _EngineScheduler(LRScheduler):
         declined = self._engine.step(self, metrics)
         if declined is not None:
             self._step_off_path(declined, metrics)
-        else:
-            self._stepped(metrics)
 
     @untraced(OFF_PATH)
     def _step_off_path(self, declined: _C.Declined, metrics: Any = None) -> None:
@@ -399,7 +397,6 @@ class _EngineScheduler(LRScheduler):
                 self._check_order(metrics, looked)
                 again = self._engine.step(self, metrics)
                 if again is None:
-                    self._stepped(metrics)
                     return
                 declined = again
             if declined.lrs is not None:
@@ -408,7 +405,7 @@ class _EngineScheduler(LRScheduler):
             self._detach()
         self._fall_back()
         self._step_as_torch(metrics if declined.metric is None else declined.metric)
-        self._stepped(metrics, by_torch=True)
+        self._stepped_by_torch(metrics)
 
     def _warn_at_first_step(self) -> bool:
         """Look whether ``optimizer.step()`` came first, where torch does; whether this was such a step."""
@@ -428,24 +425,26 @@ class _EngineScheduler(LRScheduler):
         raise NotImplementedError
 
     def _attend(self, **what: Any) -> None:
-        """Have steps do this besides: what :attr:`_history`, :attr:`_reduction` and :attr:`_deferred` are for."""
+        """Have steps do this to a metric first: what :attr:`_reduction` and :attr:`_deferred` are for."""
         for name, value in what.items():
             object.__setattr__(self, name, value)
-        attended = self._history is not None or self._reduction is not None or self._deferred is not None
-        object.__setattr__(self, "_is_attended", attended)
-        if not self._engine.steps_tensors:
-            self._engine.refresh(self)  # a composition's engine then leaves the step to this scheduler's own
+        object.__setattr__(self, "_is_attended", self._reduction is not None or self._deferred is not None)
 
     def _catch_up(self) -> None:
         """Have all decided that metrics were given for, before the state is looked at; waits for them."""
 
-    def _stepped(self, metrics: Any, *, by_torch: bool = False) -> None:
-        """A step was made, by torch's code or by the engine; tensor engines record their steps themselves."""
-        if by_torch and self._fallback is not None:
+    def _observe(self, history: Observer | None) -> None:
+        object.__setattr__(self, "_history", history)
+
+    def _note(self, metrics: Any) -> None:
+        """A step was made by Python; engines that hold the state record theirs themselves."""
+        if self._history is not None:
+            self._history.note(self, metrics)
+
+    def _stepped_by_torch(self, metrics: Any) -> None:
+        if self._fallback is not None:
             object.__setattr__(self, "_fallback", (self._fallback[0], instance_dict(self).get("last_epoch")))
-        history = self._history
-        if history is not None and (by_torch or not self._engine.steps_tensors):
-            history.note(self, metrics)
+        self._note(metrics)
 
     def _note_first_lrs(self) -> None:
         """Construction is over, and began at epoch 0."""

@@ -203,8 +203,7 @@ class _Composite(_MetricScheduler):
             ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
             RuntimeError: inside CUDA graph capture, if Python has to step some child.
         """
-        attended = self._is_attended
-        if attended or weight is not None:
+        if self._is_attended or weight is not None:
             metrics, found_inf = self._reduced(metrics, found_inf, weight)
         engine = self._engine
         if metrics is None:
@@ -218,8 +217,6 @@ class _Composite(_MetricScheduler):
         declined = engine.step(self, metrics)
         if declined is not None:
             self._step_off_path(declined, metrics)
-        elif attended:
-            self._stepped(metrics)
 
     def _check_order(self, metrics: Any, looked: bool) -> None:
         engine = self._engine

@@ -61,8 +61,6 @@ class _EpochScheduler(_EngineScheduler):
         declined = self._engine.step(self, None)
         if declined is not None:
             self._step_off_path(declined)
-        elif self._is_attended:
-            self._stepped(None)
 
     @untraced(OFF_PATH)
     def _step_off_path(self, declined: _C.Declined, metrics: Any = None) -> None:
@@ -93,7 +91,8 @@ class _EpochScheduler(_EngineScheduler):
         self._step_count += 1
         warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3)
         self._update_lr(epoch)
-        self._stepped(None)
+        if not self._engine.holds_state:
+            self._note(None)
         if self._engine is DETACHED:
             self._attach()
 
@@ -558,10 +557,8 @@ class CosineAnnealingWarmRestarts(_EpochScheduler, TorchWarmRestarts):
             elif not found_inf:
                 self.step(epoch)
             return
-        if epoch is None and not self._is_initial and self._engine.step(self, None) is None:
-            self._stepped(None)
-            return
-        self._step_elsewhere(epoch)
+        if epoch is not None or self._is_initial or self._engine.step(self, None) is not None:
+            self._step_elsewhere(epoch)
 
     def _step_off_path(self, declined: _C.Declined, metrics: Any = None) -> None:
         self._step_elsewhere(None)
@@ -575,7 +572,6 @@ class CosineAnnealingWarmRestarts(_EpochScheduler, TorchWarmRestarts):
             refuse_capture("it is the first step, or its settings changed; step once before capturing")
             self._detach()
             if self._attach() and self._engine.step(self, None) is None:
-                self._stepped(None)
                 return
         elif _is_number(epoch) and epoch >= 0 and self._engine.move(self, Event.AT_EPOCH, epoch):
             return
@@ -584,7 +580,7 @@ class CosineAnnealingWarmRestarts(_EpochScheduler, TorchWarmRestarts):
             self._fall_back()
         TorchWarmRestarts.step(self, epoch)
         if not self._is_initial:
-            self._stepped(None, by_torch=True)
+            self._stepped_by_torch(None)
             self._attach()
 
     def _update_lr(self, epoch: int | None = None) -> None:

@@ -136,7 +136,7 @@ class _FunctionScheduler(_EpochScheduler):
             else:
                 group["lr"] = lr
         self._last_lr = [lr.clone() if isinstance(lr, Tensor) else lr for lr in (group["lr"] for group in groups)]
-        self._stepped(None, by_torch=True)
+        self._stepped_by_torch(None)
         self._attach()
 
 

@@ -77,8 +77,7 @@ class _Plateau(_MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         attributes and groups since the step before, as an eager one does; it is compiled again if groups were added.
         A Python-number metric recompiles once, at its second value. What is deferred breaks the graph.
         """
-        attended = self._is_attended
-        if attended or weight is not None:
+        if self._is_attended or weight is not None:
             if epoch is not None and self._deferred is not None:
                 raise ValueError("epoch= is deprecated, and not for a plateau with deferred=True: leave it out")
             metrics, found_inf = self._reduced(metrics, found_inf, weight)
@@ -94,8 +93,6 @@ class _Plateau(_MetricScheduler, torch_lr_scheduler.ReduceLROnPlateau):
         declined = self._engine.step(self, metrics)
         if declined is not None:
             self._step_off_path(declined, metrics)
-        elif attended:
-            self._stepped(metrics)
 
     @property
     def deferred(self) -> bool:

@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import weakref
-from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
 
 from .. import _C
 from ..engine.capture import refuse_capture
-from ..engine.replica import Replica
+from ..engine.host import Recorder
+from ..engine.lr_buffer import copied_lrs
 from ..engine.representation import counted
 from ..engine.selection import labels_of, quantity_of
 from ..engine.untraced import untraced
@@ -33,9 +34,8 @@ if TYPE_CHECKING:
 class History:
     """Records every step of a scheduler: the metric, the best one, reductions, and each group's learning rate.
 
-    With tensor learning rates the step itself writes a row into a buffer on their device, in compiled steps and in
-    replays of CUDA graphs as well; nothing waits for the device until the rows are asked for. With Python numbers, and
-    where torch's code steps, the row is kept on the host. Reading waits for the device, once.
+    The step itself writes a row into a buffer where the learning rates are, in compiled steps and in replays of CUDA
+    graphs as well; nothing waits for a device until the rows are asked for. Reading waits for it, once.
 
     Args:
         scheduler: one of fastsched's. Of a composition it records the whole; a child may have a history of its own, of
@@ -74,7 +74,7 @@ class History:
         refuse_capture("a history begins; construct it before the capture, or after")
         self.capacity = capacity
         self._scheduler: weakref.ref[_EngineScheduler] | None = weakref.ref(scheduler)  # which refers to this
-        self._periods: list[_OnHost | _OnDevice] = []
+        self._periods: list[_Period] = []
         first = getattr(scheduler, "last_epoch", 0)
         self._first = first + 1 if isinstance(first, int) else 1
         groups = scheduler.optimizer.param_groups
@@ -82,12 +82,11 @@ class History:
         self._names = names_of(groups)
         self._quantity = quantity_of(scheduler.optimizer)
         self._labels = labels_of(scheduler.optimizer)
-        self._began_with = [_number_of(group["lr"]) for group in groups]
+        self._began_with = copied_lrs(scheduler.optimizer)
         self._steps_of_plateaus = _steps_of(_plateaus(scheduler))
         try:
-            scheduler._attend(_history=self)
-            if scheduler._engine.steps_tensors:
-                self.install(scheduler._engine._replicas)
+            scheduler._observe(self)
+            self.install(scheduler._engine.recorders())
         except BaseException:  # a Ctrl-C: nobody has this object to close it
             self.close()
             raise
@@ -99,22 +98,23 @@ class History:
             return
         refuse_capture("a history ends; close it before the capture, or after")
         if scheduler._history is self:
-            scheduler._attend(_history=None)
-        if scheduler._engine.steps_tensors:
-            own = [part.rows for period in self._periods if isinstance(period, _OnDevice) for part in period.parts]
-            for replica in scheduler._engine._replicas:
-                if replica.history is None or any(replica.history is rows for rows in own):
-                    replica.record(None)
+            scheduler._observe(None)
+        own = [part.rows for period in self._periods for part in period.parts]
+        for recorder in scheduler._engine.recorders():
+            if recorder.history is None or any(recorder.history is rows for rows in own):
+                recorder.record(None)
         self._scheduler = None  # last: what was interrupted is done by the next call
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_scheduler": None}  # a copy is closed: the scheduler has its history
+        # A copy is closed: the scheduler has its history.
+        periods = [_Period([part.copied() for part in period.parts]) for period in self._periods]
+        return {**vars(self), "_scheduler": None, "_periods": periods}
 
     def __repr__(self) -> str:
         # Without waiting: how many steps a CUDA device has recorded, only that knows.
         scheduler = None if self._scheduler is None else self._scheduler()
         of = "closed" if scheduler is None else type(scheduler).__name__
-        devices = [str(period.parts[0].rows.device) for period in self._periods if isinstance(period, _OnDevice)]
+        devices = [str(period.parts[0].rows.device) for period in self._periods]
         steps = counted(devices, lambda: len(self))
         return f"{type(self).__name__}({of}, steps={steps}, capacity={self.capacity})"
 
@@ -223,23 +223,24 @@ class History:
             finish(axes, title)
         return axes
 
-    def install(self, replicas: list[Replica]) -> None:
+    def install(self, recorders: Sequence[Recorder]) -> None:
         """Have the steps of these record themselves (called by the scheduler's engine)."""
-        last = self._periods[-1] if self._periods else None
-        if not (isinstance(last, _OnDevice) and last.fits(replicas)):
-            last = _OnDevice([_Part.of(replica, self.capacity) for replica in replicas])
-            self._periods.append(last)
-        for replica, part in zip(replicas, last.parts, strict=True):
-            if replica.history is not part.rows:
-                replica.record(part.rows)
+        if not recorders:
+            return
+        period = self._period([(recorder.positions, torch.device(recorder.device)) for recorder in recorders])
+        for recorder, part in zip(recorders, period.parts, strict=True):
+            if recorder.history is not part.rows:
+                recorder.record(part.rows)
+
+    def _period(self, layout: list[tuple[list[int], torch.device]]) -> _Period:
+        """The newest, or the next one where that has another layout."""
+        if not self._periods or self._periods[-1].layout() != layout:
+            self._periods.append(_Period([_Part.of(*part, self.capacity) for part in layout]))
+        return self._periods[-1]
 
     @untraced("it keeps numbers on the host")
     def note(self, scheduler: Any, metric: Any) -> None:
-        """Record a step that was made on the host (called by the scheduler)."""
-        last = self._periods[-1] if self._periods else None
-        if not isinstance(last, _OnHost):
-            last = _OnHost(deque(maxlen=self.capacity))
-            self._periods.append(last)
+        """Record a step that Python made (called by the scheduler)."""
         lrs = [group["lr"] for group in scheduler.optimizer.param_groups]
         best, reductions = math.nan, 0
         plateaus = _plateaus(scheduler)
@@ -247,10 +248,21 @@ class History:
         for plateau in plateaus:
             if _has_stepped(before.get(id(plateau)), steps.get(id(plateau))):
                 best = plateau.best
-                reductions += last.reduced(plateau, lrs)
+                reductions += self._has_reduced(plateau, lrs)
         self._steps_of_plateaus = steps
-        numbers = [metric if plateaus and metric is not None else math.nan, best, reductions, *lrs]
-        last.add(list(map(_number_of, numbers)))
+        device = next((lr.device for lr in lrs if isinstance(lr, Tensor)), torch.device("cpu"))
+        part = self._period([(list(range(len(lrs))), device)]).parts[0]
+        part.append([metric if plateaus and metric is not None else math.nan, best, reductions, *lrs])
+
+    def _has_reduced(self, plateau: Any, lrs: list[Any]) -> bool:
+        """Whether the plateau found in its last step that it was time to reduce."""
+        reduced = getattr(getattr(plateau, "_engine", None), "reduced", None)
+        if reduced is not None:
+            return bool(reduced)
+        # torch's code stepped: it does not say.
+        rows = next((period.read() for period in reversed(self._periods) if period.steps()), None)
+        before = [] if rows is None else rows[-1, _C.HISTORY_OWN :].tolist()
+        return any(float(now) < was for now, was in zip(lrs, before, strict=False))
 
     def _read(self) -> tuple[range, Tensor]:
         """Step numbers, and the rows as a float64 tensor on the host."""
@@ -265,43 +277,54 @@ class History:
         return range(after - len(rows), after), rows
 
 
-def _number_of(value: Any) -> Tensor | float:
-    """A number to keep; one on a device is not read."""
-    return value.detach().clone() if isinstance(value, Tensor) else float(value)
-
-
 class _Part(NamedTuple):
-    """The rows of the groups of one device and dtype."""
+    """The rows of the groups that one engine, or one replica of it, steps."""
 
     positions: list[int]  # of the groups among those that the scheduler drives; -1 for what it does not
     rows: Tensor  # laid out as csrc/schedule/report/history.h says
 
     @classmethod
     @torch.inference_mode(False)
-    def of(cls, replica: Replica, capacity: int) -> _Part:
-        columns = _C.HISTORY_OWN + len(replica.positions)
-        rows = torch.zeros(_C.HISTORY_HEADER + capacity * columns, dtype=torch.float64, device=replica.buffer.device)
-        rows[0], rows[1] = capacity, columns
-        return cls(replica.positions, rows)
+    def of(cls, positions: list[int], device: torch.device, capacity: int) -> _Part:
+        columns = _C.HISTORY_OWN + len(positions)
+        rows = torch.empty(_C.HISTORY_HEADER + capacity * columns, dtype=torch.float64, device=device)
+        rows[: _C.HISTORY_HEADER] = torch.tensor([capacity, columns, 0], dtype=torch.float64, device="cpu")
+        return cls(positions, rows)
+
+    def append(self, numbers: list[Any]) -> None:
+        """Add a row; what is on a device is not read."""
+        rows = self.rows
+        known = [0.0 if isinstance(number, Tensor) else float(number) for number in numbers]
+        row = torch.tensor(known, dtype=torch.float64, device="cpu").to(rows.device, non_blocking=True)
+        for column, number in enumerate(numbers):
+            if isinstance(number, Tensor):
+                row[column].copy_(number.detach().reshape(()), non_blocking=True)
+        capacity, columns, steps = rows[: _C.HISTORY_HEADER]
+        place = _C.HISTORY_HEADER + steps % capacity * columns + torch.arange(len(row), device=rows.device)
+        rows.index_copy_(0, place.long(), row)
+        rows[_C.HISTORY_HEADER - 1] += 1
 
     def read(self, until: int) -> Tensor:
         """The rows of the steps before this one in order, shape (steps, columns), on the host."""
         rows = self.rows.cpu()
         capacity, columns, steps = map(int, rows[: _C.HISTORY_HEADER].tolist())
-        table = rows[_C.HISTORY_HEADER :].view(capacity, columns)
+        table = rows[_C.HISTORY_HEADER :].view(-1, columns)
         ordered = table[:steps] if steps <= capacity else table.roll(-(steps % capacity), 0)
         return ordered[: len(ordered) - (steps - until)]
 
+    def copied(self) -> _Part:
+        """The same, no larger than the steps that were made."""
+        capacity, columns, steps = map(int, self.rows[: _C.HISTORY_HEADER].tolist())
+        return _Part(self.positions, self.rows[: _C.HISTORY_HEADER + min(steps, capacity) * columns].clone())
 
-class _OnDevice(NamedTuple):
-    """Steps that recorded themselves, all of them in each of the parts."""
+
+class _Period(NamedTuple):
+    """Steps that were made by the same engine, or by engines for the same groups: all of them in each of the parts."""
 
     parts: list[_Part]
 
-    def fits(self, replicas: list[Replica]) -> bool:
-        return [(part.positions, part.rows.device) for part in self.parts] == [
-            (replica.positions, replica.buffer.device) for replica in replicas
-        ]
+    def layout(self) -> list[tuple[list[int], torch.device]]:
+        return [(part.positions, part.rows.device) for part in self.parts]
 
     def steps(self) -> int:
         return int(self.parts[0].rows[_C.HISTORY_HEADER - 1].item())
@@ -320,34 +343,6 @@ class _OnDevice(NamedTuple):
             columns = [_C.HISTORY_OWN + part.positions[slot] for slot in slots]
             table[:, columns] = rows[:, [_C.HISTORY_OWN + slot for slot in slots]]
         return table
-
-
-class _OnHost:
-    """Steps that were noted one by one."""
-
-    def __init__(self, rows: deque[list[Any]]):
-        self._rows = rows
-        self._steps = 0
-
-    def add(self, row: list[Any]) -> None:
-        self._rows.append(row)
-        self._steps += 1
-
-    def reduced(self, plateau: Any, lrs: list[Any]) -> bool:
-        """Whether the plateau found in its last step that it was time to reduce."""
-        reduced = getattr(getattr(plateau, "_engine", None), "reduced", None)
-        if reduced is not None:
-            return bool(reduced)
-        before = self._rows[-1][_C.HISTORY_OWN :] if self._rows else lrs  # torch's code stepped: it does not say
-        return any(float(now) < float(was) for now, was in zip(lrs, before, strict=False))
-
-    def steps(self) -> int:
-        return self._steps
-
-    def read(self) -> Tensor:
-        columns = max((len(row) for row in self._rows), default=_C.HISTORY_OWN)
-        rows = [[float(number) for number in row] + [math.nan] * (columns - len(row)) for row in self._rows]
-        return torch.tensor(rows, dtype=torch.float64, device="cpu").reshape(len(rows), columns)
 
 
 def _plateaus(scheduler: Any) -> list[Any]:

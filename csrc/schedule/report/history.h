@@ -24,9 +24,8 @@ struct History {
 inline constexpr int kHistoryHeader = sizeof(History) / sizeof(double);
 inline constexpr int kHistoryOwn = 3;  // columns before the learning rates
 
-// Whether this step is one of the node's own.
-FASTSCHED_HD bool steps(const NodeView& view, const StepInput& input) {
-  return is_step(view.kind(), static_cast<Event>(static_cast<int>(view.event())), input.measured);
+FASTSCHED_HD Event event_of(const NodeView& view) {
+  return static_cast<Event>(static_cast<int>(view.event()));
 }
 
 // What the plateaus in a subtree did whose turn it was.
@@ -34,18 +33,43 @@ struct PlateauReport {
   double metric;      // NaN without a plateau, or without a metric
   double best;        // of the last of them; NaN if there was none
   double reductions;  // how many of them found that it is time to reduce
+
+  FASTSCHED_HD static PlateauReport none() { return {NAN, NAN, 0.0}; }
+  // What this step was to a plateau; `best`: its best metric after it.
+  FASTSCHED_HD void add(Kind kind, Event event, Law law, double best_metric, const StepInput& input) {
+    if (input.measured) metric = input.value;
+    if (!is_step(kind, event, input.measured)) return;
+    best = best_metric;
+    if (reduces(law)) reductions += 1.0;
+  }
 };
+
+// Where the next row goes; null in a history that is damaged, or for another number of groups.
+FASTSCHED_HD double* next_row(double* words, std::int64_t groups) {
+  const auto history = read_words<History>(words);
+  if (history.columns != static_cast<double>(kHistoryOwn + groups)) return nullptr;
+  if (!(is_count(history.capacity) && history.capacity >= 1.0 && is_count(history.steps))) return nullptr;
+  const auto row = static_cast<std::int64_t>(history.steps) % static_cast<std::int64_t>(history.capacity);
+  return words + kHistoryHeader + row * (kHistoryOwn + groups);
+}
+
+// Completes that row, in which the learning rates are.
+FASTSCHED_HD void finish_row(double* words, double* row, const PlateauReport& report) {
+  row[0] = report.metric;
+  row[1] = report.best;
+  row[2] = report.reductions;
+  const auto history = read_words<History>(words);
+  write_words(words, History{history.capacity, history.columns, history.steps + 1.0});
+}
 
 FASTSCHED_HD PlateauReport report_of(const NodeView& root, const Node& node, std::int64_t groups,
                                      const StepInput& input) {
-  PlateauReport report = {NAN, NAN, 0.0};
+  PlateauReport report = PlateauReport::none();
   const NodeView end = root.after(node);
   for (NodeView view = root; view.program < end.program; view = view.next(view.node(), groups)) {
     if (!is_plateau(view.kind())) continue;
-    if (input.measured) report.metric = input.value;
-    if (!steps(view, input)) continue;
-    report.best = read_words<PlateauState>(view.counters()).best;
-    if (reduces(read_words<Update>(view.update()).kind())) report.reductions += 1.0;
+    report.add(view.kind(), event_of(view), read_words<Update>(view.update()).kind(),
+               read_words<PlateauState>(view.counters()).best, input);
   }
   return report;
 }
@@ -68,25 +92,15 @@ template <typename LR, typename Barrier>
 FASTSCHED_HD void record(const NodeView& view, const Buffers& buffers, const LR* lrs, const StepInput& input,
                          std::int64_t first, std::int64_t stride, Barrier& barrier) {
   double* const words = pointer_in(view.history());
-  if (words == nullptr || !steps(view, input)) return;
-  const auto history = read_words<History>(words);
-  if (history.columns != static_cast<double>(kHistoryOwn + buffers.groups)) return;
-  if (!(is_count(history.capacity) && history.capacity >= 1.0 && is_count(history.steps))) return;
-  const auto done = static_cast<std::int64_t>(history.steps);
-  double* const row =
-      words + kHistoryHeader +
-      done % static_cast<std::int64_t>(history.capacity) * static_cast<std::int64_t>(history.columns);
+  if (words == nullptr || !is_step(view.kind(), event_of(view), input.measured)) return;
+  double* const row = next_row(words, buffers.groups);
+  if (row == nullptr) return;
   barrier.wait();  // everybody has read how many steps there were
   const double* const left = left_by(view, buffers.groups);
   for (std::int64_t i = first; i < buffers.groups; i += stride) {
     row[kHistoryOwn + i] = static_cast<double>(left != nullptr ? static_cast<LR>(left[i]) : lrs[i]);
   }
-  if (first != 0) return;
-  const PlateauReport report = report_of(view, view.node(), buffers.groups, input);
-  row[0] = report.metric;
-  row[1] = report.best;
-  row[2] = report.reductions;
-  write_words(words, History{history.capacity, history.columns, history.steps + 1.0});
+  if (first == 0) finish_row(words, row, report_of(view, view.node(), buffers.groups, input));
 }
 
 }  // namespace fastsched
