@@ -92,6 +92,16 @@ class Guard : public Bound {
   // What this guard belongs to has moved out of the buffers it was in.
   void invalidate() { valid_ = false; }
 
+  // A write to group i of what the buffers were not built from: if it was as it should be before, it is
+  // after.
+  template <typename Write>
+  bool keep_up(PyObject* group, std::size_t i, Write write) {
+    const bool known = versions_.knows(i, group);
+    const bool written = write();
+    if (known && written) remember(group, versions_[i]);
+    return written;
+  }
+
   // `groups_too`: the groups as well; a composite looks at them once for all its descendants. These must not
   // have a step() of their own either.
   bool holds(PyObject* scheduler, bool groups_too = true) {

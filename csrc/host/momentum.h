@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "group_entries.h"
+#include "guard.h"
 #include "schedule/plan/step_on_host.h"
 #include "settings.h"
 
@@ -22,7 +23,9 @@ class HostMomentum : public Bound {
   }
 
   // Makes one step and writes the momentum of every group. False, with nothing changed, where it cannot.
-  bool step(const pybind11::object& scheduler, int event, double epoch) {
+  // Because of that the guard of the learning rates' buffers, if they have one, need not look at the groups
+  // again.
+  bool step(const pybind11::object& scheduler, int event, double epoch, Guard* guard) {
     Ref dict(PyObject_GenericGetDict(scheduler.ptr(), nullptr));
     if (!dict) throw pybind11::error_already_set();
     if (busy_ || event < 0 || event >= kEvents) return false;
@@ -45,7 +48,8 @@ class HostMomentum : public Bound {
       if (entries_.has_float(0, i, values_[i])) continue;
       const Ref group = GroupEntries::next(groups.get(), i);
       Ref value(group ? PyFloat_FromDouble(values_[i]) : nullptr);
-      if (!value || !entries_.write(group.get(), 0, i, std::move(value), values_[i])) {
+      const auto write = [&] { return entries_.write(group.get(), 0, i, std::move(value), values_[i]); };
+      if (!value || !(guard != nullptr ? guard->keep_up(group.get(), i, write) : write())) {
         throw pybind11::error_already_set();
       }
     }

@@ -137,7 +137,8 @@ class HostMomentum:
             "it cycles momentum that is a Python number; give the optimizer tensors for it, or pass "
             "cycle_momentum=False"
         )
-        return self._native.step(scheduler, event, epoch)
+        engine = scheduler._engine
+        return self._native.step(scheduler, event, epoch, engine._guard if engine.steps_tensors else None)
 
     def step_compiled(self, state: Tensor, event: int, epoch: float, found_inf: Tensor | None) -> None:
         """The same from within a compiled graph."""
