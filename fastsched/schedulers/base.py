@@ -34,6 +34,16 @@ if TYPE_CHECKING:
     from typing_extensions import Never
 
 _log = logging.getLogger("fastsched")
+# Slots of a scheduler that nothing has happened to.
+_FIRST: Mapping[str, Any] = {
+    "_engine": DETACHED,
+    "_fallback": None,
+    "_first_lrs": None,
+    "_history": None,
+    "_reduction": None,
+    "_deferred": None,
+    "_is_attended": False,
+}
 
 
 class _EngineScheduler(LRScheduler):
@@ -82,13 +92,7 @@ class _EngineScheduler(LRScheduler):
         def __new__(cls, *_args: object, **_kwargs: object) -> _EngineScheduler:
             scheduler = super().__new__(cls)
             object.__setattr__(scheduler, "_begun_groups", [])
-            object.__setattr__(scheduler, "_engine", DETACHED)
-            object.__setattr__(scheduler, "_fallback", None)
-            object.__setattr__(scheduler, "_first_lrs", None)
-            object.__setattr__(scheduler, "_history", None)
-            object.__setattr__(scheduler, "_reduction", None)
-            object.__setattr__(scheduler, "_deferred", None)
-            object.__setattr__(scheduler, "_is_attended", False)
+            scheduler._put_slots(_FIRST)
             return scheduler
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -157,6 +161,11 @@ class _EngineScheduler(LRScheduler):
         """
         return self._engine.rebuild_between_steps(self)
 
+    def _put_slots(self, values: Mapping[str, Any]) -> None:
+        """Past what assignments mean to a scheduler."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
     def _state(self) -> dict[str, Any]:
         attributes = instance_dict(self)
         while True:
@@ -211,15 +220,9 @@ class _EngineScheduler(LRScheduler):
 
     def __setstate__(self, state: Any) -> None:
         state, slots = state if isinstance(state, tuple) else (state, {})
-        object.__setattr__(self, "_engine", DETACHED)
-        object.__setattr__(self, "_fallback", None)
-        object.__setattr__(self, "_first_lrs", None)
-        object.__setattr__(self, "_history", None)
-        object.__setattr__(self, "_reduction", None)
-        object.__setattr__(self, "_deferred", None)
+        self._put_slots(_FIRST)
         instance_dict(self).update(state)
-        for name, value in slots.items():
-            object.__setattr__(self, name, value)
+        self._put_slots(slots)
         self._attend()
         # An optimizer that is still being unpickled, because it refers back to its scheduler, has no groups
         # yet. Then, and where attaching fails, the first step attaches or says what is wrong.
@@ -426,8 +429,7 @@ class _EngineScheduler(LRScheduler):
 
     def _attend(self, **what: Any) -> None:
         """Have steps do this to a metric first: what :attr:`_reduction` and :attr:`_deferred` are for."""
-        for name, value in what.items():
-            object.__setattr__(self, name, value)
+        self._put_slots(what)
         object.__setattr__(self, "_is_attended", self._reduction is not None or self._deferred is not None)
 
     def _catch_up(self) -> None:
