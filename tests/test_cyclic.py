@@ -334,3 +334,27 @@ def test_a_base_lr_that_is_a_tensor_is_not_made_the_learning_rate():
         scheduler.step()
         assert values(scheduler) == [pytest.approx(value, rel=1e-12) for value in values(oracle)]
         assert [base.item() for base in scheduler.base_lrs] == [0.01, 0.01]
+
+
+@pytest.mark.parametrize("adam", [False, True], ids=["momentum", "betas"])
+def test_a_child_that_begins_to_cycle_momentum_while_it_is_stepped_alone(adam):
+    """What its composition knew of the groups was read before."""
+
+    def run(schedulers):
+        parameters = [torch.nn.Parameter(torch.zeros(1))]
+        optimizer = torch.optim.Adam(parameters, 0.1) if adam else torch.optim.SGD(parameters, 0.1, momentum=0.9)
+        child = schedulers.CyclicLR(optimizer, 0.1, 0.5, step_size_up=4, base_momentum=0.8, max_momentum=0.95)
+        chain = schedulers.ChainedScheduler([child, schedulers.ExponentialLR(optimizer, 0.9)])
+        child.cycle_momentum = False
+        optimizer.step()
+        seen = []
+        for step in range(8):
+            if step in (3, 5):
+                child.cycle_momentum = step == 3
+                child.step()
+            chain.step()
+            group = optimizer.param_groups[0]
+            seen.append((group["lr"], group["betas"] if adam else group["momentum"]))
+        return seen
+
+    assert run(fastsched.lr_scheduler) == run(torch.optim.lr_scheduler)
