@@ -85,7 +85,7 @@ def test_a_step_that_changes_the_engine_may_be_interrupted_anywhere(name, kind, 
         assert all(0 <= now - was <= 1 for now, was in zip(epochs(after), epochs(before), strict=True))
         advance(scheduler)
         assert sum(epochs(scheduler.state_dict())) > sum(epochs(after))
-    assert line > 2
+    assert line > 1
 
 
 @pytest.mark.parametrize("kind", [float, torch.tensor])

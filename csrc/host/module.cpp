@@ -138,6 +138,7 @@ void add_engine(py::module_& module) {
   type.attr("kind") = "host";
   type.attr("steps_tensors") = false;
   type.attr("holds_state") = true;
+  type.attr("device") = "cpu";
   type.def(py::init<const std::string&, py::type, py::object, const std::string&>(), py::arg("scheduler"),
            py::arg("tensor"), py::arg("read_tensor"), py::arg("name"))
       .def("attach",
@@ -158,14 +159,12 @@ void add_engine(py::module_& module) {
                                for (std::size_t i = 0; i < self.groups(); ++i) positions.append(i);
                                return positions;
                              })
-      .def_property_readonly_static("device", [](const py::object&) { return "cpu"; })
       .def_property_readonly("history", &HostEngine::history)
       .def("record", &HostEngine::record, py::arg("history"))
       .def("recorders",
            [](py::object self) {
-             py::list recorders;
-             recorders.append(self);
-             return recorders;
+             unwrap<HostEngine>(self.ptr());
+             return py::make_tuple(self);
            })
       .def("get", &get_attribute)
       .def("set",
