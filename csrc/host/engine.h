@@ -393,9 +393,8 @@ class HostEngine : public Bound {
   // By the law of the learning rate, between bounds of its own.
   bool update_momentum(HostEngine& root, PyObject* dict) {
     if (!settings_.cycles_momentum()) return true;
-    const auto track = std::find_if(root.along_.begin(), root.along_.end(), [this](const Track& one) {
-      return one.entry == settings_.momentum();
-    });
+    const auto track = std::find_if(root.along_.begin(), root.along_.end(),
+                                    [this](const Track& one) { return one.entry == settings_.momentum(); });
     if (track == root.along_.end()) return decline("it began to cycle momentum while it was stepped alone");
     if (!momentum_own_.read_for(update_, about_.momentum, dict, root.groups_)) return false;
     update_all(update_, momentum_own_.of(track->values.size()), track->values.data(),
