@@ -111,18 +111,7 @@ class GroupEntries {
 
   // A new tuple for each group where items of tuples are written, before anybody looks at the groups.
   void allocate(PyObject* groups) {
-    for (ItemColumn& items : items_) {
-      items.tuples.clear();
-      for (std::size_t i = 0; i < length(groups); ++i) {
-        const Ref group = Ref::borrow(item(groups, i));
-        const bool known = versions_.knows(i, group.get());
-        Py_ssize_t size = known ? items.sizes[i] : 0;
-        if (!known && PyDict_CheckExact(group.get())) {
-          size = size_of(PyDict_GetItemWithError(group.get(), entries_[items.column].key()));
-        }
-        items.tuples.push_back(empty_tuple(size));
-      }
-    }
+    if (!items_.empty()) allocate_tuples(groups);
   }
 
   // Not to be entered again before it is done: see Busy. False if some group lacks an entry or has no plain
@@ -220,6 +209,21 @@ class GroupEntries {
     std::vector<Py_ssize_t> sizes;  // of the tuples that there are
     std::vector<Ref> tuples;        // of the step that is being made
   };
+
+  [[gnu::noinline]] void allocate_tuples(PyObject* groups) {
+    for (ItemColumn& items : items_) {
+      items.tuples.clear();
+      for (std::size_t i = 0; i < length(groups); ++i) {
+        const Ref group = Ref::borrow(item(groups, i));
+        const bool known = versions_.knows(i, group.get());
+        Py_ssize_t size = known ? items.sizes[i] : 0;
+        if (!known && PyDict_CheckExact(group.get())) {
+          size = size_of(PyDict_GetItemWithError(group.get(), entries_[items.column].key()));
+        }
+        items.tuples.push_back(empty_tuple(size));
+      }
+    }
+  }
 
   [[gnu::noinline]] bool read(PyObject* group, std::size_t i) {
     for (std::size_t k = 0; k < entries_.size(); ++k) {

@@ -60,7 +60,7 @@ PyObject* for_python(Outcome outcome, Make declined) {
 PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   return guarded([&] {
     check_count(count);
-    HostEngine& engine = unwrap<HostEngine>(self);
+    HostEngine& engine = unwrap_self<HostEngine>(self);
     double value = 0.0;
     return for_python(engine.step(args[0], args[1], value), [&] { return engine.declined(args[1], value); });
   });
@@ -68,7 +68,7 @@ PyObject* host_engine_step(PyObject* self, PyObject* const* args, Py_ssize_t cou
 
 PyObject* guard_holds(PyObject* self, PyObject* scheduler) {
   return guarded([&]() -> PyObject* {
-    const bool holds = unwrap<Guard>(self).holds(scheduler);
+    const bool holds = unwrap_self<Guard>(self).holds(scheduler);
     return !holds && raised() ? nullptr : PyBool_FromLong(holds);
   });
 }
@@ -77,7 +77,7 @@ template <typename Step>
 PyObject* step_if_it_fits(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     check_count(count);
-    const bool stepped = unwrap<Step>(self).step(args[0], args[1]);
+    const bool stepped = unwrap_self<Step>(self).step(args[0], args[1]);
     return !stepped && raised() ? nullptr : PyBool_FromLong(stepped);
   });
 }

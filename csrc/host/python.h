@@ -58,6 +58,14 @@ T& unwrap(PyObject* object) {
   return *self;
 }
 
+// The same of the object that a method of C was called on, whose type its descriptor has checked.
+template <typename T>
+T& unwrap_self(PyObject* object) {
+  const auto* const instance = reinterpret_cast<pybind11::detail::instance*>(object);
+  const bool constructed = instance->simple_layout && instance->simple_holder_constructed;
+  return constructed ? *static_cast<T*>(instance->simple_value_holder[0]) : unwrap<T>(object);
+}
+
 // Counts a call into what may call itself without Python between. Without `entered`, RecursionError is set.
 class Recursion {
  public:

@@ -99,7 +99,10 @@ class TableReader {
   }
 
   // Whether the table changes only where the attribute does.
-  static bool is_fixed(const ScheduleAttributes& about) { return about.table_type == TableType::numbers; }
+  static bool is_fixed(const ScheduleAttributes& about) {
+    return about.table_type == TableType::none || about.table_type == TableType::numbers ||
+           about.table_type == TableType::factors;
+  }
 
   // The attribute itself is the same object as when it was read, or is looked up anew.
   bool same(const ScheduleAttributes& about, PyObject* scheduler_dict) {
