@@ -312,13 +312,14 @@ class HostEngine : public Bound {
       if (rows != nullptr && next_row(rows, static_cast<std::int64_t>(groups_.groups())) == nullptr)
         return false;
     }
-    if (groups_.take_changed() || stale_) {
+    if (as_of_ != groups_.as_of() || stale_) {
       lrs_.assign(groups_.first(), groups_.first() + groups_.groups());
       for (std::size_t k = 0; k < along_.size(); ++k) {
         const double* const values = groups_.column(1 + k).values;
         along_[k].values.assign(values, values + groups_.groups());
       }
       lrs_version_ = ++clock_;
+      as_of_ = groups_.as_of();
       stale_ = false;
     }
     return true;
@@ -737,6 +738,7 @@ class HostEngine : public Bound {
   std::vector<double> lrs_;        // of all groups
   std::vector<Track> along_;       // from column 1 on
   std::uint64_t lrs_version_ = 0;  // unique in the process, and another where they change
+  std::uint64_t as_of_ = 0;        // the groups' number when they were loaded
   bool stale_ = true;              // they are not what the groups have
   bool busy_ = false;
 

@@ -124,7 +124,7 @@ class GroupEntries {
       integers_.assign(values_.size(), 0);
       integer_counts_.assign(entries_.size(), 0);
       for (ItemColumn& items : items_) items.sizes.assign(count, 0);
-      changed_ = true;
+      as_of_ = ++clock_;
     }
     if (!versions_.catch_up(groups, [this](PyObject* group, std::size_t i) { return read(group, i); })) {
       return false;
@@ -190,8 +190,8 @@ class GroupEntries {
   bool has_integers() const { return integer_counts_[0] != 0; }
   bool is_integer(std::size_t i) const { return integers_[i] != 0; }
 
-  // Whether some value is another than when this was asked before, by somebody else's hand.
-  bool take_changed() { return std::exchange(changed_, false); }
+  // Another number, unique in the process, once some value is another by somebody else's hand.
+  std::uint64_t as_of() const { return as_of_; }
 
   // The group to write next. No Python code runs while groups are written, except to compare keys of a type
   // of its own: that could change the list. Empty, with a Python error set, if it did.
@@ -241,7 +241,7 @@ class GroupEntries {
       }
       items.sizes[i] = size_of(numbers);
     }
-    changed_ = true;
+    as_of_ = ++clock_;
     return true;
   }
 
@@ -274,35 +274,47 @@ class GroupEntries {
   std::vector<double> values_;
   std::vector<char> integers_;       // which of the values are ints
   std::vector<int> integer_counts_;  // and how many in each column
-  bool changed_ = true;
+  std::uint64_t as_of_ = ++clock_;
+
+  static inline std::uint64_t clock_ = 0;
 };
 
 // The own parameters of all groups as numbers, gathered from the scheduler's lists and the groups' entries.
+// What has not changed since is not gathered again.
 class OwnValues {
  public:
   // Reads parameter k. False where it is not one plain number per group.
   bool read(const std::vector<OwnParam>& owns, std::size_t k, PyObject* scheduler_dict,
             const GroupEntries& entries) {
     const std::size_t count = entries.groups();
-    numbers_.resize(owns.size() * count);
-    double* out = numbers_.data() + k * count;
+    if (numbers_.size() != owns.size() * count) {
+      numbers_.assign(owns.size() * count, 0.0);
+      params_ = std::vector<Param>(owns.size());
+    }
+    Param& param = params_[k];
+    double* const out = numbers_.data() + k * count;
     switch (owns[k].where) {
       case OwnParam::in_list: {
         PyObject* list = PyDict_GetItemWithError(scheduler_dict, owns[k].name);
         if (list == nullptr || !PyList_CheckExact(list) || length(list) != count) return unfit(owns[k], list);
-        lists_.resize(owns.size());
-        if (!lists_[k].read(list)) return unfit(owns[k], list);
-        std::copy(lists_[k].numbers().begin(), lists_[k].numbers().end(), out);
-        has_integers_ |= lists_[k].has_integers();
-        list_ = &lists_[k];
+        list_ = &param.list;
+        if (!param.list.holds(list)) {
+          if (!param.list.read(list)) return unfit(owns[k], list);
+          std::copy(param.list.numbers().begin(), param.list.numbers().end(), out);
+        }
+        has_integers_ |= param.list.has_integers();
         break;
       }
       case OwnParam::in_group: {
-        const std::size_t at = entries.column_of(owns[k].name);
-        if (at == GroupEntries::kNowhere) return false;
-        const GroupEntries::Column column = entries.column(at);
-        std::copy(column.values, column.values + count, out);
-        has_integers_ |= column.has_integers;
+        if (param.as_of != entries.as_of()) {
+          const std::size_t at = entries.column_of(owns[k].name);
+          if (at == GroupEntries::kNowhere) return false;
+          const GroupEntries::Column column = entries.column(at);
+          std::copy(column.values, column.values + count, out);
+          param.has_integers = column.has_integers;
+          param.as_of = at == 0 ? 0 : entries.as_of();  // what is scheduled changes by our own hand
+        }
+        has_integers_ |= param.has_integers;
         break;
       }
       case OwnParam::functions: return false;
@@ -331,8 +343,13 @@ class OwnValues {
   PyObject* object(std::size_t i) const { return list_->object(i); }  // of the list that was read last
 
  private:
+  struct Param {
+    NumberList list;
+    std::uint64_t as_of = 0;
+    bool has_integers = false;
+  };
   std::vector<double> numbers_;
-  std::vector<NumberList> lists_;
+  std::vector<Param> params_;
   const NumberList* list_ = nullptr;  // the one that was read last
   bool has_integers_ = false;
 };
