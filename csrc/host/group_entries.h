@@ -287,7 +287,7 @@ class OwnValues {
   bool read(const std::vector<OwnParam>& owns, std::size_t k, PyObject* scheduler_dict,
             const GroupEntries& entries) {
     const std::size_t count = entries.groups();
-    if (numbers_.size() != owns.size() * count) {
+    if (params_.size() != owns.size() || numbers_.size() != owns.size() * count) {
       numbers_.assign(owns.size() * count, 0.0);
       params_ = std::vector<Param>(owns.size());
     }
