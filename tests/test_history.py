@@ -179,6 +179,20 @@ def test_a_function_whose_turn_it_is_in_a_sequence(odd):
     np.testing.assert_array_equal(part.to_numpy()["lr"], rows["lr"][:3])
 
 
+def test_a_plateau_that_an_engine_stepped_has_no_part_in_a_step_that_python_makes():
+    optimizer = stepped_sgd([0.5])
+    plateau = fastsched.ReduceLROnPlateau(optimizer, patience=0)
+    other = fastsched.ExponentialLR(optimizer, 0.5)
+    scheduler = fastsched.SequentialLR(optimizer, [plateau, other], [2])
+    history = fastsched.History(scheduler)
+    account = Account(scheduler)
+    account.step(1.0)
+    other.step = lambda: fastsched.ExponentialLR.step(other)
+    for _ in range(3):
+        account.step(1.0)
+    account.agrees_with(history)
+
+
 def test_histories_leave_a_composition_of_numbers_to_one_engine():
     scheduler = deep(stepped_sgd([0.5]), 1)
     histories = [fastsched.History(part) for part in tree_of(scheduler)]

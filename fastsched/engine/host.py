@@ -107,8 +107,11 @@ class Recorder(Protocol):
 class Observer(Protocol):
     """What wants to know of each step (:class:`fastsched.History`)."""
 
+    def expect(self, scheduler: Any, /) -> None:
+        """Look at the schedulers before Python makes a step."""
+
     def note(self, scheduler: Any, metric: Any, /) -> None:
-        """Record a step that Python made, after it."""
+        """Record it after it was made."""
 
     def install(self, recorders: Sequence[Recorder], /) -> None:
         """Have the steps of these recorded by themselves."""
@@ -187,6 +190,7 @@ class ChildByChild(Detached):
         self._left -= 1
         if self._left < 0 or (self._detached and all(child._engine is not DETACHED for child in self._detached)):
             return DECLINED
+        scheduler._expect_step()
         scheduler._step_children(metric)
         scheduler._note(metric)
         return None

@@ -407,6 +407,7 @@ class _EngineScheduler(LRScheduler):
                 return
             self._detach()
         self._fall_back()
+        self._expect_step()
         self._step_as_torch(metrics if declined.metric is None else declined.metric)
         self._stepped_by_torch(metrics)
 
@@ -437,6 +438,11 @@ class _EngineScheduler(LRScheduler):
 
     def _observe(self, history: Observer | None) -> None:
         object.__setattr__(self, "_history", history)
+
+    def _expect_step(self) -> None:
+        """Python is going to make a step."""
+        if self._history is not None:
+            self._history.expect(self)
 
     def _note(self, metrics: Any) -> None:
         """A step was made by Python; engines that hold the state record theirs themselves."""

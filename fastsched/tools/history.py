@@ -83,7 +83,7 @@ class History:
         self._quantity = quantity_of(scheduler.optimizer)
         self._labels = labels_of(scheduler.optimizer)
         self._began_with = copied_lrs(scheduler.optimizer)
-        self._steps_of_plateaus = _steps_of(_plateaus(scheduler))
+        self._steps_of_plateaus: dict[int, _Steps] = {}
         try:
             scheduler._observe(self)
             self.install(scheduler._engine.recorders())
@@ -239,6 +239,11 @@ class History:
         return self._periods[-1]
 
     @untraced("it keeps numbers on the host")
+    def expect(self, scheduler: Any) -> None:
+        """Take note of how far plateaus are before Python makes a step (called by the scheduler)."""
+        self._steps_of_plateaus = _steps_of(_plateaus(scheduler))
+
+    @untraced("it keeps numbers on the host")
     def note(self, scheduler: Any, metric: Any) -> None:
         """Record a step that Python made (called by the scheduler)."""
         lrs = [group["lr"] for group in scheduler.optimizer.param_groups]
@@ -249,7 +254,6 @@ class History:
             if _has_stepped(before.get(id(plateau)), steps.get(id(plateau))):
                 best = plateau.best
                 reductions += self._has_reduced(plateau, lrs)
-        self._steps_of_plateaus = steps
         device = next((lr.device for lr in lrs if isinstance(lr, Tensor)), torch.device("cpu"))
         part = self._period([(list(range(len(lrs))), device)]).parts[0]
         part.append([metric if plateaus and metric is not None else math.nan, best, reductions, *lrs])
