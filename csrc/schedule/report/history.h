@@ -1,5 +1,5 @@
 // What each step appends to a history: the metric, what plateaus made of it, and the learning rates after the
-// step. As with a mirror, whoever wants one puts its address into a node's state, so captured graphs follow.
+// step. As with a mirror, its address is put into a node's state, so captured graphs use it too.
 //
 //   history  capacity | columns | steps | rows     the oldest rows are overwritten
 //   row      metric | best | reductions | learning rates
@@ -29,11 +29,11 @@ FASTSCHED_HD bool steps(const NodeView& view, const StepInput& input) {
   return is_step(view.kind(), static_cast<Event>(static_cast<int>(view.event())), input.measured);
 }
 
-// What the plateaus in a subtree did whose turn it was.
+// What the plateaus that stepped in a subtree did.
 struct PlateauReport {
   double metric;      // NaN without a plateau, or without a metric
   double best;        // of the last of them; NaN if there was none
-  double reductions;  // how many of them found that it is time to reduce
+  double reductions;  // how many of them decided to reduce
 };
 
 FASTSCHED_HD PlateauReport report_of(const NodeView& root, const Node& node, std::int64_t groups,
@@ -50,8 +50,8 @@ FASTSCHED_HD PlateauReport report_of(const NodeView& root, const Node& node, std
   return report;
 }
 
-// The learning rates as the subtree's last schedule left them, whatever comes after it; null where none was
-// stepped.
+// The learning rates as the subtree's last active schedule left them, before any that follow the subtree;
+// null if none stepped.
 FASTSCHED_HD const double* left_by(const NodeView& root, std::int64_t groups) {
   const double* left = nullptr;
   const NodeView end = root.after(root.node());
@@ -62,8 +62,8 @@ FASTSCHED_HD const double* left_by(const NodeView& root, std::int64_t groups) {
   return left;
 }
 
-// `first` and `stride` are the calling thread's share of the groups, whose learning rates it has written
-// itself; `barrier` has all threads wait for each other.
+// `first` and `stride` give the calling thread's share of the groups, whose learning rates it wrote itself;
+// `barrier` makes all threads wait for each other.
 template <typename LR, typename Barrier>
 FASTSCHED_HD void record(const NodeView& view, const Buffers& buffers, const LR* lrs, const StepInput& input,
                          std::int64_t first, std::int64_t stride, Barrier& barrier) {
@@ -76,7 +76,7 @@ FASTSCHED_HD void record(const NodeView& view, const Buffers& buffers, const LR*
   double* const row =
       words + kHistoryHeader +
       done % static_cast<std::int64_t>(history.capacity) * static_cast<std::int64_t>(history.columns);
-  barrier.wait();  // everybody has read how many steps there were
+  barrier.wait();  // until all threads have read how many steps there were
   const double* const left = left_by(view, buffers.groups);
   for (std::int64_t i = first; i < buffers.groups; i += stride) {
     row[kHistoryOwn + i] = static_cast<double>(left != nullptr ? static_cast<LR>(left[i]) : lrs[i]);
