@@ -134,7 +134,7 @@ def test_a_column_of_metrics(history, argument, expected):
 
 
 WRONG = [
-    (["plot", "StepLR(3)"], "argument --steps: give the number of steps to draw; no EXPR says how long it lasts"),
+    (["plot", "StepLR(3)"], "argument --steps: give the number of steps to draw, as no EXPR says how long it lasts"),
     (["plot", "CosineAnnealingLR(2000000)"], "argument --steps: give the number of steps"),
     (["plot", "CosineAnnealingLR(20)", "--metrics", "numbers.csv"], "has 3 numbers for 20 steps; give --steps 3"),
     (["plot", "--steps", "3"], "the following arguments are required: EXPR"),
@@ -185,7 +185,10 @@ WRONG = [
     (["bench", "--groups", "1,1000000000"], "argument --groups: must be at most 100000, not 1000000000"),
     (["bench", "--groups", "1,0"], "argument --groups: must be a positive whole number, not '0'"),
     (["bench", "--groups", ""], "argument --groups: must be a positive whole number, not ''"),
-    (["bench", "--schedulers", "StepLR,Foo"], "argument --schedulers: there is no 'Foo' to compare; there are StepLR,"),
+    (
+        ["bench", "--schedulers", "StepLR,Foo"],
+        "argument --schedulers: there is no 'Foo' to compare; choose from StepLR,",
+    ),
 ]
 
 

@@ -671,13 +671,13 @@ TINY = nn.Linear(2, 1)
         ({"train_loader": []}, ValueError, "train_loader is empty: it gave no batch"),
         ({"train_loader": iter([(torch.ones(1, 2), torch.ones(1, 1))] * 3), "num_iter": 5, "accumulation_steps": 2},
          ValueError, "train_loader ended after 3 of 10 batches and cannot start over"),
-        ({"validation_loader": []}, ValueError, "validation_loader gave no batch: it is empty, or an iterator"),
-        ({"validation_loader": iter([(torch.ones(1, 2), torch.ones(1, 1))])}, ValueError, "or an iterator that"),
+        ({"validation_loader": []}, ValueError, "validation_loader gave no batch: it is empty, or an exhausted"),
+        ({"validation_loader": iter([(torch.ones(1, 2), torch.ones(1, 1))])}, ValueError, "or an exhausted iterator"),
         ({"train_loader": [{"x": 1}]}, TypeError, r"must be a pair \(inputs, targets\), got dict; pass step_fn"),
         ({"train_loader": [(1, 2, 3)]}, TypeError, r"must be a pair \(inputs, targets\), got tuple of 3; pass step_fn"),
         ({"criterion": lambda x, y: x - y}, ValueError, r"the loss must have one element, got shape \(4, 1\): reduce"),
         ({"criterion": lambda x, y: 1.0}, TypeError, "the loss must be a tensor, got float: return one from criterion"),
-        ({"criterion": lambda x, y: x.detach().sum()}, ValueError, "the loss does not require grad: let criterion or"),
+        ({"criterion": lambda x, y: x.detach().sum()}, ValueError, "the loss does not require grad: make criterion or"),
     ],
 )  # fmt: skip
 def test_bad_input_names_the_argument_and_the_fix_and_changes_nothing(changed, error, message):

@@ -566,7 +566,7 @@ def other_groups(rank):
     if rank == 0:
         fastsched.broadcast_state(scheduler)
     else:
-        with pytest.raises(ValueError, match="rank 0 has 1 param groups, and this one 2; construct them alike"):
+        with pytest.raises(ValueError, match="rank 0 has 1 param groups, this one 2; construct them the same way"):
             fastsched.broadcast_state(scheduler)
     with pytest.raises(TypeError, match=r"state_dict\(\) and load_state_dict\(\), got float"):
         fastsched.assert_ranks_agree(1.0)

@@ -95,7 +95,7 @@ def test_lightning_resumes(tmp_path, restore):
 
 
 def test_lightning_names_what_was_logged(tmp_path):
-    with pytest.raises(ValueError, match=r"monitor='val_los' was not logged .* logged was 'val_loss'"):
+    with pytest.raises(ValueError, match=r"monitor='val_los' was not logged .* logged: 'val_loss'"):
         fit(tmp_path, Scripted(), [EarlyStoppingCallback("val_los")])
 
 
