@@ -3,8 +3,8 @@
 python benchmarks/instructions.py record   writes benchmarks/results/instructions.json
 python benchmarks/instructions.py check    fails if a count is more than a tenth above the recorded one
 
-A change that makes a step more expensive has to record the new counts in the same commit. Without valgrind, `check` says
-that nothing was checked, and passes.
+A change that makes a step more expensive has to record the new counts in the same commit. Without valgrind, `check`
+says that nothing was checked, and passes.
 """
 
 from __future__ import annotations

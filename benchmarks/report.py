@@ -168,7 +168,7 @@ def markdown(head: list[str], body: list[list[str]]) -> list[str]:
 
 
 def step_table(result: Result) -> str:
-    """A table for each kind of learning rates, with a row per schedule; each cell has the ratio and fastsched's time."""
+    """A table for each kind of learning rates, with a row per schedule; cells have the ratio and fastsched's time."""
     lines = []
     for mode, title in {"host": "Python-number learning rates", "tensor": "tensor learning rates, CPU"}.items():
         columns = [

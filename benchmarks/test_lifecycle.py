@@ -1,7 +1,7 @@
 """Costs that are paid once, per checkpoint, or per log line: construction, state_dict, load_state_dict, get_last_lr.
 
-No bars: a training loop does none of this at every step. It is recorded so that nobody has to guess. torch's state_dict,
-load_state_dict and get_last_lr share the scheduler's own lists; fastsched's copy them.
+No bars: a training loop does none of this at every step. It is recorded so that nobody has to guess. torch's
+state_dict, load_state_dict and get_last_lr share the scheduler's own lists; fastsched's copy them.
 """
 
 from __future__ import annotations

@@ -228,8 +228,8 @@ def test_peer(compare, benchmark, pair, groups):
 def test_jitted_plateau(compare, benchmark, work, groups):
     """optax's reduce_on_plateau under jax.jit: like the tensor engine it decides on the metric's device.
 
-    It scales the updates instead of learning rates. They are one array with an element per group, the cheapest input for
-    jit; a tree of arrays costs more with every leaf.
+    It scales the updates instead of learning rates. They are one array with an element per group, the cheapest input
+    for jit; a tree of arrays costs more with every leaf.
     """
     benchmark.extra_info.update(peer="optax", schedule=f"reduce_on_plateau, {work}", mode="tensor")
     jax = peer("jax", "jax")

@@ -1,7 +1,7 @@
 """End to end: scikit-learn's digits on the CPU, a network with 465 parameter tensors and a param group for each.
 
-Layer-wise learning rates give that many groups. The scheduler steps at every iteration. Its share is its own time within
-the iteration, measured there, with caches as training leaves them.
+Layer-wise learning rates give that many groups. The scheduler steps at every iteration. Its share is its own time
+within the iteration, measured there, with caches as training leaves them.
 """
 
 from __future__ import annotations

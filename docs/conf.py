@@ -46,7 +46,7 @@ TORCH_DOCS = "https://docs.pytorch.org/docs/stable"
 
 
 def link_outside(app, env, node, contnode):
-    """torch's schedulers link to torch's documentation; all else of torch's stays plain text."""
+    """Schedulers of torch's link to torch's documentation; all else of torch's stays plain text."""
     target = node["reftarget"]
     if not target.startswith("torch."):
         return None

@@ -16,7 +16,7 @@ from .optimizers import sgd
 
 
 def frames_of(function, call):
-    """How often the code of a Python function runs in a call."""
+    """How many times a Python function's code runs in a call."""
     count = 0
 
     def profile(frame, event, _):
@@ -63,7 +63,7 @@ def begun(name, kind):
 
 
 def plain_step(name, kind):
-    """Frames of a step, and the epochs that it went on."""
+    """Frames of a step, and the epochs that it advanced."""
     scheduler, metric = begun(name, kind)
     counting = scheduler if name != "chain" else scheduler._schedulers[0]
     epoch = counting.last_epoch
@@ -72,7 +72,7 @@ def plain_step(name, kind):
 
 
 def step_with_a_history():
-    """Frames of a step while a history looks on, what that has noted, and frames of a step after it was closed."""
+    """Frames of a step with a history, what that has recorded, and frames of a step after it was closed."""
     scheduler, _ = begun("plateau", number)
     history = fastsched.History(scheduler)
     frames = frames_of(type(scheduler).step, lambda: scheduler.step(1.0))

@@ -46,7 +46,7 @@ def test_its_version(capsys):
 
 @pytest.fixture
 def history(tmp_path, monkeypatch):
-    """A log as training loops write it, in the current folder."""
+    """A log as a training loop would write it, in the current folder."""
     pytest.importorskip("matplotlib")
     pytest.importorskip("plotille")
     monkeypatch.chdir(tmp_path)
@@ -202,7 +202,7 @@ def test_errors_name_the_argument(history, capsys, arguments, message):
     captured = capsys.readouterr()
     assert f"fastsched {arguments[0]}: error: " in captured.err
     assert message in captured.err
-    assert captured.err.count("\n") == 1 or "\n  " in captured.err  # with the expression, where that is at fault
+    assert captured.err.count("\n") == 1 or "\n  " in captured.err  # with the expression, if that is at fault
     assert captured.out == ""
 
 
@@ -308,7 +308,7 @@ def test_bench_compares(capsys, monkeypatch):
 
 
 def test_bench_steps_what_it_says():
-    """Each step changes every learning rate, with either library, but for idle ones."""
+    """Each step changes every learning rate, with both libraries, except for idle ones."""
     for name in bench.SCHEDULES:
         for mode in ("float", "tensor"):
             optimizer = bench.groups_of(3, mode)

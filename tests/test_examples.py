@@ -1,4 +1,4 @@
-"""The examples: each runs as a reader would run it, with less to do, and what it prints says that it worked."""
+"""The examples: each runs as a reader would run it, with less to do, and its output shows that it worked."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
-# What to run each with so that it takes little time, and what it must say then.
+# Arguments that make each take little time, and what it must print then.
 RUNS = {
     "compiled_step": (
         ["--epochs", "2", "--backend", "aot_eager"],
@@ -60,7 +60,7 @@ WRITES = {
 
 @pytest.fixture(scope="module")
 def finished(request, tmp_path_factory):
-    """The runs of all examples that are tested, two at a time: most of their time goes into importing."""
+    """The runs of all tested examples, two at a time: they spend most of their time importing."""
     for module in ("matplotlib", "rich", "sklearn", "tqdm"):
         pytest.importorskip(module)
     names = {item.callspec.params["name"] for item in request.session.items if "finished" in item.fixturenames}

@@ -1,4 +1,4 @@
-"""Expressions build what the same Python would, point at what is wrong, and run nothing."""
+"""Expressions build what the same Python would, point at mistakes, and run nothing."""
 
 import inspect
 import re
@@ -46,7 +46,7 @@ trees = st.recursive(
 
 
 def length_of(part):
-    """How many steps a part says to last, if it does."""
+    """How many steps a part says it lasts, if it does."""
     name, *rest = part
     return rest[0].get(LENGTHS[name]) if name in LENGTHS else None
 
@@ -139,7 +139,7 @@ def test_operators_bind_as_in_python():
     assert [type(part) for part in built._schedulers] == [fastsched.ChainedScheduler] * 2
 
 
-# What is refused, by the characters at fault.
+# Refused text, and the characters at fault.
 REFUSED = [
     ("", " ", "the expression is empty"),
     ("   ", " ", "the expression is empty"),
