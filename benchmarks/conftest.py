@@ -16,12 +16,12 @@ from fastsched.cli.bench import calls_per_round, one_thread, quartiles
 ROUNDS = 25
 FEWEST_ROUNDS = 5
 ROUND_SECONDS = 0.004
-CASE_SECONDS = 0.8  # where a round cannot be that short, there are fewer
-BRIEFLY = 0.3  # of rounds and seconds, for what has no bar
+CASE_SECONDS = 0.8  # if rounds take longer, there are fewer of them
+BRIEFLY = 0.3  # share of rounds and seconds for cases without a bar
 
 
 class SuppliedTimer(Timer):
-    """Times calls that use their argument up: all of a round's are made before it."""
+    """Times calls that consume their argument: a round's arguments are all made beforehand."""
 
     def __init__(self, call: Callable[[Any], Any], supply: Callable[[int], Iterator[Any]]):
         self._supply = supply
@@ -66,7 +66,7 @@ def compare(benchmark: Any) -> Callable[..., dict[str, float]]:
                 if name != "fastsched":
                     one_round(name)
 
-        others()  # one round of each that does not count, and tells how long a round is
+        others()  # one uncounted round of each, to find out how long a round takes
         one_round("fastsched")
         seconds = sum(samples.pop() * counts[name] for name, samples in times.items())
         rounds = max(FEWEST_ROUNDS, int(min(ROUNDS, CASE_SECONDS / seconds) * part))
@@ -91,7 +91,7 @@ def compare(benchmark: Any) -> Callable[..., dict[str, float]]:
 
 
 class Progress:
-    """A bar with the case at hand and the time that is left, in place of pytest's dots."""
+    """A progress bar with the current case and the time left, in place of pytest's dots."""
 
     def __init__(self) -> None:
         self.bar: tqdm[Any] | None = None

@@ -3,9 +3,10 @@
 python benchmarks/gpu.py [RESULT.json [PART ...]]     by default benchmarks/results/gpu.json and all parts:
 build tests measurements memcheck synccheck
 
-The file is written after every part, and parts that are named join those that are in it. Needs nvcc, a CUDA build of
-torch in the Python that runs this, and what the build and the tests need: there, or in wheels/, where `make gpu-wheels`
-puts it on a machine with a network. The exit status is not 0 if a part failed. GPU tests may not be skipped.
+The file is written after every part; named parts are added to those already in it. Needs nvcc, a CUDA build of torch in
+the Python that runs this, and the requirements of the build and the tests: installed, or in wheels/, where
+`make gpu-wheels` puts them on a machine with a network. Exits with a nonzero status if a part failed. GPU tests may not
+be skipped.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def build() -> dict[str, Any]:
     made = run("environment", [sys.executable, "-m", "venv", "--without-pip", str(VENV)], 120)
     if not made["ok"]:
         return made
-    # torch, and pip with what else is there, are those of the Python that runs this, be that itself in an environment.
+    # torch, pip and everything else come from the Python that runs this, even if that is itself in an environment.
     [packages] = (VENV / "lib").glob("python*/site-packages")
     torch = find_spec("torch")
     outer = {sysconfig.get_path("purelib"), str(Path(torch.origin).parents[1]) if torch and torch.origin else ""}
@@ -116,7 +117,7 @@ def sanitized(tool: str, required: dict[str, str]) -> dict[str, Any]:
         "tests/test_compose.py",
     ]
     checked += ["-k", "transition or found_inf or device_again or one_operator_call"]
-    # Every tensor an allocation of its own, or writes past one's end would go unseen.
+    # Each tensor gets its own allocation, or writes past its end would go unnoticed.
     environment = {**required, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return run(
         tool, [sanitizer, "--tool", tool, "--error-exitcode", "9", *checked, "--timeout", "500"], LIMIT, **environment

@@ -2,7 +2,7 @@
 
 python benchmarks/gpu_steps.py [--device cuda] [--quick]
 
-Times are microseconds: median and quartiles over rounds. With --device cpu what needs no GPU runs, to try the script.
+Times are in microseconds: median and quartiles over rounds. --device cpu runs what needs no GPU, to try the script.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def wait(device: torch.device) -> None:
 
 
 def host_time(function: Callable[[], Any], device: torch.device, rounds: int, calls: int) -> dict[str, float]:
-    """Per call, what the host spends until it may go on: the device works behind."""
+    """Per call, the host's time until it may continue, while the device still works."""
     samples = []
     for _ in range(rounds):
         wait(device)
@@ -180,7 +180,7 @@ def with_float_lrs(device: torch.device, **keywords: Any) -> Any:
 
 
 def deferred(device: torch.device, rounds: int) -> dict[str, Any]:
-    """An iteration on Python-float learning rates whose plateau reads the loss, and defers that: the host's time."""
+    """The host's time of an iteration on Python-float learning rates whose plateau reads the loss, or defers it."""
     import warnings
 
     width = 2048 if device.type == "cuda" else 64

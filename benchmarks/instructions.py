@@ -1,10 +1,10 @@
-"""Count the instructions of a step with valgrind: a figure that no load on the machine changes.
+"""Count the instructions of a step with valgrind: a figure that does not depend on the machine's load.
 
 python benchmarks/instructions.py record   writes benchmarks/results/instructions.json
-python benchmarks/instructions.py check    fails where a count is more than a tenth above the one there
+python benchmarks/instructions.py check    fails if a count is more than a tenth above the recorded one
 
-A change that makes a step dearer has to record the new counts in the same commit. Without valgrind, `check` says that
-nothing was checked, and passes.
+A change that makes a step more expensive has to record the new counts in the same commit. Without valgrind, `check`
+says that nothing was checked, and passes.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def check() -> None:
     before = recorded["instructions_per_step"]
     here = toolchain()
     for name in ("architecture", "python"):
-        # Most of a step's instructions are the interpreter's: another one cannot be held to these counts.
+        # Most of a step's instructions are the interpreter's, so these counts do not apply to another one.
         theirs = recorded["toolchain"].get(name, "")
         if theirs.split(".")[:2] != here[name].split(".")[:2]:
             print(f"NOT CHECKED: the committed instruction counts are for {name} {theirs}, this is {here[name]}.")

@@ -1,7 +1,7 @@
-"""The short benchmark on several Pythons: what a step costs differs from one to the next.
+"""The short benchmark on several Pythons, which differ in what a step costs.
 
 python benchmarks/pythons.py record   measures on this Python, into benchmarks/results/python-3.13.json or the like
-python benchmarks/pythons.py show     the ratios of all Pythons that are recorded, side by side
+python benchmarks/pythons.py show     the recorded ratios of all Pythons, side by side
 
 `make test-pythons` does the first on each of $PYTHONS, after the tests, and then the second.
 """

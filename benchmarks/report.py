@@ -1,7 +1,7 @@
 """Turn a pytest-benchmark run into the committed result, and the committed result into tables and a chart.
 
 python benchmarks/report.py record RUN.json [--machine cpu]   writes benchmarks/results/cpu.json
-python benchmarks/report.py pages [--machine cpu]             from that: the chart, and what stands between markers in
+python benchmarks/report.py pages [--machine cpu]             from that: the chart, and the text between markers in
                                                               docs/measured.md and the README
 """
 
@@ -28,7 +28,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 PEERS = ["transformers", "timm", "pytorch-ignite", "optax", "jax"]
 MODES = ("host", "tensor")
 GROUPS = (1, 100, 1000)
-# Over all schedules: the geometric mean of torch's time over fastsched's is to be at least this.
+# Targets for the geometric mean, over all schedules, of torch's time over fastsched's.
 MEANS = {
     "host": {1: 8, 10: 12, 100: 15, 1000: 15},
     "tensor": {1: 5, 10: 25, 100: 200, 1000: 1000},
@@ -45,7 +45,7 @@ def processor() -> str:
 
 
 def commit(run: dict[str, Any]) -> str:
-    """What was measured, which need not be what is checked out now."""
+    """The commit that was measured, which may not be the one checked out."""
     about = run["commit_info"]
     return about["id"][:7] + (" with changes" if about["dirty"] else "")
 
@@ -168,7 +168,7 @@ def markdown(head: list[str], body: list[list[str]]) -> list[str]:
 
 
 def step_table(result: Result) -> str:
-    """A table for each kind of learning rates, with a row per schedule; each cell the ratio to torch and our time."""
+    """A table for each kind of learning rates, with a row per schedule; cells have the ratio and fastsched's time."""
     lines = []
     for mode, title in {"host": "Python-number learning rates", "tensor": "tensor learning rates, CPU"}.items():
         columns = [
@@ -212,7 +212,7 @@ def percent(share: float) -> str:
 
 
 def training_table(result: Result) -> str:
-    """The share of an iteration that the scheduler takes, and what compiles again."""
+    """The scheduler's share of an iteration, and the number of recompiles."""
     body = [
         [
             f"{case['execution']}, {case['mode']}",
@@ -248,7 +248,7 @@ def smallest(cases: list[Case]) -> Case:
 
 
 def indifferent(result: Result) -> str:
-    """Where a faster scheduler gains nothing, or this one is slower."""
+    """Where a faster scheduler gains nothing, or fastsched is slower."""
     eager = suite(result, "share_of_iteration", execution="eager", mode="host")[0]
     steps = {name: eager["step_us"][name][1] for name in ("torch", "fastsched")}
     epoch_us = eager["iterations_per_epoch"] * eager["iteration_ms"]["none"][1] * 1e3
@@ -265,8 +265,8 @@ def indifferent(result: Result) -> str:
     called = suite(result, "step", mode="host", groups=1000, schedule="LambdaLR")
     if called:
         lines.append(
-            f"- A function of yours on Python-float learning rates: it is called once per group by either. LambdaLR "
-            f"with 1000 groups is {ratio(called[0]):.1f} times as fast as torch's, and no more."
+            f"- Your own function on Python-float learning rates: torch and fastsched both call it once per group. "
+            f"LambdaLR with 1000 groups is only {ratio(called[0]):.1f} times as fast as torch's."
         )
     names = {
         "construction": "construction",
@@ -285,7 +285,7 @@ def indifferent(result: Result) -> str:
         body.append([label, *cells])
     head = ["us, torch / fastsched", *(f"{mode}, {groups}" for mode in MODES for groups in (1, 1000))]
     lines += [
-        "- What is no step costs more here than with torch, once per run, per checkpoint, or per line of a log. "
+        "- Everything but steps costs more than with torch, once per run, per checkpoint, or per line of a log. "
         "Medians over the schedules:",
         "",
         *markdown(head, body),
@@ -297,7 +297,7 @@ def headline(result: Result) -> str:
     """The means over all schedules."""
     head = ["torch's time per step / fastsched's", *(f"{groups} param group{'s' * (groups > 1)}" for groups in GROUPS)]
     body = []
-    for mode, name in {"host": "learning rates in Python numbers", "tensor": "in tensors, on the CPU"}.items():
+    for mode, name in {"host": "Python-number learning rates", "tensor": "tensor learning rates, CPU"}.items():
         steps = [suite(result, "step", mode=mode, groups=groups) for groups in GROUPS]
         body.append([name, *(f"{geometric_mean(map(ratio, cases)):.0f}" for cases in steps)])
     about = f"{result['processor']}, Python {result['python']}, torch {result['torch']}"
@@ -329,7 +329,7 @@ def write_pages(result: Result) -> None:
 
 
 def chart(result: Result, stem: Path) -> None:
-    """Cost of a step over param groups: the geometric mean of all schedules, from cheapest to dearest around it."""
+    """Cost of a step over param groups: the geometric mean over all schedules, in a band from cheapest to dearest."""
     figure, panels = plt.subplots(1, 2, sharey=True, figsize=(10, 4.5), layout="constrained")
     titles = {"host": "Python-float learning rates", "tensor": "tensor learning rates, CPU"}
     for axes, mode in zip(panels, MODES, strict=True):
@@ -359,7 +359,7 @@ def chart(result: Result, stem: Path) -> None:
     panels[0].set_ylabel("microseconds per step that changes every LR")
     drawn = BytesIO()
     figure.savefig(drawn, dpi=120)
-    # 64 colors are enough for lines and bands, and a quarter of the size.
+    # 64 colors are enough for lines and bands, and make the file a quarter of the size.
     Image.open(drawn).convert("RGB").quantize(64).save(stem.with_suffix(".png"), optimize=True)
 
 

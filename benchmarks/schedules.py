@@ -1,4 +1,4 @@
-"""The schedules that are measured, of torch and of fastsched alike."""
+"""The schedules that are measured, with torch and with fastsched."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def shrink(_epoch: int) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """``work`` says what its steps do: "changing" every learning rate, or "idle" when nothing is to be changed."""
+    """``work`` says what its steps do: "changing" every learning rate, or "idle" when there is nothing to change."""
 
     name: str
     work: str
@@ -47,7 +47,7 @@ class Schedule:
 CYCLE, ONE_CYCLE = ({**bench.SCHEDULES[name], "cycle_momentum": True} for name in ("CyclicLR", "OneCycleLR"))
 PLATEAU = {"factor": 1 - 1e-9, "threshold": 0.0, "eps": 0.0}
 
-# MultiStepLR is measured between its milestones only: a milestone at every epoch is nothing that anybody trains with.
+# MultiStepLR is only measured between milestones: nobody trains with a milestone at every epoch.
 SCHEDULES = [
     Schedule("StepLR", "idle", {"step_size": LONG}),
     Schedule("StepLR", "changing", bench.SCHEDULES["StepLR"]),
@@ -77,7 +77,7 @@ SCHEDULES = [
 def construct(
     library: ModuleType, schedule: Schedule, optimizer: torch.optim.Optimizer, tabulated: int = TABULATED
 ) -> Any:
-    """``tabulated`` is for how many steps fastsched calls a user's function beforehand, with tensor learning rates."""
+    """``tabulated``: for how many steps fastsched calls a user's function beforehand, with tensor learning rates."""
     if schedule.name == "SequentialLR":
         parts = [
             library.LinearLR(optimizer, total_iters=5),
@@ -93,14 +93,14 @@ def construct(
     arguments = dict(schedule.arguments)
     if library is not torch_lr_scheduler:
         if "lr_lambda" in arguments and isinstance(optimizer.param_groups[0]["lr"], torch.Tensor):
-            arguments["total_steps"] = tabulated  # what LambdaLR's documentation asks for
+            arguments["total_steps"] = tabulated  # as LambdaLR's documentation recommends
     elif schedule.name == "SWALR":
         return SWALR(optimizer, **arguments)
     return getattr(library, schedule.name)(optimizer, **arguments)
 
 
 def begun(library: ModuleType, schedule: Schedule, mode: str, groups: int, tabulated: int = TABULATED) -> Any:
-    """A scheduler with its first steps behind it, where engines attach, warnings are given and sequences go on."""
+    """A scheduler after its first steps, in which engines attach, warnings are given and sequences move on."""
     optimizer = groups_of(groups, mode, schedule.momentum)
     scheduler = construct(library, schedule, optimizer, tabulated)
     optimizer.step()
@@ -116,5 +116,5 @@ def metric_of(schedule: Schedule, mode: str) -> tuple[Any, ...]:
 
 
 def supply(make: Callable[[], Any]) -> Callable[[int], Iterator[Any]]:
-    """Makes as many objects as a round uses up, before the round."""
+    """Makes the objects that a round consumes, before the round."""
     return lambda count: iter([make() for _ in range(count)])

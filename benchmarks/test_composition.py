@@ -8,7 +8,7 @@ from fastsched.cli.bench import LIBRARIES, LONG, groups_of
 
 from .conftest import BRIEFLY, timer
 
-# torch steps a composite once while it nests it, and warns that this is too early.
+# torch steps a composite once while nesting it, and warns that this is too early.
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of")
 
 DEPTHS = [1, 2, 4, 8, 16]

@@ -1,7 +1,7 @@
-"""What is paid once, or per checkpoint, or per log line: construction, state_dict, load_state_dict, get_last_lr.
+"""Costs that are paid once, per checkpoint, or per log line: construction, state_dict, load_state_dict, get_last_lr.
 
-No bars: a training loop does none of it at every step. It is recorded so that nobody has to guess. torch's state_dict,
-load_state_dict and get_last_lr hand out and take over the scheduler's own lists; fastsched's copy them.
+No bars: a training loop does none of this at every step. It is recorded so that nobody has to guess. torch's
+state_dict, load_state_dict and get_last_lr share the scheduler's own lists; fastsched's copy them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def test_load_state_dict(compare, benchmark, mode, schedule, groups):
     benchmark.extra_info["schedule"] = schedule.label
     made = schedulers(schedule, mode, groups)
 
-    # torch's CyclicLR takes an entry out of the dict that it loads: every load gets a copy, on either side.
+    # torch's CyclicLR removes an entry from the dict that it loads, so every load gets a copy, on both sides.
     def copies(state):
         return supply(lambda: dict(state))
 

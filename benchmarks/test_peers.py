@@ -1,4 +1,4 @@
-"""Cost of one step against what else a user would pick, on schedules that both sides have.
+"""Cost of one step compared with other libraries, on schedules that both sides have.
 
 Each pair is first stepped side by side and must give the same learning rates. A peer that is not installed fails its
 cases: `pip install '.[bench]'` (`make bench` does it).
@@ -23,14 +23,14 @@ from fastsched.cli.bench import LIBRARIES, LONG, groups_of
 from .conftest import timer
 
 GROUPS = [1, 10, 100, 1000]
-Stepper = Callable[[torch.optim.Optimizer], Callable[[], None]]  # makes a peer's scheduler; what steps that
+Stepper = Callable[[torch.optim.Optimizer], Callable[[], None]]  # makes a peer's scheduler and returns what steps it
 
-# Peers warn about what they use of their own dependencies.
+# Peers warn about their use of their own dependencies.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def peer(module: str, distribution: str) -> Any:
-    """The peer's module; where it is missing the case fails and says so, because a skip would pass for a win."""
+    """The peer's module; if it is missing the case fails and says so, because a skip would look like a win."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -38,7 +38,7 @@ def peer(module: str, distribution: str) -> Any:
 
 
 def timm_schedulers() -> Any:
-    """timm.scheduler without timm's models: they import torchvision, which loads beside its very own torch only."""
+    """timm.scheduler without timm's models: they import torchvision, which only loads with one exact build of torch."""
     if "timm" not in sys.modules:
         spec = importlib.util.find_spec("timm")
         if spec is not None:
@@ -57,7 +57,7 @@ def transformers(name: str, warmup: int = 0, steps: int = LONG, **settings: Any)
 
 
 def timm(name: str, **settings: Any) -> Stepper:
-    """timm's schedulers are told the number of the update, which the training loop has to keep."""
+    """timm's schedulers are passed the number of the update, which the training loop has to count."""
 
     def make(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
         scheduler = getattr(timm_schedulers(), name)(optimizer, t_in_epochs=False, **settings)
@@ -77,7 +77,7 @@ def timm_plateau(**settings: Any) -> Stepper:
 
 
 def ignite(name: str, **settings: Any) -> Stepper:
-    """ignite's write the value of an iteration before it: the first call does what a constructor does elsewhere."""
+    """ignite's write an iteration's value before it begins: the first call does what a constructor does elsewhere."""
 
     def make(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
         scheduler = getattr(peer("ignite.handlers.param_scheduler", "pytorch-ignite"), name)(
@@ -90,7 +90,7 @@ def ignite(name: str, **settings: Any) -> Stepper:
 
 
 def ignite_wrapped(gamma: float) -> Stepper:
-    """What it writes at a call is the wrapped scheduler's value of the call before."""
+    """Each call writes the wrapped scheduler's value of the previous call."""
 
     def make(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
         module = peer("ignite.handlers.param_scheduler", "pytorch-ignite")
@@ -128,13 +128,13 @@ def polynomial(steps: int) -> Any:
 
 
 def by_name(name: str, warmup: int, steps: int, **settings: Any) -> tuple[Stepper, Any]:
-    """transformers' scheduler of a name, and fastsched's, of which torch has none: it steps fastsched's as well."""
+    """transformers' scheduler of a name, and fastsched's; torch has none, so fastsched's is stepped in its place."""
     return transformers(name, warmup, steps, **settings), lambda _, optimizer: fastsched.get_scheduler(
         name, optimizer, warmup, steps, settings or None
     )
 
 
-# A peer's schedule and the same one here, over a number of steps.
+# A peer's schedule and fastsched's equivalent, over a number of steps.
 PAIRS: dict[str, Callable[[int], tuple[Stepper, Any]]] = {
     "transformers: constant": lambda _: (transformers("constant"), of("ConstantLR", factor=1.0)),
     "transformers: linear": lambda n: (transformers("linear", steps=n), linear(n)),
@@ -167,7 +167,7 @@ PAIRS: dict[str, Callable[[int], tuple[Stepper, Any]]] = {
         of("ReduceLROnPlateau", patience=n // 25, factor=0.5),
     ),
     "ignite: CosineAnnealingScheduler": lambda n: (
-        # A cycle of it goes back to the start at once: it is one annealing.
+        # One of its cycles jumps back to the start: it is a single annealing.
         ignite("CosineAnnealingScheduler", start_value=0.1, end_value=0.0, cycle_size=n),
         cosine(n),
     ),
@@ -201,7 +201,7 @@ def made(pair: str, steps: int, groups: int) -> tuple[str, dict[str, Callable[[]
 
 
 def must_agree(pair: str) -> None:
-    """The same schedule on both sides: 40 steps of a course of 50, equal at each."""
+    """The same schedule on both sides: 40 steps out of 50, equal at each."""
     name, contestants, optimizers = made(pair, steps=50, groups=2)
     for _ in range(40):
         for step in contestants.values():
@@ -226,10 +226,10 @@ def test_peer(compare, benchmark, pair, groups):
 @pytest.mark.parametrize("groups", GROUPS)
 @pytest.mark.parametrize("work", ["idle", "changing"])
 def test_jitted_plateau(compare, benchmark, work, groups):
-    """optax's reduce_on_plateau under jax.jit: like the tensor engine it decides where the metric is.
+    """optax's reduce_on_plateau under jax.jit: like the tensor engine it decides on the metric's device.
 
-    It scales the updates in place of learning rates. They are one array with an element per group, which is the
-    cheapest that jit can be given; a tree of arrays costs more with every leaf.
+    It scales the updates instead of learning rates. They are one array with an element per group, the cheapest input
+    for jit; a tree of arrays costs more with every leaf.
     """
     benchmark.extra_info.update(peer="optax", schedule=f"reduce_on_plateau, {work}", mode="tensor")
     jax = peer("jax", "jax")

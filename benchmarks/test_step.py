@@ -1,8 +1,8 @@
 """Cost of one step of every schedule, over the number of param groups.
 
 The bars are ratios to torch that hold under noise. With a LambdaLR or MultiplicativeLR on Python numbers most of a step
-with many groups is the user's function, called once per group on either side; there is no bar then. Momentum in Python
-numbers beside tensor learning rates is written by Python, group by group: the bars of that are lower.
+with many groups is the user's function, called once per group on both sides, so there is no bar. With tensor learning
+rates, momentum in Python numbers is written group by group, so those bars are lower.
 """
 
 from __future__ import annotations

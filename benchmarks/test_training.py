@@ -1,7 +1,7 @@
 """End to end: scikit-learn's digits on the CPU, a network with 465 parameter tensors and a param group for each.
 
-That many groups are what layer-wise learning rates give. The scheduler steps at every iteration. Its share is its own
-time within the iteration, measured there, where caches are what training leaves.
+Layer-wise learning rates give that many groups. The scheduler steps at every iteration. Its share is its own time
+within the iteration, measured there, with caches as training leaves them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from .conftest import quartiles
 
 BLOCKS = 115
 ROUNDS = 10
-ITERATIONS = 4  # of each contestant in a round
+ITERATIONS = 4  # per contestant and round
 ITERATIONS_PER_EPOCH = 15  # 1797 images in batches of 128
 COMPILED_STEPS = 12
 T_MAX = 1000
 
-# torch.compile warns about what it uses of torch.
+# torch.compile warns about its own use of torch.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -66,7 +66,7 @@ class Training:
         self.network = Network()
         if compiled:
             for block in self.network.blocks:
-                block.compile()  # all share one graph; compiling the whole would take minutes for the same kernels
+                block.compile()  # blocks share one graph; compiling the whole would take minutes for the same kernels
         parameters = list(self.network.parameters())
         assert len(parameters) == 465
         groups = [
@@ -159,7 +159,7 @@ def compiled_iteration(optimizer: Any, scheduler: Any, whole: bool) -> Callable[
 def test_recompiles(benchmark, whole, kind, mode):
     """How often torch.compile compiles again because of the learning rates, in 12 steps of 8 groups.
 
-    Counted by torch._dynamo, whose guards fail alike for every backend; so the cheapest is used.
+    Counted by torch._dynamo, whose guards fail in the same way for every backend, so the cheapest is used.
     """
     torch._dynamo.reset()
     counters.clear()

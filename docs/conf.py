@@ -34,7 +34,7 @@ copybutton_line_continuation_character = "\\"
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the docstrings say it
+autodoc_typehints = "none"  # the docstrings have them
 napoleon_use_rtype = False
 
 plot_formats = ["svg"]
@@ -46,7 +46,7 @@ TORCH_DOCS = "https://docs.pytorch.org/docs/stable"
 
 
 def link_outside(app, env, node, contnode):
-    """Torch's schedulers link to torch's documentation; what else is torch's stays plain text."""
+    """Schedulers of torch's link to torch's documentation; all else of torch's stays plain text."""
     target = node["reftarget"]
     if not target.startswith("torch."):
         return None
@@ -68,6 +68,6 @@ def display_mathml(translator, node):
 
 
 def setup(app):
-    """Formulas as MathML, converted while building: pages are read without a network, and without a script."""
+    """Formulas as MathML, converted during the build: pages need neither a network nor scripts."""
     app.add_html_math_renderer("mathml", (inline_mathml, None), (display_mathml, None))
     app.connect("missing-reference", link_outside)

@@ -1,4 +1,4 @@
-"""Draw docs/_static/schedules.png, every scheduler at a glance, which GitHub shows as well: python docs/pictures.py."""
+"""Draw docs/_static/schedules.png, every scheduler at a glance, for GitHub as well: python docs/pictures.py."""
 
 from pathlib import Path
 

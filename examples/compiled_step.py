@@ -1,4 +1,4 @@
-"""A training step in one graph of torch.compile: forward, backward, update of the weights, and scheduler.
+"""A training step in one graph of torch.compile: forward, backward, weight update and scheduler.
 
 The learning rate is a tensor, and so is the metric of the plateau. Neither is a constant of the graph, so nothing is
 compiled again when they change; torch.compiler is told to raise if anything were. ``optimizer.step()`` leaves the
@@ -40,7 +40,7 @@ def loss_of(weights, batch):
 
 
 def eager_step(batch):
-    """The same in the way that everybody writes it."""
+    """The same, written in the usual way."""
     optimizer.zero_grad()
     loss = loss_of(weights, batch)
     loss.backward()
@@ -83,4 +83,4 @@ lrs = [lr.item() for lr in lrs]
 print(f"{len(lrs)} steps with {len(set(lrs))} learning rates, from {lrs[0]:.3g} to {lrs[-1]:.3g}: nothing recompiled")
 with torch.no_grad():
     accuracy = (model(x[1500:]).argmax(1) == y[1500:]).float().mean()
-print(f"accuracy on {len(x) - 1500} images that were held out: {accuracy:.1%}")
+print(f"accuracy on {len(x) - 1500} held-out images: {accuracy:.1%}")

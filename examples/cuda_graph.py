@@ -29,9 +29,9 @@ PLATEAU = {"factor": 0.5, "patience": 40, "threshold": 0.01}
 scheduler = fastsched.ReduceLROnPlateau(optimizer, **PLATEAU)
 history = fastsched.History(scheduler)
 
-# A replay reads the memory that was there at the capture: the next batch is written into this.
+# A replay reads the memory that was captured: the next batch is written into it.
 batch = torch.zeros(100, dtype=torch.int64, device=device)
-average = torch.full((), 2.3, device=device)  # of the loss; that of a guess among ten classes
+average = torch.full((), 2.3, device=device)  # of the loss; starts at that of a guess among ten classes
 
 
 def iteration():
@@ -68,7 +68,7 @@ if device == "cuda":
     print("captured forward, backward, Adam and plateau into one CUDA graph")
 else:
     replay = iteration
-    print("no GPU here: each iteration that would be the replay of a CUDA graph runs eagerly")
+    print("no GPU here: iterations that would be replays of a CUDA graph run eagerly")
 
 for _ in range(options.epochs):
     for indices in batches():
@@ -82,7 +82,7 @@ for row in rows[rows["reductions"] > 0]:
 with torch.no_grad():
     print(f"accuracy on held-out images: {(model(x[1500:]).argmax(1) == y[1500:]).float().mean():.1%}")
 
-# What torch's scheduler makes of the same metrics, one after another on the host.
+# torch's scheduler with the same metrics, one after another on the host.
 reference = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.02)
 plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(reference, **PLATEAU)
 lrs = []
@@ -90,5 +90,5 @@ for metric in rows["metric"].tolist():
     plateau.step(metric)
     lrs += plateau.get_last_lr()
 same = torch.tensor(lrs).tolist() == rows["lr"][:, 0].tolist()
-print(f"learning rates are those of torch's scheduler for these metrics, rounded to float32: {same}")
+print(f"learning rates equal torch's for these metrics, rounded to float32: {same}")
 raise SystemExit(0 if same else "they are not")

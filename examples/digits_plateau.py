@@ -34,7 +34,7 @@ def digits():
 
 
 def train(module, epochs, tensor_lr=False, title=""):
-    """Train with the plateau of ``module``; learning rates, validation losses, and the accuracy at the end."""
+    """Train with the plateau of ``module``; return learning rates, validation losses and the final accuracy."""
     torch.manual_seed(0)
     x, held_x, y, held_y = digits()
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)).to(device)
@@ -57,7 +57,7 @@ def train(module, epochs, tensor_lr=False, title=""):
 
 
 def torchs_lrs(losses):
-    """What torch's scheduler makes of these losses, in Python floats."""
+    """The learning rates of torch's scheduler for these losses, in Python floats."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=LR)
     scheduler = torch_lr_scheduler.ReduceLROnPlateau(optimizer, **PLATEAU)
     lrs = [LR]
@@ -69,7 +69,7 @@ def torchs_lrs(losses):
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--epochs", type=int, default=40)
-parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the picture")
+parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the plot")
 options = parser.parse_args()
 
 runs = {
@@ -91,6 +91,6 @@ Console().print(table)
 options.out.mkdir(parents=True, exist_ok=True)
 picture = options.out / "digits_plateau.png"
 fastsched.plot({name: np.array(lrs)[:, None] for name, (lrs, *_) in runs.items()}, None, picture, metrics=losses)
-print(f"picture of the learning rates and the validation loss: {picture}")
+print(f"plot of the learning rates and the validation loss: {picture}")
 if not all(equal.values()):
     raise SystemExit("the learning rates differ from torch's")

@@ -1,4 +1,4 @@
-"""Train on digits until it no longer helps: a plateau lowers the learning rate, early stopping ends the training.
+"""Train on digits until it no longer helps: a plateau lowers the learning rate, early stopping ends training.
 
 Both are given the validation loss as a tensor. Whether it improved is decided where it is, the best weights are kept
 there, and on a GPU the host waits for none of it.
@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 import fastsched
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--epochs", type=int, default=200, help="at most so many")
+parser.add_argument("--epochs", type=int, default=200, help="at most this many")
 options = parser.parse_args()
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
@@ -61,7 +61,7 @@ for epoch, (loss, before, after) in enumerate(zip(losses, lrs, lrs[1:], strict=F
 if stopper.stopped_epoch is None:
     print(f"not stopped in {options.epochs} epochs")
 else:
-    print(f"epoch {stopper.stopped_epoch:3}: stopped, more than {stopper.patience} epochs in a row were no better")
+    print(f"epoch {stopper.stopped_epoch:3}: stopped after more than {stopper.patience} epochs without improvement")
 print(f"epoch {losses.index(stopper.best) + 1:3}: had the best validation loss, {stopper.best:.4f}")
 
 loss, accuracy = evaluate()

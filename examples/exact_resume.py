@@ -1,4 +1,4 @@
-"""Kill a training run in the midst of an epoch, resume it from its checkpoint, and get the same bits.
+"""Kill a training run in the middle of an epoch, resume it from its checkpoint, and get the same bits.
 
 A child process trains and is killed (SIGKILL) half-way. What resumes its training has nothing but the checkpoint, and
 ends with the same weights and learning rates, to the last bit, as a run without an interruption. The learning rates are
@@ -23,7 +23,7 @@ BATCHES = 17  # per epoch
 
 
 def train(epochs, checkpoint, kill_at=None):
-    """Train, from the checkpoint if there is one; returns the weights, and the learning rates of all iterations."""
+    """Train, from the checkpoint if there is one; return the weights, and the learning rates of all iterations."""
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(0)
     images, labels = load_digits(return_X_y=True)
@@ -43,7 +43,7 @@ def train(epochs, checkpoint, kill_at=None):
             part.load_state_dict(saved[name])
         torch.set_rng_state(saved["random"].cpu())
         iteration, lrs = saved["iteration"], saved["lrs"]
-        print(f"  resumes at iteration {iteration}", flush=True)
+        print(f"  resuming at iteration {iteration}", flush=True)
 
     while iteration < epochs * BATCHES:
         if iteration % BATCHES == 0:  # an epoch begins
@@ -54,7 +54,7 @@ def train(epochs, checkpoint, kill_at=None):
                 "lrs": lrs,
             }  # and CUDA's, if used
             torch.save(state, checkpoint.with_suffix(".new"))
-            os.replace(checkpoint.with_suffix(".new"), checkpoint)  # whenever it is killed, there is a whole one
+            os.replace(checkpoint.with_suffix(".new"), checkpoint)  # so that there is always a complete one
             batches = torch.randperm(len(x)).split(-(-len(x) // BATCHES))
         batch = batches[iteration % BATCHES].to(device)
         optimizer.zero_grad()
@@ -65,7 +65,7 @@ def train(epochs, checkpoint, kill_at=None):
         lrs.append(scheduler.get_last_lr()[0].item())
         iteration += 1
         if iteration == kill_at:
-            print(f"  is killed at iteration {iteration}", flush=True)
+            print(f"  killed at iteration {iteration}", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
     return model.state_dict(), lrs
 
@@ -75,13 +75,13 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the checkpoints")
     options = parser.parse_args()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks of deterministic runs on a GPU
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which torch requires for deterministic runs on a GPU
     options.out.mkdir(parents=True, exist_ok=True)
     interrupted, uninterrupted = options.out / "interrupted.pt", options.out / "uninterrupted.pt"
     for file in (interrupted, uninterrupted):
         file.unlink(missing_ok=True)
 
-    print("a run that is interrupted:", flush=True)
+    print("an interrupted run:", flush=True)
     half_way = options.epochs * BATCHES // 2 + 3
     process = get_context("spawn").Process(target=train, args=(options.epochs, interrupted, half_way))
     process.start()
@@ -89,7 +89,7 @@ if __name__ == "__main__":
     if process.exitcode != -signal.SIGKILL:
         raise SystemExit(f"it ended with exit code {process.exitcode} instead")
     weights, lrs = train(options.epochs, interrupted)
-    print("a run that is not")
+    print("an uninterrupted run")
     whole_weights, whole_lrs = train(options.epochs, uninterrupted)
 
     same_lrs = lrs == whole_lrs

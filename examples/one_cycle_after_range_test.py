@@ -1,4 +1,4 @@
-"""Find a learning rate by a range test, then train with OneCycleLR up to it.
+"""Find a learning rate with a range test, then train with a OneCycleLR up to it.
 
 The range test trains for 100 steps while the learning rate rises until the loss diverges, and puts everything back: the
 training after it is the one that there would have been without.
@@ -16,7 +16,7 @@ import fastsched
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--epochs", type=int, default=15)
-parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the pictures")
+parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the plots")
 options = parser.parse_args()
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
@@ -40,14 +40,14 @@ for method in ("valley", "steep", "minimum", "slide"):
 options.out.mkdir(parents=True, exist_ok=True)
 picture = options.out / "range_test.png"
 result.plot(picture, suggestion="steep")
-print(f"picture of the loss over the learning rate: {picture}")
+print(f"plot of the loss over the learning rate: {picture}")
 
-# 2. One cycle up to the learning rate that was found, and down to almost nothing.
+# 2. One cycle up to that learning rate, and down to almost nothing.
 max_lr = result.suggestion("steep")
 scheduler = fastsched.OneCycleLR(optimizer, max_lr=max_lr, epochs=options.epochs, steps_per_epoch=len(loader))
 cycle = options.out / "one_cycle.png"
 fastsched.plot({f"OneCycleLR, max_lr={max_lr:.3g}": scheduler}, scheduler.total_steps - 1, cycle)
-print(f"picture of the cycle that is to come: {cycle}")
+print(f"plot of the coming cycle: {cycle}")
 
 
 @torch.no_grad()

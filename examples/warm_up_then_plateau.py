@@ -18,7 +18,7 @@ from fastsched import lr_scheduler
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--epochs", type=int, default=60)
-parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the picture and the table")
+parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the plot and the table")
 options = parser.parse_args()
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
@@ -48,7 +48,7 @@ scheduler = lr_scheduler.SequentialLR(
 )
 history = fastsched.History(scheduler)
 
-average = torch.full((), 2.3, device=device)  # the loss of a guess among ten classes
+average = torch.full((), 2.3, device=device)  # starts at the loss of a guess among ten classes
 for _ in range(options.epochs):
     for batch in torch.randperm(len(x)).to(device).split(100):
         optimizer.zero_grad()
@@ -56,7 +56,7 @@ for _ in range(options.epochs):
         loss.backward()
         optimizer.step()
         average.lerp_(loss.detach(), 0.05)
-        scheduler.step(average)  # one operator, whichever of the two has its turn
+        scheduler.step(average)  # one operator, whichever schedule's turn it is
 
 rows = history.to_numpy()  # here the host waits for the device, once
 print(f"{len(rows)} steps, the first {WARM_UP} of them warm-up, on {device}")
@@ -70,4 +70,4 @@ with torch.no_grad():
 options.out.mkdir(parents=True, exist_ok=True)
 history.plot(options.out / "warm_up_then_plateau.png")
 history.to_csv(options.out / "warm_up_then_plateau.csv")
-print(f"picture and table: {options.out / 'warm_up_then_plateau'}.png and .csv")
+print(f"plot and table: {options.out / 'warm_up_then_plateau'}.png and .csv")

@@ -23,7 +23,7 @@ def use_quick_calls(scheduler: type[Any], engine: type[Any]) -> None: ...
 def quick_call(step: Callable[..., None], least: int, most: int) -> None: ...
 
 class Declined:
-    """What comes of a step that an engine declines: the metric if it was converted, what functions gave."""
+    """What an engine returns when it declines a step: the metric if converted, and results of functions called."""
 
     metric: Any
     lrs: Any

@@ -17,7 +17,7 @@ from typing import Any as _Any
 
 if _find_spec(f"{__name__}._C") is None:
     raise ImportError(
-        "fastsched's compiled module is not here: Python is importing the source tree. Leave the checkout's folder, "
+        "fastsched's compiled module is missing: Python is importing the source tree. Leave the checkout's folder, "
         "or build in place with `make build` and use .venv/bin/python"
     )
 
@@ -60,7 +60,7 @@ from .schedulers.warmup import (
     with_warmup,
 )
 
-if TYPE_CHECKING:  # imported once they are asked for: see __getattr__
+if TYPE_CHECKING:  # imported on first use: see __getattr__
     from .tools.early_stopping import EarlyStopping
     from .tools.explanation import Explanation, explain
     from .tools.expression import build as parse
@@ -130,7 +130,7 @@ __all__ = [
     "with_warmup",
 ]
 
-# Tools, which training need not load: the module that has each, and its name there.
+# Tools, which are loaded on first use: the module of each, and its name there.
 _TOOLS = {
     "EarlyStopping": ("early_stopping", "EarlyStopping"),
     "Explanation": ("explanation", "Explanation"),
@@ -148,7 +148,7 @@ _TOOLS = {
     "simulate": ("simulation", "simulate"),
     "parse": ("expression", "build"),
 }
-# Where modules are that lay in this folder up to 0.1. None of them was public, but scripts may know them.
+# New places of modules that were in this folder up to 0.1. None was public, but scripts may import them.
 _MOVED = {
     "schedulers": ("compose", "cyclic", "epoch", "functions", "plateau"),
     "engine": ("capture", "checkpoint", "lr_buffer", "metric", "momentum", "ops", "program", "replica", "tensor_lr"),
@@ -157,7 +157,7 @@ _MOVED = {
 }
 _RENAMED = {"scheduler": "schedulers.base", "tensor_engine": "engine.tensor"}
 
-if not TYPE_CHECKING:  # a checker would take any name for one of these
+if not TYPE_CHECKING:  # otherwise type checkers would accept any name
 
     def __getattr__(name: str) -> _Any:
         if name in _TOOLS:

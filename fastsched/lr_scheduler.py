@@ -1,4 +1,4 @@
-"""The names of :mod:`torch.optim.lr_scheduler`: ``from fastsched import lr_scheduler`` in its place.
+"""The names of :mod:`torch.optim.lr_scheduler`; replace that with ``from fastsched import lr_scheduler``.
 
 The base class ``LRScheduler``, for schedulers of your own, is torch's.
 """

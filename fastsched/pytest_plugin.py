@@ -1,8 +1,8 @@
 """Run a test suite with fastsched in place of torch's schedulers: ``pytest -p fastsched.pytest_plugin``.
 
-Its tests get fastsched's schedulers wherever they, or what they test, make torch's (:func:`fastsched.install`). At the
-end it says how many schedulers were fastsched's and which were stepped by Python code, and why. With pytest-xdist all
-processes are counted.
+Its tests get fastsched's schedulers wherever they, or the code under test, construct torch's
+(:func:`fastsched.install`). A report at the end says how many schedulers were fastsched's, and which were stepped by
+Python code, and why. With pytest-xdist all processes are counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .tools.explanation import reason_of_other_class
 
 
 class Report:
-    """Counts schedulers by class, and hears from the log which of fastsched's are left to torch's code."""
+    """Counts schedulers by class, and learns from the log which of fastsched's are left to torch's code."""
 
     def __init__(self) -> None:
         self.ours = 0
@@ -27,14 +27,14 @@ class Report:
         self.fallbacks: Counter[tuple[str, str]] = Counter()
 
     def count(self, kind: type) -> None:
-        """A scheduler of this class was made."""
+        """Count a scheduler of this class."""
         if issubclass(kind, _EngineScheduler):
             self.ours += 1
         else:
             self.others[kind.__name__, reason_of_other_class(kind)] += 1
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """A scheduler went to another engine, or to none. Nobody else hears it: a suite may look at what is logged."""
+        """Count a change of engine, and drop the record: a suite may check what is logged."""
         name, message = record.args  # type: ignore[misc]
         _, left_to_torch, reason = str(message).partition("torch's code steps it: ")
         if left_to_torch:
@@ -42,11 +42,11 @@ class Report:
         return False
 
     def numbers(self) -> list[Any]:
-        """All of it as plain values, to be sent by one process and taken by another."""
+        """The counts as plain values, to send to another process."""
         return [self.ours, *([[*key, n] for key, n in found.items()] for found in (self.others, self.fallbacks))]
 
     def add(self, numbers: list[Any]) -> None:
-        """Take the numbers of another process."""
+        """Add the counts of another process."""
         ours, *parts = numbers
         self.ours += ours
         for found, entries in zip((self.others, self.fallbacks), parts, strict=True):
@@ -66,7 +66,7 @@ _sent = "fastsched"  # the name under which a process of pytest-xdist sends its 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin."""
+    """Install fastsched and begin to count."""
     config.stash[_report] = report = Report()
     _log.addFilter(report)
     _log.setLevel(logging.INFO)
@@ -75,7 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End."""
+    """Undo :func:`pytest_configure`."""
     installation.uninstall()
     installation.on_construction = None
     _log.removeFilter(config.stash[_report])
@@ -83,7 +83,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Send the numbers, in a process of pytest-xdist."""
+    """Send the counts, in a worker of pytest-xdist."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output[_sent] = session.config.stash[_report].numbers()
@@ -91,14 +91,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take them, in the process that runs the others."""
+    """Add a worker's counts, in the main process."""
     numbers = getattr(node, "workeroutput", {}).get(_sent)
     if numbers is not None:
         node.config.stash[_report].add(numbers)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say it."""
+    """Print the report."""
     terminalreporter.section("fastsched")
     for line in config.stash[_report].lines():
         terminalreporter.write_line(line)

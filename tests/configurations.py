@@ -1,4 +1,4 @@
-"""Settings of every scheduler: random ones, and some for long runs."""
+"""Settings for every scheduler: random ones, and some for long runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def geometric(epoch):
 
 
 def stepwise(epoch):
-    return 1 if epoch % 3 else 0.5  # an int at times, as users' functions return
+    return 1 if epoch % 3 else 0.5  # sometimes an int, as users' functions may return
 
 
 class Ramp:
@@ -36,7 +36,7 @@ class Ramp:
 
 
 def tabulated(module, name):
-    """What fastsched needs to be told for stepping on the device."""
+    """What fastsched must be given to step on the device."""
     return {"total_steps": 3100} if module is fastsched and name in FUNCTIONS else {}
 
 

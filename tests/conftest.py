@@ -13,7 +13,7 @@ REQUIRE_CUDA = os.environ.get("FASTSCHED_REQUIRE_CUDA") == "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without a GPU its tests are skipped; where one was promised they run, and fail."""
+    """Without a GPU, GPU tests are skipped; if one was promised they run, and fail."""
     if torch.cuda.is_available() or REQUIRE_CUDA:
         return
     for item in items:
@@ -41,7 +41,7 @@ def lr_dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 
 def capture(function: Callable[[], object]) -> torch.cuda.CUDAGraph:
-    """As torch.cuda.graphs asks for it: a warm-up on a side stream, then the capture."""
+    """As torch.cuda.graphs requires: a warm-up on a side stream, then the capture."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -1,4 +1,4 @@
-"""Run by `make test-cuda-build` where torch has CUDA, GPU or not: exits with an error where that is not served."""
+"""Run by `make test-cuda-build` with a CUDA torch, GPU or not: exits with an error if CUDA is not supported."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Run by `make test-cuda-build` where torch has CUDA, GPU or not: on CUDA tensors each step is one operator.
+"""Run by `make test-cuda-build` with a CUDA torch, GPU or not: on CUDA tensors each step is one operator.
 
 The tensors are fake: they say that they are on "cuda" and have no memory, so a step that reads one raises. What runs is
 listed: fastsched::step_ alone, after one copy of the settings that are tensors, if there are any.
@@ -46,12 +46,12 @@ CASES = {
     "REXLR": lambda module, optimizer: module.REXLR(optimizer, 20),
 }
 READS_METRIC = {*METRIC, "WarmupReduceLROnPlateau", "GreedyLR"}
-# Whose construction on tensors reads a counter or the learning rates back, as it may.
+# Their construction on tensors reads a counter or the learning rates back, which is allowed.
 MADE_ON_NUMBERS = {"CyclicLR", "GreedyLR", "greedy", "SequentialLR", "warm-up then cosine", "nested with plateau"}
 
 
 def take_fakes_for_tensors() -> None:
-    """fastsched steps tensors of torch's own class, and no subclass of it."""
+    """fastsched steps tensors of torch's own class, not of subclasses."""
 
     def is_supported(lr: object) -> bool:
         return isinstance(lr, FakeTensor) and lr.numel() == 1 and lr.dtype in lr_buffer.LR_DTYPES
@@ -62,7 +62,7 @@ def take_fakes_for_tensors() -> None:
 
 
 def check(name: str, tensors_first: bool) -> None:
-    """``tensors_first``: the scheduler is made on tensors, which are its base learning rates then, too."""
+    """``tensors_first``: the scheduler is made on tensors, which are then also its base learning rates."""
     optimizer = sgd([0.5, 0.1, 0.7], "cuda")
     if tensors_first:
         fastsched.use_tensor_lr(optimizer)
@@ -71,7 +71,7 @@ def check(name: str, tensors_first: bool) -> None:
         fastsched.use_tensor_lr(optimizer)
         scheduler._detach()
         scheduler._attach()
-    scheduler._engine.check_order()  # which the first step of all reads
+    scheduler._engine.check_order()  # which the very first step reads
     arguments = [torch.zeros((), device="cuda")] if name in READS_METRIC else []
     for keywords in ({}, {}, {"found_inf": torch.zeros(1, device="cuda")}, {}):
         with Operators() as seen:

@@ -1,4 +1,4 @@
-"""Run by torchrun, a process for each rank: trains, saves every epoch, and goes on from what is saved.
+"""Run by torchrun, one process per rank: trains, saves every epoch, and resumes from what was saved.
 
 elastic_training.py FOLDER [RUN:EPOCH:MOMENT ...]     in that run, counted from 0, rank 1 kills itself: in that epoch,
 before its "step" or before its "checkpoint"
@@ -21,7 +21,7 @@ EPOCHS = 10
 
 
 class Training:
-    """One model on all ranks, with data of its own on each; its learning rates are Python numbers or tensors."""
+    """One model on all ranks, with different data on each; its learning rates are Python numbers or tensors."""
 
     def __init__(self, tensor_lrs: bool):
         torch.manual_seed(0)
@@ -74,7 +74,7 @@ class Training:
 def main(folder: Path, deaths: list[str]) -> None:
     torch.set_num_threads(1)
     rank, ranks, run = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ["TORCHELASTIC_RESTART_COUNT"]
-    # Not torchrun's own store, which outlives a run: ranks may find the addresses of dead ones there.
+    # Not torchrun's own store, which outlives a run: ranks might find addresses of dead ones there.
     store = f"file://{folder}/store-{run}"
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks)
     trainings = [Training(tensor_lrs) for tensor_lrs in (False, True)]
@@ -96,7 +96,7 @@ def main(folder: Path, deaths: list[str]) -> None:
             training.plateau.step(loss)
             training.note()
         die_before("checkpoint")
-        distributed.barrier()  # all have come this far
+        distributed.barrier()  # until all have got this far
         if rank == 0:
             torch.save([training.state() for training in trainings], checkpoint.with_suffix(".new"))
             checkpoint.with_suffix(".new").replace(checkpoint)

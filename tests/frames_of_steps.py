@@ -16,7 +16,7 @@ from .optimizers import sgd
 
 
 def frames_of(function, call):
-    """How often the code of a Python function runs in a call."""
+    """How many times a Python function's code runs in a call."""
     count = 0
 
     def profile(frame, event, _):
@@ -63,7 +63,7 @@ def begun(name, kind):
 
 
 def plain_step(name, kind):
-    """Frames of a step, and the epochs that it went on."""
+    """Frames of a step, and the epochs that it advanced."""
     scheduler, metric = begun(name, kind)
     counting = scheduler if name != "chain" else scheduler._schedulers[0]
     epoch = counting.last_epoch

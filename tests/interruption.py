@@ -1,4 +1,4 @@
-"""Ctrl-C at a line of one's choice."""
+"""Ctrl-C at a given line."""
 
 import linecache
 import sys
@@ -12,7 +12,7 @@ _PACKAGE = tuple(str(path) for path in Path(fastsched.__file__).parent.rglob("*.
 
 
 def interrupted(action: Callable[[], object], line: int, *modules: types.ModuleType) -> bool:
-    """Run it, with a KeyboardInterrupt before the given one of the lines that it executes in these modules.
+    """Run it, with a KeyboardInterrupt before the given one of the lines executed in these modules.
 
     By default in all of fastsched. False if it has fewer lines: then it was done.
     """

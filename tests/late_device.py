@@ -1,4 +1,4 @@
-"""A device that is as far as the test says."""
+"""A device whose progress the test controls."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LateDevice:
 
 
 class Event:
-    """Over once so many numbers have arrived."""
+    """Complete once a given count of numbers has arrived."""
 
     def __init__(self, device: LateDevice, number: int):
         self._device, self._number = device, number

@@ -1,4 +1,4 @@
-"""Schedulers that are tried eager, compiled and captured alike."""
+"""Schedulers that are tested eager, compiled and captured."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def chain(module, optimizer):
 
 
 def nested(module, optimizer):
-    # torch cannot; fastsched on floats, which Python conducts, is the oracle.
+    # torch cannot do this; fastsched on floats, stepped by Python, is the oracle.
     return deep(optimizer, 2)
 
 
@@ -47,7 +47,7 @@ def restarts(module, optimizer):
 
 
 def greedy(module, optimizer):
-    # torch has none; fastsched on floats, which is transformers to the bit, is the oracle.
+    # torch has none; fastsched on floats, which equals transformers to the last bit, is the oracle.
     arguments = {"patience": 0, "factor": 0.7, "min_lr": 0.02, "max_lr": 0.6, "reset_start": 2}
     return fastsched.GreedyLR(optimizer, **arguments, warmup=1, cooldown=1, smooth=True, window_size=3)
 

@@ -1,4 +1,4 @@
-"""Optimizers in the states that schedulers meet them in."""
+"""Optimizers in the states in which schedulers encounter them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from .conftest import sgd
 
 
 def stepped_sgd(initial):
-    """An optimizer that torch's check of the order of calls takes for one that has stepped."""
+    """An optimizer that, to torch's check of the call order, has already stepped."""
     optimizer = sgd(initial)
     optimizer._opt_called = True
     return optimizer
 
 
 class Wrapper(torch.optim.Optimizer):
-    """As SAM and Lookahead do it: an optimizer that shows the groups of another."""
+    """Like SAM and Lookahead: an optimizer that exposes another's groups."""
 
     def __init__(self, base):
         self.base = base

@@ -1,4 +1,4 @@
-"""Several ranks on this machine, which talk over gloo."""
+"""Several ranks on this machine, communicating over gloo."""
 
 import multiprocessing
 import pickle
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-# Ranks are forked off a process that has imported these, so that a test does not wait for imports.
+# Ranks are forked from a process that has imported these, so that tests do not wait for imports.
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["torch._dynamo", "torch.distributed.tensor", "tests.test_ranks"])
 _TIMEOUT = 60.0

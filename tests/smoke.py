@@ -32,7 +32,7 @@ for on_tensors in (False, True):
     if abs(lr - expected) > 1e-8 * on_tensors:
         raise SystemExit(f"StepLR came to {lr} with on_tensors={on_tensors}, and torch's to {expected}")
 
-# An operator's error has to come through libtorch as an exception: with another C++ library than libtorch's it aborts.
+# An operator's error has to pass through libtorch as an exception: with a different C++ library it would abort.
 program, state, lrs = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64), torch.zeros(1)
 try:
     torch.ops.fastsched.step_(program, state, lrs.double(), lrs, None, 0.0)

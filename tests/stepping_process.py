@@ -1,4 +1,4 @@
-"""Calls the operator as it is told to on its standard input, so that a crash ends this process and not the tests.
+"""Calls the operator as requested on standard input, so that a crash ends this process and not the tests.
 
 In: pickled arguments, tensors as slices of memory that several of them may share. Out: what became of the call.
 """
@@ -11,7 +11,7 @@ import torch
 
 
 class Slice(NamedTuple):
-    """Where a tensor lies: in which memory, and from which element to which."""
+    """A tensor's place: which memory, and from which element to which."""
 
     memory: str
     begin: int

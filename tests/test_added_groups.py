@@ -1,4 +1,4 @@
-"""Param groups that are taken in after the scheduler was made."""
+"""Param groups that are added after the scheduler was made."""
 
 import copy
 
@@ -34,7 +34,7 @@ def add_group(scheduler, lr):
 
 
 def extend_torchs(scheduler, lr):
-    """By hand, what add_groups() does."""
+    """Do by hand what add_groups() does."""
     group, last = scheduler.optimizer.param_groups[-1], scheduler.optimizer.param_groups[-2]
     group["initial_lr"] = lr
     scheduler.base_lrs.append(lr)

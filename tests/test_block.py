@@ -1,4 +1,4 @@
-"""What the threads of a CUDA block do, done by threads of the host, bit for bit what the CPU's own step does."""
+"""A CUDA block's step made by host threads, which must equal the CPU's own step bit for bit."""
 
 import ctypes
 import os
@@ -52,7 +52,7 @@ class Twin:
         self.replica = replica
         buffer = replica.buffer
         self.tensors = [tensor.clone() for tensor in (replica.program, replica.state, buffer.masters, buffer.lrs)]
-        self.reports = {}  # where to: copies, by the address that is in the state
+        self.reports = {}  # their copies, by the address in the state
         state = self.tensors[1]
         words = state.view(torch.int64)
         for part in tree_of(scheduler):
@@ -67,7 +67,7 @@ class Twin:
                     self.words = [*getattr(self, "words", []), at + offset, at + offset + 1]
 
     def step(self, step_in_threads, event, value, threads, *, has_room, found_inf=None):
-        """Whether it was found to be a schedule."""
+        """Whether it was accepted as a schedule."""
         metric = torch.tensor(value)
         overflow = None if found_inf is None else torch.tensor(found_inf)
         program, state, masters, lrs = self.tensors

@@ -1,4 +1,4 @@
-"""CUDA graphs and host syncs. All of it needs a GPU."""
+"""CUDA graphs and host syncs. All of this needs a GPU."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_a_whole_iteration_in_one_graph_trains_as_the_eager_one():
         torch.manual_seed(0)
         model = torch.nn.Linear(8, 1, device="cuda")
         optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True, capturable=True)
-        optimizer._warned_capturable_if_run_uncaptured = True  # the eager run is what the captured one is held against
+        optimizer._warned_capturable_if_run_uncaptured = True  # the captured run is compared with the eager one
         fastsched.use_tensor_lr(optimizer)
         scheduler = fastsched.ReduceLROnPlateau(optimizer, patience=2, factor=0.5)
         inputs = torch.randn(32, 8, device="cuda")

@@ -1,4 +1,4 @@
-"""Groups that come and go, and optimizer states that say nothing of where groups began."""
+"""Groups that come and go, and optimizer states without the learning rates that groups began with."""
 
 import math
 import random
@@ -80,7 +80,7 @@ def test_a_sequence_raises_where_torch_raises(first, second, change, at):
             assert seen == expected
             assert raised is error
         else:
-            # A class with values for each group steps none where torch raises after it has stepped some.
+            # A class with values for each group steps none, while torch raises after it has stepped some.
             assert raised is error
             torch.testing.assert_close(seen, expected[: len(seen)], rtol=1e-12, atol=0)
             assert len(seen) == len(expected)

@@ -46,7 +46,7 @@ def test_its_version(capsys):
 
 @pytest.fixture
 def history(tmp_path, monkeypatch):
-    """A log as training loops write it, in the current folder."""
+    """A log as a training loop would write it, in the current folder."""
     pytest.importorskip("matplotlib")
     pytest.importorskip("plotille")
     monkeypatch.chdir(tmp_path)
@@ -134,7 +134,7 @@ def test_a_column_of_metrics(history, argument, expected):
 
 
 WRONG = [
-    (["plot", "StepLR(3)"], "argument --steps: give the number of steps to draw; no EXPR says how long it lasts"),
+    (["plot", "StepLR(3)"], "argument --steps: give the number of steps to draw, as no EXPR says how long it lasts"),
     (["plot", "CosineAnnealingLR(2000000)"], "argument --steps: give the number of steps"),
     (["plot", "CosineAnnealingLR(20)", "--metrics", "numbers.csv"], "has 3 numbers for 20 steps; give --steps 3"),
     (["plot", "--steps", "3"], "the following arguments are required: EXPR"),
@@ -185,7 +185,10 @@ WRONG = [
     (["bench", "--groups", "1,1000000000"], "argument --groups: must be at most 100000, not 1000000000"),
     (["bench", "--groups", "1,0"], "argument --groups: must be a positive whole number, not '0'"),
     (["bench", "--groups", ""], "argument --groups: must be a positive whole number, not ''"),
-    (["bench", "--schedulers", "StepLR,Foo"], "argument --schedulers: there is no 'Foo' to compare; there are StepLR,"),
+    (
+        ["bench", "--schedulers", "StepLR,Foo"],
+        "argument --schedulers: there is no 'Foo' to compare; choose from StepLR,",
+    ),
 ]
 
 
@@ -199,7 +202,7 @@ def test_errors_name_the_argument(history, capsys, arguments, message):
     captured = capsys.readouterr()
     assert f"fastsched {arguments[0]}: error: " in captured.err
     assert message in captured.err
-    assert captured.err.count("\n") == 1 or "\n  " in captured.err  # with the expression, where that is at fault
+    assert captured.err.count("\n") == 1 or "\n  " in captured.err  # with the expression, if that is at fault
     assert captured.out == ""
 
 
@@ -305,7 +308,7 @@ def test_bench_compares(capsys, monkeypatch):
 
 
 def test_bench_steps_what_it_says():
-    """Each step changes every learning rate, with either library, but for idle ones."""
+    """Each step changes every learning rate, with both libraries, except for idle ones."""
     for name in bench.SCHEDULES:
         for mode in ("float", "tensor"):
             optimizer = bench.groups_of(3, mode)

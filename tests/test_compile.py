@@ -15,7 +15,7 @@ from .optimizers import stepped_sgd
 from .trees import deep
 from .values import lrs
 
-# Inductor itself uses what torch has deprecated.
+# Inductor itself uses deprecated features of torch.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 BACKENDS = ["eager", "aot_eager", "inductor"]
@@ -111,7 +111,7 @@ def test_inductor_adds_no_copies_around_the_operator():
 
     optimizer = stepped_sgd([torch.tensor(0.5), torch.tensor(0.25, dtype=torch.float64)])
     for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"].item()  # tensors, which somebody may write to, are copied
+        group["initial_lr"] = group["lr"].item()  # tensors, which may be written to, are copied
     scheduler = deep(optimizer, 2)
     scheduler.step(torch.tensor(1.0))
     _, [code] = run_and_get_code(torch.compile(scheduler.step, fullgraph=True), torch.tensor(1.0))
@@ -196,7 +196,7 @@ def test_a_whole_training_step_does_not_recompile_after_warm_up(make):
 
 
 def optimizer_of(kind):
-    """Two groups with momentum and gradients, learning rates as asked for."""
+    """Two groups with momentum and gradients, and the given learning rates."""
     lrs = {"float": [0.5, 0.25], "float32": [torch.tensor(0.5), torch.tensor(0.25)]}
     lrs["float64"] = [lr.double() for lr in lrs["float32"]]
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in lrs[kind]]
@@ -411,7 +411,7 @@ def two_milestones_more(_, scheduler):
     scheduler.milestones.update([7, 8])
 
 
-# What compiled code cannot see, and which schedulers it is done to.
+# Changes that compiled code cannot see, and the schedulers that they are made to.
 OF_GROUPS = {
     "a tensor": replaced_lr(lambda: torch.tensor(0.125)),
     "a tensor of another dtype": replaced_lr(lambda: torch.tensor(0.125, dtype=torch.float64)),
@@ -458,7 +458,7 @@ def test_the_next_compiled_step_follows_what_it_cannot_see(name, what, change, w
         scheduler = COMPILED_STEPS[name](optimizer)
         step = training_step(optimizer, scheduler, with_optimizer=with_optimizer)
         run_with(step, optimizer, steps=1)
-        if compiled:  # with the optimizer's step, that is traced before, one graph would be asking for too much
+        if compiled:  # with the optimizer's step, which is traced first, one graph would be too much to expect
             step = torch.compile(step, backend=frames, fullgraph=not with_optimizer)
         seen.append(run_with(step, optimizer, lambda o=optimizer, s=scheduler: change(o, s)))
     assert seen[1] == seen[0]
@@ -479,7 +479,7 @@ def test_what_goes_in_place_does_not_recompile(name):
     scheduler = COMPILED_STEPS[name](optimizer)
     frames = torch._dynamo.testing.CompileCounterWithBackend("eager")
     step = torch.compile(training_step(optimizer, scheduler, with_optimizer=False), backend=frames, fullgraph=True)
-    # Loading brings other tensors in "initial_lr", from which a sequence begins its children: it is compiled for those.
+    # Loading replaces the tensors in "initial_lr", from which a sequence begins its children: it is compiled for those.
     kept = ("a tensor", "a number") if name == "nested" else ("a tensor", "a number", "loaded")
     changes = [OF_GROUPS[what] for what in kept]
     for change in (*changes, lambda *_: scheduler.state_dict(), lambda *_: vars(scheduler)):

@@ -1,4 +1,4 @@
-"""SequentialLR and ChainedScheduler: torch's where torch's are right, plateau children, nesting."""
+"""SequentialLR and ChainedScheduler: as torch where torch is right, plateau children, nesting."""
 
 import copy
 import pickle
@@ -197,7 +197,7 @@ resumable = trees.filter(lambda tree: not any(name in str(tree) for name in READ
 @settings(max_examples=settings.default.max_examples // 5)
 @given(tree=resumable, steps=st.integers(1, 14), made_with_it=st.booleans())
 def test_a_composition_begins_where_a_run_was(kind, tree, steps, made_with_it):
-    """By the number of the step alone, from whatever learning rates the optimizer has by then."""
+    """Decided by the number of steps alone, whatever the optimizer's learning rates are by then."""
     whole = grow(stepped_sgd([kind(0.5), kind(0.25)]), tree)
     for _ in range(steps):
         whole.step()
@@ -242,7 +242,7 @@ def test_warm_restarts_begin_with_their_first_cycle_wherever_they_were():
 
 def epochs_of(scheduler):
     epochs = [getattr(part, "last_epoch", None) for part in tree_of(scheduler)]
-    return [None if epoch is None or epoch < 0 else epoch for epoch in epochs]  # below 0: yet to begin
+    return [None if epoch is None or epoch < 0 else epoch for epoch in epochs]  # below 0: has not begun
 
 
 @either_kind
@@ -425,7 +425,7 @@ def test_they_are_torchs_classes():
 
 
 class PlainSequentialLR(fastsched.SequentialLR):
-    """Conducts in Python, whatever the learning rates are."""
+    """Steps its children in Python, whatever the learning rates are."""
 
     def _decides_natively(self):
         return False
@@ -440,7 +440,7 @@ PLAIN = SimpleNamespace(SequentialLR=PlainSequentialLR, ChainedScheduler=PlainCh
 
 
 def message_of(scheduler, metric):
-    """What stepping it raises, if there is no metric where one is needed."""
+    """What a step raises if it needs a metric and has none."""
     try:
         scheduler.step(metric)
     except ValueError as error:
@@ -455,7 +455,7 @@ def message_of(scheduler, metric):
     metrics=st.lists(st.none() | st.sampled_from([1.0, 2.0, 3.0, float("nan")]), min_size=12, max_size=12),
 )
 def test_one_program_does_what_python_does_child_by_child(tree, initial, metrics):
-    """They have next to nothing in common but the schedules."""
+    """They share next to nothing but the schedules."""
     by_python = grow(stepped_sgd(initial), tree, PLAIN)
     by_host = grow(stepped_sgd(initial), tree)
     by_program = grow(stepped_sgd([torch.tensor(lr, dtype=torch.float64) for lr in initial]), tree)
@@ -558,7 +558,7 @@ DISTURBANCES = (
 
 
 def outcome_of(function, *arguments):
-    """The type of what it raises."""
+    """The type of the exception."""
     try:
         function(*arguments)
     except Exception as error:
@@ -577,7 +577,7 @@ def outcome_of(function, *arguments):
     steps=st.lists(st.integers(1, 4), min_size=8, max_size=8),
 )
 def test_one_engine_follows_what_happens_to_the_schedulers_in_it(tree, initial, disturbances, steps):
-    """As Python does, which asks each child at each step."""
+    """As in Python, which calls each child at each step."""
     by_python = grow(stepped_sgd(initial), tree, PLAIN)
     by_host = grow(stepped_sgd(initial), tree)
     for (disturb, number, value), count in zip([*disturbances, (lambda *_: None, 0, 0.0)], steps, strict=False):
@@ -599,7 +599,7 @@ def test_a_composition_is_one_operator_call(device, depth, groups):
     for _ in range(6):
         with Operators() as seen:
             scheduler.step(metric)
-        # Initial and base learning rates are tensors here, which somebody may write to: one copy for all of them.
+        # Initial and base learning rates are tensors here, which may be written to: one copy for all of them.
         calls = [call for call in seen.calls if call is not torch.ops.aten.slice.Tensor]
         assert calls == [torch.ops.aten._foreach_copy_.default, torch.ops.fastsched.step_.default]
 
@@ -868,7 +868,7 @@ def test_lrs_that_a_users_child_writes_are_the_chains_last():
 
 
 def test_a_storage_that_moved_is_followed():
-    """Sending a learning rate to another process moves what it lies in."""
+    """Sending a learning rate to another process moves its storage."""
     scheduler = fastsched.ExponentialLR(stepped_sgd([double(1.0), double(2.0)]), 0.5)
     scheduler.step()
     scheduler.optimizer.param_groups[0]["lr"].share_memory_()
@@ -899,7 +899,7 @@ def test_warm_restarts_begin_in_float64_beside_a_child_that_python_steps():
 
 
 def outcomes(scheduler, steps):
-    """What each step raises, and what is there after it."""
+    """What each step raises, and the state after it."""
     seen = []
     for _ in range(steps):
         raised = outcome_of(scheduler.step)
@@ -1036,7 +1036,7 @@ FUNCTIONS_THAT = (
 @pytest.mark.parametrize("name", ["LambdaLR", "MultiplicativeLR"])
 @pytest.mark.parametrize("place", ["first", "second", "in a chain"])
 def test_functions_may_do_anything_while_a_sequence_steps_them(place, name, act):
-    """What comes after is as in torch, where it looks at the child, not at the list, once the child has stepped."""
+    """Everything after is as in torch, which uses the child itself, not the list, once the child has stepped."""
 
     def run(module):
         optimizer = stepped_sgd([0.5, 0.25])

@@ -1,4 +1,4 @@
-"""Momentum that cycles along: as torch's where it is a number, in place where it is a tensor."""
+"""Momentum that cycles too: as in torch if it is a number, in place if it is a tensor."""
 
 import copy
 
@@ -35,7 +35,7 @@ def make(module, name, lr, momentum, adam, groups=2, **changes):
         }
         for _ in range(groups)
     ]
-    # torch looks at the defaults for the kind of momentum; with tensors Adam's own step wants capturable.
+    # torch looks up the kind of momentum in the defaults; with tensors, Adam's own step requires capturable.
     optimizer = torch.optim.Adam(parts, lr=0.1, foreach=False) if adam else torch.optim.SGD(parts, lr=0.1)
     optimizer._opt_called = True
     return getattr(module, name)(optimizer, **{**CYCLES[name], **changes})
@@ -112,7 +112,7 @@ def test_tensor_momentum_does_not_call_python(name):
 @names
 @optimizers
 def test_interference_with_momentum(name, adam):
-    """A checkpoint, another tensor, a number in its place: the next step writes what is there then."""
+    """A checkpoint, another tensor, a number in its place: the next step writes whatever is there."""
     oracle = make(torch_lr_scheduler, name, 0.1, 0.9, adam)
     scheduler = make(fastsched, name, torch.tensor(0.1, dtype=torch.float64), torch.tensor(0.9), adam)
 
@@ -285,7 +285,7 @@ def test_bounds_that_are_tensors_stay_what_they_are(name, adam, lr, momentum, bo
         for group in scheduler.optimizer.param_groups:
             assert first(group) is not group["max_momentum"]
             assert first(group) is not group["base_momentum"]
-    # torch goes on in the bound's dtype; a momentum tensor of ours has one already
+    # torch continues in the bound's dtype; fastsched's momentum tensor already has one
     rel = 2e-3 if bound is BOUNDS["float16"] else 1e-6
     for ours, theirs in zip(trajectories[1], trajectories[0], strict=True):
         assert ours == pytest.approx(theirs, rel=rel)
@@ -326,7 +326,7 @@ def test_a_bound_put_in_place_of_momentum_is_not_written(name):
 
 
 def test_a_base_lr_that_is_a_tensor_is_not_made_the_learning_rate():
-    """torch writes to it then: its cycle does not come down again."""
+    """torch then writes to it, and its cycle never comes down again."""
     oracle = make(torch_lr_scheduler, "CyclicLR", 0.1, 0.9, False)
     scheduler = make(fastsched, "CyclicLR", 0.1, 0.9, False, base_lr=torch.tensor(0.01, dtype=torch.float64))
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""Decisions that wait for their metrics to arrive, so that no step has to: the same ones, in order, later."""
+"""Decisions that wait for their metrics to arrive, so that steps do not: the same ones, in order, later."""
 
 import copy
 import pickle
@@ -59,7 +59,7 @@ def given_by(metric, place):
 
 
 class Arriving:
-    """How many metrics have been decided by: those of the device in order, as far as they have arrived."""
+    """How many metrics have been used: those of the device, in order, as far as they have arrived."""
 
     def __init__(self, device):
         self._device, self._places, self.decided = device, [], 0
@@ -167,7 +167,7 @@ def test_on_the_host_nothing_is_deferred():
 
 
 def deferring(device, kind=float, **keywords):
-    """One that has three metrics pending, and what it is going to have decided by them."""
+    """One with three metrics pending, and what it will have decided by them."""
     scheduler, decided = plateau(kind, **keywords), plateau(kind, **keywords)
     for metric in (1.0, 3.0, 2.0):
         scheduler.step(double(metric))
@@ -215,7 +215,7 @@ def test_attributes_tell_what_has_been_decided_without_waiting(device):
     assert seen[:4] == (float("inf"), 0, 0, [8.0])
     assert seen[4]["lrs"] == [8.0]
     assert "deferred=True" in repr(scheduler)
-    scheduler.factor = 0.25  # counts for those that are still to come
+    scheduler.factor = 0.25  # applies to those still to come
     scheduler.step(double(9.0))
     assert (lrs(scheduler), scheduler.best, device.waits) == ([2.0], 1.0, 0)
 
@@ -290,7 +290,7 @@ def test_skipped_steps_are_known_as_late_as_metrics(device):
     assert (lrs(scheduler), device.waits) == ([8.0], 0)
     with pytest.raises(ValueError, match="found_inf must hold exactly one element"):
         scheduler.step(double(1.0), found_inf=double([0.0, 0.0]))
-    scheduler.step(8.0, found_inf=double(0.0))  # the metric is there, and whether it counts is not
+    scheduler.step(8.0, found_inf=double(0.0))  # the metric is there, but not whether it counts
     oracle.step(8.0)
     scheduler.flush()
     assert (scheduler.state_dict(), oracle.last_epoch) == (oracle.state_dict(), 5)
@@ -327,7 +327,7 @@ def test_tensors_that_come_in_between(device):
 
 @pytest.fixture
 def learning_rates_there(monkeypatch):
-    """Has tensor learning rates taken for some on the device."""
+    """Treats tensor learning rates as being on the device."""
     monkeypatch.setattr(TensorEngine, "device", torch.device("meta"))
 
 
@@ -465,10 +465,10 @@ def test_it_may_be_interrupted_anywhere(kind):
             reached = interrupted(lambda scheduler=scheduler: scheduler.step(double(5.0)), line)
             scheduler.flush()
             before = scheduler.last_epoch
-            assert before in (3, 4)  # the step that was interrupted has been given its metric, or not
+            assert before in (3, 4)  # the interrupted step may or may not have been given its metric
             if before == 4:
                 decided.step(5.0)
-            # Where torch's own code was in the midst of a step, it has made a part of that.
+            # If torch's own code was in the middle of a step, it has made part of it.
             if kind is not KINDS["torch's code"]:
                 assert scheduler.state_dict() == decided.state_dict()
                 assert lrs(scheduler) == lrs(decided)

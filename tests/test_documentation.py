@@ -21,7 +21,7 @@ from fastsched import lr_scheduler
 from fastsched.cli import main as cli
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch.compile itself uses what torch has deprecated
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch.compile itself uses deprecated features of torch
     pytest.mark.filterwarnings("ignore:This instance was constructed with capturable=True:UserWarning"),  # warming up
     pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning"),
 ]
@@ -45,14 +45,14 @@ def compile_next(example):
 
 
 def gpu_markers(document):
-    """Makes the block after a marker be compiled, and not run."""
+    """Makes the block after a marker be compiled but not run."""
     for region in DirectiveInHTMLCommentLexer("gpu")(document):
         region.evaluator = lambda example: example.document.push_evaluator(compile_next)
         yield region
 
 
 def draw(example):
-    """A block of the plot directive, which fails if no picture comes of it."""
+    """A block of the plot directive, which fails if it draws no plot."""
     import matplotlib.pyplot as plt
 
     plt.close("all")
@@ -76,7 +76,7 @@ def command_lines(example):
                 status = left.code
             printed = out.getvalue()
         if status == 1:
-            pytest.skip(printed)  # an extra is not installed, as it says
+            pytest.skip(printed)  # the message says that an extra is not installed
         if shown.strip() and printed.strip() != shown.strip():
             return f"$ {command}\nprints\n{printed}"
         if status != 0 and " error: " not in shown:
@@ -111,7 +111,7 @@ def run(page, with_gpu):
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """What a block writes stays out of the tree."""
+    """Blocks must not write into the tree."""
     torch._dynamo.reset()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
@@ -155,7 +155,7 @@ def test_every_scheduler_has_a_formula_a_picture_and_its_reference(name):
 @pytest.mark.skipif(not (ROOT / "CMakeLists.txt").exists(), reason="needs the checkout")
 @pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES], ids=lambda page: page.name)
 def test_no_link_to_a_file_is_dead(page):
-    """Of links within docs/, Sphinx checks the anchors as well."""
+    """For links within docs/, Sphinx checks the anchors as well."""
     text = page.read_text()
     if page.suffix == ".md":
         links = re.findall(r"\]\((?!https?:|#fastsched)([^)#]+)", text)
@@ -172,7 +172,7 @@ def test_the_readme_reads_on_a_package_index():
 
 
 def test_every_picture_has_a_name_of_its_own():
-    """In Markdown each block is a document to Sphinx, in which pictures are counted from 1: they would share a file."""
+    """To Sphinx each Markdown block is a document, with plots numbered from 1: they would share a file."""
     names = []
     for page in PAGES:
         for block in re.findall(r"^\.\. plot::\n((?:   :.*\n)*)", page.read_text(), flags=re.MULTILINE):
@@ -180,7 +180,7 @@ def test_every_picture_has_a_name_of_its_own():
             assert name or page.suffix == ".rst", f"{page.name}: a picture needs a :filename-prefix:"
             names += [name[1]] if name else []
     assert len(set(names)) == len(names)
-    assert not set(names) & {page.stem for page in PAGES}  # what Sphinx numbers is called by the page
+    assert not set(names) & {page.stem for page in PAGES}  # Sphinx names numbered plots after the page
 
 
 PUBLIC = [

@@ -1,4 +1,4 @@
-"""EarlyStopping against a plain Python account of its rule, and against torch's plateau where the two agree."""
+"""EarlyStopping against a plain Python version of its rule, and against torch's plateau where the two agree."""
 
 import copy
 import io
@@ -28,7 +28,7 @@ class Reference:
 
     def __init__(self, settings):
         self.settings = {"patience": 10, "baseline": None, "start_after": 0, "stop_on_nan": True} | settings
-        # torch decides what is better. The threshold of its product with best is turned around below zero.
+        # torch decides what is better. It multiplies best by the threshold, which is reversed below zero.
         self.judge = TorchPlateau(sgd([0.1]), settings.get("mode", "min"))
         self.threshold = settings.get("threshold", 1e-4)
         self.judge.threshold_mode = "abs" if settings.get("threshold_mode") == "abs" else "rel"
@@ -140,7 +140,7 @@ def test_anything_finite_is_better_than_no_best(threshold):
     values=st.lists(st.floats(0, 2, allow_subnormal=False), max_size=25),
 )
 def test_above_zero_it_stops_when_a_plateau_first_reduces(settings, values):
-    if settings.get("threshold") == 1:  # of infinity that is no number to torch: nothing is ever better
+    if settings.get("threshold") == 1:  # times infinity that is NaN in torch, and nothing is ever better
         settings["threshold"] = 0.5
     stops_as_a_plateau_reduces(fastsched.EarlyStopping(**settings), settings, values)
 
@@ -270,7 +270,7 @@ def test_bad_metrics_and_states_change_nothing():
         ([], TypeError, "state_dict must be a dict, got list"),
         ({}, KeyError, "state_dict has no 'mode'"),
         (fastsched.EarlyStopping().state_dict(), KeyError, "state_dict has no 'best_weights'"),
-        (other, ValueError, "state_dict['best_weights'] are not of this model"),
+        (other, ValueError, "state_dict['best_weights'] do not fit this model"),
         ({**before, "best": "low"}, TypeError, "state_dict['best'] must be a number, got 'low'"),
         ({**before, "patience": -3}, ValueError, "patience must be 0 or more, got -3"),
     ):
@@ -443,7 +443,7 @@ def test_weights_of_another_shape_are_refused():
     model = torch.nn.Linear(2, 1)
     stopper = fastsched.EarlyStopping(model=model)
     model.weight = torch.nn.Parameter(torch.zeros(1, 3))
-    with pytest.raises(RuntimeError, match=r"weight of the model has another shape .*, \(1, 3\) for \(1, 2\)"):
+    with pytest.raises(RuntimeError, match=r"weight of the model changed its shape .*, from \(1, 2\) to \(1, 3\)"):
         stopper.step(1.0)
     with pytest.raises(ValueError, match=r"run it once, then pass model="):
         fastsched.EarlyStopping(model=torch.nn.LazyLinear(3))
@@ -486,7 +486,7 @@ def test_a_model_of_another_structure_is_refused():
     def drop(model):
         del model[1].bias
 
-    for change, message in ((replace, "the model has another '1'"), (drop, "the model has no 1.bias any more")):
+    for change, message in ((replace, "'1' of the model was replaced"), (drop, "the model no longer has 1.bias")):
         model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
         stopper = fastsched.EarlyStopping(model=model)
         stopper.step(1.0)
@@ -549,7 +549,7 @@ def test_a_poll_may_ask_of_an_earlier_step(behind):
 
 
 class Late:
-    """The event of a device that has done nothing until somebody waits for it."""
+    """The event of a device that does nothing until it is waited for."""
 
     waited: ClassVar[list[int]] = []
     sent = 0
@@ -567,7 +567,7 @@ class Late:
 
 @pytest.fixture
 def late(monkeypatch):
-    """Metrics on the host are taken for some on a device that is late."""
+    """Treats metrics on the host as being on a device that is late."""
     monkeypatch.setattr(arrivals, "mark", Late)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(Late, "waited", [])
@@ -586,7 +586,7 @@ def late(monkeypatch):
 @pytest.mark.parametrize("polls_from", [1, 3])
 def test_a_poll_waits_for_that_step_only(late, behind, polls_from):
     stopper = late()
-    stopper._replica.mirror = torch.zeros(_C.mirror_size(0), dtype=torch.float64)  # in which no step leaves anything
+    stopper._replica.mirror = torch.zeros(_C.mirror_size(0), dtype=torch.float64)  # to which no step writes
     for epoch, metric in enumerate(STOPS_IN_4, 1):
         assert stopper.step(metric) is False  # as far as the host has heard
         if epoch >= polls_from:
@@ -614,7 +614,7 @@ def test_with_a_group_on_a_device_a_step_answers_for_the_step_before(late, monke
 
 
 def test_polls_count_the_steps_of_a_graph(late):
-    # Whose replays run no Python: all that is seen of them are the counters.
+    # Its replays run no Python: only the counters show them.
     stopper = late()
     answers = []
     for metric in STOPS_IN_4:

@@ -1,4 +1,4 @@
-"""Ranks that torchrun starts, and starts again when one of them dies."""
+"""Ranks that torchrun starts, and restarts when one of them dies."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 TRAINING = Path(__file__).with_name("elastic_training.py")
 
-pytestmark = pytest.mark.timeout(600)  # processes that import torch, again for each restart
+pytestmark = pytest.mark.timeout(600)  # every restart starts processes that import torch
 
 
 def torchrun(ranks, folder, *deaths):
@@ -50,12 +50,12 @@ def test_two_ranks_agree(undisturbed):
 def test_three_ranks_agree(undisturbed, tmp_path):
     three = torchrun(3, tmp_path)
     agree(three)
-    assert three[:2] != undisturbed  # the third has a say
+    assert three[:2] != undisturbed  # the third rank counts
 
 
 def test_ranks_that_are_started_again_go_on_to_the_bit(undisturbed, tmp_path):
-    # Killed while the other rank waits in the collective of its step; once started again, after a reduction that is in
-    # no checkpoint.
+    # Killed while the other rank waits in its step's collective; after the restart, following a reduction that is not
+    # in any checkpoint.
     assert torchrun(2, tmp_path, "0:4:step", "1:6:checkpoint") == undisturbed
     for rank in range(2):
         assert (tmp_path / f"resumed-{rank}.txt").read_text().split("\n") == ["1 4", "2 6", ""]

@@ -1,4 +1,4 @@
-"""Which engine steps, and that torch's own code takes over where none can."""
+"""Which engine steps, and that torch's own code takes over if none can."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Schedules of the epoch: bit-identical to torch on Python numbers, its float trajectory rounded on tensors."""
+"""Functions of the epoch: bit-identical to torch on Python numbers, its float trajectory rounded on tensors."""
 
 import copy
 import math
@@ -132,7 +132,7 @@ def count_from_outside(scheduler, value):
 
 
 def act_on_both(both, action, value):
-    """Whether the action went through; where Python's arithmetic fails it must fail for both."""
+    """Whether the action succeeded; if Python's arithmetic fails, it must fail for both."""
 
     def failure(scheduler):
         try:
@@ -419,7 +419,7 @@ def test_copies_carry_the_whole_state(name, tensor, duplicate):
 def test_resuming_by_last_epoch(name):
     def run(module):
         optimizer = sgd([0.1])
-        # What a checkpoint of the optimizer brings along.
+        # What an optimizer checkpoint contains.
         optimizer.param_groups[0].update(initial_lr=0.5, max_lr=0.7, min_lr=1e-4, max_momentum=0.9, base_momentum=0.8)
         configuration = {"T_0": 10} if name == "CosineAnnealingWarmRestarts" else LONG[name]
         scheduler = getattr(module, name)(optimizer, **configuration, last_epoch=6)
@@ -517,7 +517,7 @@ def test_compiled_steps_make_one_graph(name):
 
 
 def scheduler_pair(name, configuration, kind=float, lr=0.5):
-    """torch on Python floats and fastsched on the kind asked for, both past the first step."""
+    """torch on Python floats and fastsched on the given kind, both past the first step."""
     made = [make(TORCH, name, [lr], configuration), make(fastsched, name, [kind(lr)], configuration)]
     for scheduler in made:
         scheduler.optimizer.step()
@@ -697,7 +697,7 @@ def test_a_group_added_later_keeps_the_engine(kind):
     assert results[0] == results[1]
     assert scheduler._engine is not DETACHED
     with pytest.raises(ValueError, match="zip"):
-        step_to(scheduler, 3)  # the closed form needs a base learning rate of every group
+        step_to(scheduler, 3)  # the closed form needs a base learning rate for every group
 
 
 @names

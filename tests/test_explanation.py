@@ -1,4 +1,4 @@
-"""What is said of what steps a scheduler, against what does step it."""
+"""What is said to step a scheduler, compared with what does step it."""
 
 import contextlib
 import logging
@@ -271,7 +271,7 @@ def test_the_log_on_stderr():
 
 
 def test_it_asks_the_code_that_decides(monkeypatch):
-    """Not a second copy of its conditions: what declines there is declined here."""
+    """Its conditions are not duplicated: what declines there is declined here."""
     scheduler = fastsched.StepLR(sgd([0.5]), 3)
 
     def refuse(self):

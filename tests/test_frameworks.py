@@ -1,4 +1,4 @@
-"""What training frameworks do to a scheduler, imitated without importing one, and compared with torch on the way."""
+"""What training frameworks do to a scheduler, imitated without importing them, and compared with torch."""
 
 import functools
 import io
@@ -68,7 +68,7 @@ def observed(scheduler):
 
 
 def close(seen, kind):
-    """The same numbers; of tensors all but the last places, which torch computes in another order."""
+    """The same numbers; for tensors all but the last places, which torch computes in a different order."""
     return pytest.approx(seen, rel=0, abs=0) if kind is float else pytest.approx(seen, rel=1e-12, abs=1e-15)
 
 
@@ -77,7 +77,7 @@ def setting_id(setting):
 
 
 def against_torch(names, *settings):
-    """Make a test of a generator: run on torch's schedulers and on fastsched's, it has to yield the same numbers."""
+    """Make a test from a generator, which has to yield the same numbers for torch's schedulers and fastsched's."""
 
     def decorate(imitation):
         @pytest.mark.parametrize("name", names)
@@ -162,7 +162,7 @@ class RangeTest(torch_lr_scheduler.LRScheduler):
 
 @against_torch(ALL, {"steps_before": 0}, {"steps_before": 4})
 def test_lightning_finds_a_learning_rate(create, steps_before):
-    """The LR finder: Python numbers for LRs, another scheduler, back to the checkpoint, then the LR that it found."""
+    """The LR finder: Python-number LRs, another scheduler, back to the checkpoint, then the LR that it found."""
     scheduler = create()
     for loss in LOSSES[:steps_before]:
         train(scheduler, torch.tensor(loss))
@@ -184,7 +184,7 @@ def test_lightning_finds_a_learning_rate(create, steps_before):
 
 @against_torch(ALL, {"number": float}, {"number": np.float32}, {"number": np.float64})
 def test_transformers_trains_and_resumes(create, number):
-    """Logs the LR before it steps, steps a plateau with what evaluation gave, resumes from scheduler.pt."""
+    """Logs the LR before it steps, steps a plateau with the evaluation's metric, resumes from scheduler.pt."""
     scheduler = create()
     for i, loss in enumerate(LOSSES):
         scheduler.optimizer.step()
@@ -218,7 +218,7 @@ test_accelerate_counts_accumulated_batches = against_torch(  # torch's other sch
 
 @against_torch(ALL, {"prepared_first": True}, {"prepared_first": False})
 def test_accelerate_replaces_the_step_of_the_optimizer(create, prepared_first):
-    """For the gradient scaler, and puts back what it found at prepare, from before the scheduler's wrapper or after."""
+    """For the gradient scaler; restores what it found at prepare, from before or after the scheduler's wrapper."""
     scheduler = create()
     optimizer = scheduler.optimizer
     original = types.MethodType(type(optimizer).step, optimizer) if prepared_first else optimizer.step
@@ -235,7 +235,7 @@ def test_accelerate_replaces_the_step_of_the_optimizer(create, prepared_first):
 
 @against_torch(CONFIGURATIONS, {}, {"increment": 4})  # torch's composites refuse the batch size as well
 def test_deepspeed_steps(create, **lr_kwargs):
-    """A TypeError means that the scheduler wants the batch size: a plateau, or with Megatron's ``increment`` any."""
+    """A TypeError means that the scheduler wants the batch size: a plateau or, with Megatron's ``increment``, any."""
     scheduler = create()
     for _ in range(6):
         scheduler.optimizer.step()
@@ -255,7 +255,7 @@ def ignite_lrs(scheduler):
         lrs = scheduler.get_lr()
         scheduler._get_lr_called_within_step = False
         return lrs
-    # These it computes itself, on the scheduler's attributes.
+    # It computes these itself, from the scheduler's attributes.
     scheduler.last_epoch += 1
     scheduler.T_cur += 1
     if scheduler.T_cur >= scheduler.T_i:
@@ -287,7 +287,7 @@ def test_ignite_asks_for_learning_rates(create, with_warm_up):
 
 @against_torch(["ReduceLROnPlateau"], {"index": None}, {"index": 1})
 def test_ignite_reduces_on_a_plateau(create, index):
-    """ReduceLROnPlateauScheduler, which reduces by itself, one group only if it was told so."""
+    """ReduceLROnPlateauScheduler, which reduces by itself, and only one group if told to."""
 
     def reduce(epoch):
         for i, group in enumerate(groups):
@@ -340,7 +340,7 @@ def test_composer_resumes_with_the_other_class_of_that_name(name, kind, modules)
 
 @against_torch(WITH_GET_LR)
 def test_torchtitan_restores_the_epoch(create):
-    """LRSchedulersContainer saves the epoch alone, and asks for the LRs when it loads that."""
+    """LRSchedulersContainer saves only the epoch, and gets the LRs from the scheduler when it loads that."""
     saved, scheduler = create(), create()
     for _ in range(5):
         train(saved, None)

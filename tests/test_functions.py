@@ -90,7 +90,7 @@ def test_a_function_that_raises_leaves_what_torch_leaves(name):
 
 @names
 def test_functions_may_do_what_they_like(name):
-    """Write learning rates and counters, replace functions, step again: as torch, whose code they would meet."""
+    """Write learning rates and counters, replace functions, step again: all as in torch."""
 
     def run(module):
         def function(epoch):
@@ -144,7 +144,7 @@ def test_a_table_takes_the_place_of_the_functions(name, kind, functions):
 @names
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64], ids=str)
 def test_without_a_table_functions_are_called_at_each_step(name, kind):
-    """As often and for the epochs that torch asks for, and the float trajectory is what the tensors show, rounded."""
+    """As many times and for the same epochs as torch, and the tensors are the float trajectory, rounded."""
     calls: tuple[list[int], list[int]] = ([], [])
 
     def functions(index):
@@ -215,7 +215,7 @@ def test_a_bad_total_is_refused(name, total_steps):
 
 @names
 def test_there_is_no_total_steps_attribute(name):
-    """accelerate takes a scheduler that has one for a OneCycleLR."""
+    """accelerate takes any scheduler with that attribute for a OneCycleLR."""
     assert not hasattr(getattr(fastsched, name)(stepped_sgd([0.5]), geometric, total_steps=5), "total_steps")
 
 

@@ -30,7 +30,7 @@ metrics = st.lists(
     st.sampled_from([3.0, 2.0, 1.0, 0.5, -1.0, float("nan"), float("inf"), float("-inf"), 1]) | st.floats(-10.0, 10.0),
     max_size=60,
 )
-# Long falls, rises and plateaus: increases, reductions, and beginning anew.
+# Long falls, rises and plateaus: increases, reductions and restarts.
 slopes = st.tuples(st.sampled_from([-0.5, 0.0, 0.5]), st.integers(1, 12))
 phases = st.lists(slopes, max_size=8).map(
     lambda parts: list(itertools.accumulate((slope for slope, steps in parts for _ in range(steps)), initial=10.0))
@@ -126,7 +126,7 @@ def test_it_goes_up_down_and_begins_anew():
         ours.step(loss)
         seen += group_lrs(ours)
     assert seen == [0.2, 0.3, 0.15, 0.1, 0.1]
-    assert ours.best == float("inf")  # it has begun anew
+    assert ours.best == float("inf")  # it has restarted
 
 
 @pytest.mark.parametrize("scheduler_first", [False, True])
@@ -258,7 +258,7 @@ def test_by_name(kind):
     theirs = transformers.get_scheduler("greedy", sgd([0.5, 1.0]), scheduler_specific_kwargs=specific)
     ours = fastsched.get_scheduler("greedy", sgd([kind(0.5), kind(1.0)]), scheduler_specific_kwargs=specific)
     assert type(ours) is fastsched.GreedyLR
-    assert isinstance(ours, torch.optim.lr_scheduler.ReduceLROnPlateau)  # who hands the metric to one does to it
+    assert isinstance(ours, torch.optim.lr_scheduler.ReduceLROnPlateau)  # so frameworks pass it the metric
     for loss in (3.0, 2.0, 2.0, 1.0, 4.0):
         theirs.step(loss)
         ours.step(loss)
@@ -399,7 +399,7 @@ def test_a_child_that_begins_anew_sees_what_the_chain_did_before():
             optimizer.step()
             chained.step(loss)
             seen.append([float(lr) for lr in group_lrs(chained)])
-        # up by the first metric; the second leaves both at the bound only because of the decay, and it begins anew
+        # up by the first metric; the second leaves both at the bound only because of the decay, so it restarts
         assert seen[0] == [0.5, 0.25]
         assert seen[1] == [0.5, 0.25]
         assert greedy.best == 3.0
@@ -419,7 +419,7 @@ def test_some_groups_and_another_entry(kind):
     rows = history.to_numpy()
     assert rows["lr"][:, 0].tolist() == [1.0, 0.5, 0.5]
     assert rows["best"].tolist() == [1.0, 1.0, float("inf")]
-    assert rows["reductions"].tolist() == [0, 1, 1]  # it is time to reduce, and it begins anew instead
+    assert rows["reductions"].tolist() == [0, 1, 1]  # it decides to reduce, and restarts instead
     assert [float(group["weight_decay"]) for group in optimizer.param_groups] == [0.5, 0.5]
     assert ours.state_dict()["param_name"] == "weight_decay"
 

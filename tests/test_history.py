@@ -1,4 +1,4 @@
-"""History against an account that is kept in Python around every step."""
+"""History compared with a record kept in Python around every step."""
 
 import copy
 import csv
@@ -48,7 +48,7 @@ def averaged(metric, state):
 
 
 class Account:
-    """What the history should say, from what can be seen before and after each step."""
+    """What the history should say, from the state before and after each step."""
 
     def __init__(self, scheduler):
         self.scheduler = scheduler
@@ -65,7 +65,7 @@ class Account:
                 continue
             best = plateau.best
             if plateau.last_epoch <= getattr(plateau, "warmup_steps", 0):
-                continue  # it warms up, and does not look at metrics
+                continue  # it warms up, and ignores metrics
             better = plateau._is_better(averaged(metric, was), was["best"])
             better = better or bool(was.get("warmup_counter"))  # an epoch that is not judged
             reductions += not better and not was["cooldown_counter"] and was["num_bad_epochs"] + 1 > was["patience"]
@@ -375,7 +375,7 @@ def test_its_picture(kind, tmp_path):
         x, y = lines[f"learning rate, group {group}"].get_data()
         np.testing.assert_array_equal(x, [0, *rows["step"]])
         np.testing.assert_array_equal(y, [(0.5, 0.25)[group], *rows["lr"][:, group]])
-    # Every other epoch finds that it is time; the floor of 0.2 lets two of those be.
+    # Every other epoch decides to reduce; the floor of 0.2 prevents two of those.
     assert rows["reductions"].tolist() == [0, 0, 1] + [0, 1] * 4 + [0]
     marks = [line.get_xydata()[0].tolist() for line in axes.get_lines() if line.get_marker() == "v"]
     assert marks == [[3, 0.25], [5, rows["lr"][4, 0]]]
@@ -513,7 +513,7 @@ def test_a_plateau_whose_turn_it_is_not_has_no_part_in_a_row():
     scheduler = fastsched.SequentialLR(optimizer, [fastsched.ExponentialLR(optimizer, 0.5), plateau], [100])
     history = fastsched.History(scheduler)
     scheduler.step(1.0)
-    plateau.best = torch.tensor(0.25)  # which no engine can hold
+    plateau.best = torch.tensor(0.25)  # which no engine can store
     scheduler.step(1.0)
     plateau._is_better = plateau._is_better
     scheduler.step(1.0)

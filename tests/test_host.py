@@ -1,4 +1,4 @@
-"""The compiled module where it is handed what it was not made for, or Python code runs in the midst of its step."""
+"""The compiled module with inputs that it was not made for, or with Python code running in the middle of its step."""
 
 import collections
 import subprocess
@@ -21,7 +21,7 @@ CLASSES = [value for value in vars(_C).values() if isinstance(value, type)]
 
 
 def run(code, *arguments):
-    """In a process of its own, where a crash is a result."""
+    """In a separate process, so that a crash is just a result."""
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
@@ -34,7 +34,7 @@ def test_an_object_that_was_never_initialized_has_no_methods(kind):
     for name in names:
         for count in range(4):
             with pytest.raises(TypeError):
-                getattr(blank, name)(*[None] * count)  # of a property the look-up raises
+                getattr(blank, name)(*[None] * count)  # for a property, the look-up raises
 
 
 def test_an_object_that_was_never_initialized_is_no_argument():
@@ -191,7 +191,7 @@ def test_a_finalizer_in_the_midst_of_a_step_may_change_anything():
     assert "acts" in process.stdout
 
 
-# A key whose comparison is Python code, met while "lr" is looked up.
+# A key whose comparison is Python code, encountered while "lr" is looked up.
 KEY = """
     import itertools
     import torch, fastsched
@@ -287,7 +287,7 @@ def make_weights(count):
 
 
 class Wrapper(torch.optim.Optimizer):
-    """Shows its groups as another kind of sequence, as those do that are made of several optimizers."""
+    """Exposes its groups as another kind of sequence, like optimizers made of several."""
 
     def __init__(self, groups, sequence):
         self.groups, self.sequence, self.defaults = groups, sequence, {}
@@ -336,7 +336,7 @@ SCHEDULES = {
 
 
 def follow(module, make, sequence, mapping, lr, when):
-    """The learning rates of eight steps; the groups are what they are from the beginning, or become it later."""
+    """The learning rates of eight steps, with these groups from the beginning or only later."""
     groups = [{"params": [weight], "lr": lr(0.25 / (1 + i))} for i, weight in enumerate(make_weights(2))]
     optimizer = Wrapper(groups, list)
     if when == 0:

@@ -1,4 +1,4 @@
-"""fastsched in place of torch's schedulers: who gets what, and that nothing else is seen of it."""
+"""fastsched in place of torch's schedulers: who gets what, and that nothing else changes."""
 
 import abc
 import copy
@@ -87,7 +87,7 @@ def test_every_class_of_torchs_is_replaced():
 
 
 class Registry:
-    """Who holds classes, and how: made from torch's before anything is installed."""
+    """Ways to hold a class, all set up with torch's before anything is installed."""
 
     made_by = torchs.StepLR
     table: typing.ClassVar = {"step": torchs.StepLR}

@@ -1,4 +1,4 @@
-"""The transformers callback, with transformers' own handler; tests/frameworks has whole trainings, and Lightning."""
+"""The transformers callback, with transformers' own handler; tests/frameworks has complete runs, and Lightning."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ class Training:
         self.handler.on_step_begin(self.arguments, self.state, self.control)
 
     def stopped_after(self, values, name="eval_loss"):
-        """How many of the evaluations there were; None if all, and it did not stop."""
+        """The evaluation after which it stopped; None if it did not."""
         for count, value in enumerate(values, 1):
             self.evaluate(**{name: value})
             if self.control.should_training_stop:

@@ -168,7 +168,7 @@ def test_interference(kind, action):
 
 @either_kind
 def test_reordered_groups_keep_their_learning_rates(kind):
-    """Not against torch, whose list of min_lrs does not follow either: the bounds are equal here."""
+    """Not against torch, whose list of min_lrs does not grow either: the bounds are equal here."""
     pair = both(kind)
     for scheduler in pair:
         scheduler.step(1.0)
@@ -290,7 +290,7 @@ def test_subclasses_that_save_their_dict(kind):
 
 @either_kind
 def test_a_dict_that_was_looked_at_does_not_bring_old_state_back(kind):
-    """Steps the engine alone, as a graph replay does, after somebody looked at vars(scheduler)."""
+    """Steps only the engine, as a graph replay does, after vars(scheduler) was read."""
     scheduler = both(kind)[1]
     scheduler.step(1.0)
     before = dict(vars(scheduler))
@@ -322,7 +322,7 @@ def test_slots_of_a_subclass_survive_copies(duplicate):
 
 
 class Metric:
-    """A number that is another one each time it is read."""
+    """A number that changes each time it is read."""
 
     def __init__(self, *values):
         self.values = list(values)
@@ -471,7 +471,7 @@ def test_loading_an_old_state_keeps_an_exact_external_lr():
 
 
 def classes(ours):
-    """A name's class, torch's or ours; SWALR is elsewhere in torch."""
+    """The class of that name, torch's or fastsched's; in torch, SWALR is elsewhere."""
     return lambda name: getattr(fastsched if ours else swa_utils if name == "SWALR" else torch_lr_scheduler, name)
 
 
@@ -497,7 +497,7 @@ IN_ANY_COMPOSITION = ("CosineAnnealingLR", "CosineAnnealingWarmRestarts", "Linea
 
 
 def tensor_settings(scheduler):
-    """In an order that is the same for torch's and ours."""
+    """In the same order for torch's and fastsched's."""
     lists = ("base_lrs", "max_lrs", "min_lrs")
     of_groups = ("initial_lr", "max_lr", "min_lr", "swa_lr")
     everyone = [scheduler, *getattr(scheduler, "_schedulers", [])]
@@ -509,7 +509,7 @@ def tensor_settings(scheduler):
 @given(data=st.data())
 def test_settings_that_are_tensors_are_followed_when_written_in_place(data):
     count = data.draw(st.integers(1, 3), "groups")
-    # Where an LR is a number and its bound a tensor, torch may make the bound itself the LR: not here.
+    # If an LR is a number and its bound a tensor, torch may make the bound itself the LR, but not here.
     names = data.draw(
         st.lists(st.sampled_from(IN_ANY_COMPOSITION), min_size=2, max_size=2)
         | st.sampled_from(list(WITH_SETTINGS)).map(lambda name: [name]),
@@ -602,7 +602,7 @@ def test_settings_that_move_are_followed(act, count):
 
 
 def test_settings_that_cannot_lie_side_by_side_are_read_where_they_are():
-    """One tensor for all groups, one that is a view, one that lies in two lists: each is read where it is."""
+    """One tensor for all groups, one that is a view, one that is in two lists: each is read in place."""
     whole = torch.tensor([0.02, 0.01], dtype=torch.float64)
     shared = torch.tensor(0.02, dtype=torch.float64)
     optimizer = sgd([torch.tensor(0.1, dtype=torch.float64) for _ in range(2)])

@@ -52,7 +52,7 @@ def advance(scheduler):
 
 
 def epochs(state):
-    """All epochs in a state, those of children too."""
+    """All epochs in a state, including those of children."""
     return [
         *([state["last_epoch"]] if "last_epoch" in state else []),
         *(epoch for child in state.get("_schedulers", []) for epoch in epochs(child)),
@@ -73,7 +73,7 @@ def epochs(state):
 def test_a_step_that_changes_the_engine_may_be_interrupted_anywhere(name, kind, change):
     line, reached = 0, True
     while reached:
-        line += 11 if line > 50 else 1  # the first lines one by one, of the others a sample
+        line += 11 if line > 50 else 1  # each of the first lines, and a sample of the others
         scheduler = SCHEDULERS[name](stepped_sgd([kind(0.5)]))
         for _ in range(3):
             advance(scheduler)

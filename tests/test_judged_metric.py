@@ -1,4 +1,4 @@
-"""Noisy metrics: means and averages of them are judged, and patience counts as torch's or as Keras's."""
+"""Noisy metrics: their means and averages are judged, and patience counts as in torch or as in Keras."""
 
 import copy
 import math
@@ -21,7 +21,7 @@ from .values import bits, lrs
 
 
 class Reference(TorchPlateau):
-    """torch's plateau, given the metrics that are to be judged."""
+    """torch's plateau, given the values that should be judged."""
 
     def __init__(self, optimizer, *, accumulate=1, smoothing=0.0, patience_counts="torch", **configuration):
         super().__init__(optimizer, **configuration)
@@ -123,7 +123,7 @@ def test_of_equal_metrics_the_judged_one_is_that(metric, settings):
 
 
 class KerasPlateau:
-    """keras.callbacks.ReduceLROnPlateau without a cooldown, on an own learning rate."""
+    """keras.callbacks.ReduceLROnPlateau without a cooldown, on a learning rate of its own."""
 
     def __init__(self, lr, patience, factor, min_delta):
         self.lr, self.patience, self.factor, self.min_delta = lr, patience, factor, min_delta
@@ -316,7 +316,7 @@ def test_bad_settings_are_refused_and_change_nothing(name, value, error):
 
 
 class StoppingReference:
-    """Judges as :class:`Reference`, and stops where that would reduce."""
+    """Judges as :class:`Reference`, and stops when that would reduce."""
 
     def __init__(self, **settings):
         self.plateau = Reference(sgd([1.0]), factor=0.5, threshold=0, **settings)
@@ -360,6 +360,6 @@ def test_states_of_early_stopping_from_before_load():
     stopper.load_state_dict(state)
     assert (stopper.patience, stopper.accumulate) == (5, 2)
     stopper.step(1.0)
-    assert stopper.best == math.inf  # what had been accumulated was of another run
+    assert stopper.best == math.inf  # what had been accumulated belonged to another run
     stopper.step(2.0)
     assert stopper.best == 1.5

@@ -31,7 +31,7 @@ def compiled(scheduler, takes_metric, device):
 
     def step(metric):
         function(*([torch.tensor(metric, dtype=torch.float64, device=device)] if takes_metric else []))
-        # For a float64 number in a CPU tensor dynamo begins its analysis twice, and calls the backend each time.
+        # For a float64 number in a CPU tensor dynamo starts its analysis twice, and calls the backend each time.
         first.append(frames.frame_count)
         assert frames.frame_count == first[0] <= 2
 

@@ -236,8 +236,8 @@ def test_no_use_of_a_scheduler_leaves_a_reference_cycle(name, kind, use):
 
 
 def frees_at_once(alive):
-    """Whether what it gives weak references to dies with its own end, without the garbage collector."""
-    alive()  # torch imports, and keeps, some things at the first use
+    """Whether the objects that it returns weak references to die when it ends, without the garbage collector."""
+    alive()  # torch imports, and keeps, some things on first use
     gc.disable()
     try:
         assert [reference() for reference in alive() if reference() is not None] == []
@@ -335,7 +335,7 @@ def test_import_is_quick():
     assert min(parts) < 0.1
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # dynamo itself uses what torch has deprecated
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # dynamo itself uses deprecated features of torch
 @pytest.mark.parametrize("tensor", [False, True])
 @pytest.mark.parametrize(
     "wrap",
@@ -398,7 +398,7 @@ def test_a_wrapped_step_keeps_nothing_alive():
         wrapped = optimizer.step
         del optimizer, scheduler
         assert reference() is None
-        wrapped()  # somebody's who kept it
+        wrapped()  # called by code that kept it
     finally:
         gc.enable()
 

@@ -1,4 +1,4 @@
-"""Loading states: refused as a whole, before anything is changed, or gone on from to the last bit."""
+"""Loading states: refused as a whole, before anything is changed, or continued from to the last bit."""
 
 import copy
 import io
@@ -39,7 +39,7 @@ def tabulated(module):
     return {"total_steps": 40} if module is fastsched else {}
 
 
-# By name: a scheduler of the module's, for an optimizer, with settings of the type that ``of`` makes.
+# By name: one of the module's schedulers, for an optimizer, with settings of the type that ``of`` makes.
 MAKERS = {
     "StepLR": lambda m, o, of: m.StepLR(o, 3, of(0.7)),
     "MultiStepLR": lambda m, o, of: m.MultiStepLR(o, [2, 5, 5, 9], of(0.7)),
@@ -121,7 +121,7 @@ def steps_of(scheduler, count=6):
     return trajectory
 
 
-# What may have become of a value.
+# Ways in which a value may be damaged.
 junk = st.sampled_from(
     [
         None,
@@ -155,7 +155,7 @@ MISSING = object()
 
 
 def paths(value, path=()):
-    """Of every entry of a state, in dicts and lists in it, too."""
+    """For every entry of a state, including those in dicts and lists."""
     for key, item in value.items() if isinstance(value, dict) else enumerate(value):
         yield (*path, key)
         if isinstance(item, (dict, list)):
@@ -294,7 +294,7 @@ def test_the_state_of_another_class_is_refused(name, of, kind):
 @kinds
 @pytest.mark.parametrize("name", ["LambdaLR", "MultiplicativeLR"])
 def test_functions_that_fail_with_their_loaded_attributes(name, kind):
-    """With a table they are asked while loading; without, at the next step, as in torch."""
+    """With a table they are called while loading; without, at the next step, as in torch."""
     scheduler, twin = stepped(name, kind), stepped(name, kind)
     state = {**scheduler.state_dict(), "lr_lambdas": [{"width": None}] * 2}
     if kind is float:
@@ -380,7 +380,7 @@ def test_milestones_are_numbers(kind, milestones, expected):
 
 @kinds
 def test_states_of_older_versions(kind):
-    """SWALR's with the function that it annealed by, OneCycleLR's without the name of it; the present one counts."""
+    """SWALR's with its annealing function, OneCycleLR's without the function's name; the current one counts."""
     for name, newer, function in (
         ("SWALR", "_anneal_strategy", swa_utils.SWALR._linear_anneal),
         ("OneCycleLR", "_anneal_func_type", torch_lr_scheduler.OneCycleLR._annealing_linear),
@@ -497,7 +497,7 @@ def test_early_stopping_takes_other_kinds_of_number():
 
 
 def numpy_int(value):
-    """For what is whole; other settings stay floats."""
+    """Whole numbers; other settings stay floats."""
     return np.int64(value) if value == int(value) else value
 
 
@@ -525,7 +525,7 @@ def test_resuming_with_numpy_settings_is_exact(name, kind, of, first):
 @pytest.mark.parametrize("kind", [float, float64])
 @pytest.mark.parametrize("groups", [(1, 2), (3, 2)])
 def test_a_state_of_another_number_of_groups_does_what_it_does_in_torch(name, kind, groups):
-    """Which raises in the next step of some classes, and goes on in others."""
+    """The next step then raises in some classes, and continues in others."""
     saved, present = groups
     state = stepped(name, kind, 3, groups=saved).state_dict()
     scheduler, twin = (stepped(name, kind, groups=present) for _ in range(2))
@@ -574,7 +574,7 @@ def test_a_child_that_refuses_leaves_the_others_as_they_were(kind, place):
 
 @pytest.mark.parametrize("of", [float32, float64])
 def test_settings_that_were_moved_elsewhere_are_found_when_a_state_is_loaded(of):
-    """What is known of tensors that lie in a row is not gone by where one of them has other memory."""
+    """That tensors are adjacent in memory is no longer assumed once one of them has moved."""
     seen = []
     for module in (TORCH, fastsched):
         parts = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": of(0.5 / (1 + i))} for i in range(4)]

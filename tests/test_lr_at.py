@@ -27,7 +27,7 @@ trees = trees_of(functions_of_the_step)
 @given(tree=trees, initial=st.lists(st.floats(1e-3, 10.0), min_size=1, max_size=3))
 def test_it_agrees_with_stepping(kind, tree, initial):
     initial = [kind(lr) for lr in initial]
-    # Constructing a second scheduler on an optimizer goes on from the first one's learning rates.
+    # A second scheduler on an optimizer continues from the first one's learning rates.
     scheduler = grow(stepped_sgd(copy.deepcopy(initial)), tree)
     asked = grow(stepped_sgd(copy.deepcopy(initial)), tree)
     before = copy.deepcopy(asked.state_dict())

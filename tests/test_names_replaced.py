@@ -1,4 +1,4 @@
-"""fastsched under torch's own names, which is how it reaches a framework that makes schedulers itself."""
+"""fastsched under torch's own names, which is how it gets into frameworks that construct schedulers themselves."""
 
 import json
 import subprocess

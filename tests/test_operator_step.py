@@ -1,4 +1,4 @@
-"""The way that eager steps go where learning rates are on a device, on host tensors: the same as the direct step."""
+"""The path of eager steps for learning rates on a device, used on host tensors: equal to the direct step."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated")
 
 @pytest.fixture
 def by_operator(monkeypatch):
-    """Has schedulers that are stepped afterwards call the operator."""
+    """Makes schedulers that step afterwards call the operator."""
 
     def use(scheduler, do=True):
         monkeypatch.setattr(tensor, "_on_host", lambda settings: not do)

@@ -141,7 +141,7 @@ def composition():
 
 
 def test_no_damage_to_a_composition_is_followed():
-    """Whatever number of the nodes is wrong, the operator notices or stays within its buffers."""
+    """Whichever number in the nodes is wrong, the operator notices or stays within its buffers."""
     whole = composition()[0]
     ops.step_(*composition(), None, 1.0)
     refused = 0
@@ -235,7 +235,7 @@ def test_bad_arguments_raise_and_change_nothing(name):
         assert torch.equal(arguments[key], value) or value.isnan().any()
 
 
-# Which arguments are one piece of memory; of each two, the first is written.
+# Pairs of arguments that share memory; the first of each is written.
 ALIASES = ["state program", "masters program", "lrs program", "masters state", "lrs state", "lrs masters"]
 ALIASES += [f"{written} {read}" for written in ("state", "masters", "lrs") for read in ("metric", "found_inf")]
 
@@ -250,7 +250,7 @@ def test_memory_that_is_written_must_be_no_other_arguments(device, names, whole)
     larger = max(names.split(), key=lambda name: arguments[name].numel())
     memory = arguments[larger]
     [smaller] = {written, read} - {larger}
-    # At its beginning, or in the midst of it: in a program the first two numbers are its kind and its size.
+    # At its beginning, or in the middle: in a program the first two numbers are its kind and its size.
     size = arguments[smaller].numel() if whole or smaller in ("state", "program") else 1
     at = 0 if whole else memory.numel() - size
     arguments[smaller] = memory[at : at + size]
@@ -310,7 +310,7 @@ def test_an_epoch_outside_of_the_table_leaves_the_learning_rates(epoch):
 
 @pytest.mark.parametrize("value", [-1.0, 0.5, 3.0, 1e300, math.nan, math.inf])
 def test_words_that_a_step_leaves_to_itself_are_not_believed(value):
-    """Event, update, and addresses without their complement: whatever a state has there is written anew or ignored."""
+    """Event, update, and addresses without their complement: whatever a state has there is overwritten or ignored."""
     for state_word in range(_C.NODE_COUNTERS, _C.NODE_STATE_SIZE):
         program, state, masters, lrs = composition()
         expected = composition()[1:]

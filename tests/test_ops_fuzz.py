@@ -1,4 +1,4 @@
-"""Whatever programs, states and aliases the operator is called with: it steps within its buffers, or refuses."""
+"""Whatever programs, states and aliases it is called with, the operator steps within its buffers, or refuses."""
 
 import math
 import pickle
@@ -26,7 +26,7 @@ word = st.integers(0, 10**6)  # of how many there are, the rest of the division
 damages = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.sampled_from(TENSORS), word, wild),
-        st.tuples(st.just("head"), st.just("program"), st.integers(0, 18), wild),  # the numbers that all else hangs on
+        st.tuples(st.just("head"), st.just("program"), st.integers(0, 18), wild),  # all else depends on these
         st.tuples(st.just("exchange"), st.just("program"), word, word),
         st.tuples(st.just("resize"), st.sampled_from(TENSORS), st.integers(-3, 3), wild),
     ),
@@ -38,7 +38,7 @@ aliases = st.none() | st.tuples(
 
 
 class Process:
-    """Steps in a process of its own. One that has died is replaced at the next call."""
+    """Steps in a separate process, which is replaced at the next call if it has died."""
 
     def __init__(self):
         self.process = None

@@ -1,4 +1,4 @@
-"""Which call gives the numbers of another library's scheduler: the table in docs/migrating.md."""
+"""Calls with the same numbers as another library's scheduler: the table in docs/migrating.md."""
 
 import importlib.util
 import math
@@ -15,12 +15,12 @@ from .conftest import sgd
 
 
 def timm_schedulers():
-    """timm.scheduler without timm's models: they import torchvision, which loads beside its very own torch only."""
+    """timm.scheduler without timm's models: they import torchvision, which only loads with one exact build of torch."""
     spec = importlib.util.find_spec("timm")
     if "timm" not in sys.modules and spec is not None:
         package = types.ModuleType("timm")
         package.__path__ = list(spec.submodule_search_locations)
-        package.__spec__ = spec  # transformers looks whether timm is there
+        package.__spec__ = spec  # transformers checks whether timm is there
         sys.modules["timm"] = package
     return pytest.importorskip("timm.scheduler")
 

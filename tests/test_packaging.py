@@ -1,4 +1,4 @@
-"""What is handed out: the source distribution, its version, and what is said of it."""
+"""What is distributed: the source distribution, its version, and its description."""
 
 from __future__ import annotations
 

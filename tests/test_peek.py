@@ -57,7 +57,7 @@ def test_half_written_numbers_are_not_returned():
     before = scheduler.peek()
     [replica] = scheduler._engine._replicas
     scheduler.step()
-    replica.mirror[0] += 1  # as a step that has begun to write leaves it
+    replica.mirror[0] += 1  # as left by a step that is still writing
     replica.mirror[1:-1] = 77.0
     assert scheduler.peek() == before
     replica.mirror[-1] += 1
@@ -136,7 +136,7 @@ def test_a_mirror_lives_as_long_as_the_state_that_has_its_address():
     chain = fastsched.ChainedScheduler([decay])
     chain.step()
     mirror = weakref.ref(decay._engine._replicas[0].mirror)
-    state = chain._engine._replicas[0].state  # as a captured graph or a compiled step has it
+    state = chain._engine._replicas[0].state  # as captured graphs and compiled steps hold it
     del decay, chain
     gc.collect()
     assert mirror() is not None

@@ -1,4 +1,4 @@
-"""Lists of phases, and the schedules with a name that are made of them."""
+"""Lists of phases, and the named schedules made of them."""
 
 import copy
 import math
@@ -49,7 +49,7 @@ def run(make, steps, initial=(1.0,)):
     return found
 
 
-# Each curve as its documentation has it, from 1 to 0: u is the share of the phase that is over, n its steps.
+# Each curve as documented, from 1 to 0: u is the share of the phase that is over, n its number of steps.
 SHAPES = {
     "linear": lambda u, n, p: 1 - u,
     "cosine": lambda u, n, p: (1 + math.cos(math.pi * u)) / 2,
@@ -247,7 +247,7 @@ def test_states_resume_to_the_bit(name, kind):
 
 
 def test_a_state_is_plain_and_has_no_total_steps():
-    """accelerate stops stepping at ``total_steps`` of whatever has that attribute."""
+    """accelerate stops stepping at ``total_steps`` if a scheduler has that attribute."""
     scheduler = begun(lambda optimizer: WarmupCosineLR(optimizer, 3, 10))
     assert not hasattr(scheduler, "total_steps")
     assert all(isinstance(value, (int, float, bool, list, tuple)) for value in scheduler.state_dict().values())
@@ -297,7 +297,7 @@ def test_ints_and_other_numbers_are_learning_rates_too(kind):
 
 
 def test_get_lr_asks_the_compiled_formula():
-    """ignite and torchtitan set the epoch and call it."""
+    """ignite and torchtitan set the epoch and call ``get_lr()``."""
     scheduler = begun(lambda optimizer: WarmupLinearLR(optimizer, 2, 6), [1.0, 0.5])
     scheduler.last_epoch = 4
     scheduler._get_lr_called_within_step = True

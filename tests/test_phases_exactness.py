@@ -1,6 +1,6 @@
-"""Every curve of a phase, from whole random phases, against the formula in 60 digits: within a unit in the last place.
+"""Every curve of a phase, in random phases, against the formula in 60 digits: within a unit in the last place.
 
-But for those in the order of transformers' operations, which ``test_by_name.py`` holds to the bit: ``linear``,
+Except those in transformers' order of operations, which ``test_by_name.py`` compares to the last bit: ``linear``,
 ``cosine``, ``1-sqrt``, ``inverse_sqrt`` and a falling ``polynomial``.
 """
 
@@ -19,7 +19,7 @@ from fastsched.schedulers.phases import CURVES
 from .conftest import sgd
 
 DIGITS = 60
-# The factor's share of the way that is left where u of the phase is over: v = 1 - u, n steps, power p.
+# The share of the way left when the share u of the phase is over: v = 1 - u, n steps, power p.
 SHARES = {
     "1-square": lambda u, phase: 1 - u * u,
     "polynomial": lambda u, phase: (1 - u) ** mpf(phase.power),

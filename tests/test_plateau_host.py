@@ -31,7 +31,7 @@ def runs(draw: st.DrawFn) -> tuple[list[float], dict[str, object], list[float]]:
 
 def snapshot(scheduler: TorchPlateau) -> dict[str, object]:
     state = {name: bits(value) for name, value in scheduler.state_dict().items()}
-    state["best"] = bits(float(scheduler.best))  # an int that somebody wrote there reads back as a float
+    state["best"] = bits(float(scheduler.best))  # an int written there reads back as a float
     state["get_last_lr"] = bits(scheduler.get_last_lr())
     state["in_cooldown"] = scheduler.in_cooldown
     state["lrs"] = [bits(group["lr"]) for group in scheduler.optimizer.param_groups]
@@ -68,7 +68,7 @@ class ByTheBook(TorchPlateau):
         st.integers(-9, 9).map(lambda eighths: eighths / 8) | st.sampled_from([math.nan, math.inf, -math.inf])
     ),
     mode=st.sampled_from(["min", "max"]),
-    threshold=st.sampled_from([0.1, 0, 1.5]),  # of no best so far just so much that it is another metric
+    threshold=st.sampled_from([0.1, 0, 1.5]),  # without a best so far, just enough to be another metric
 )
 @pytest.mark.parametrize("kind", ["floats", "numpy", "tensors"])
 def test_a_threshold_relative_to_the_absolute_best(kind, values, mode, threshold):
@@ -101,7 +101,7 @@ def test_a_mode_that_torch_does_not_have_is_saved_and_loaded():
         TorchPlateau(sgd([1.0])).load_state_dict(state)
     resumed.threshold_mode = "rel"
     resumed.step(-0.95)
-    assert resumed.best == -0.95  # torch's formula: worse, and yet better
+    assert resumed.best == -0.95  # torch's formula: worse, but counts as better
 
 
 def numpy_factor(of):

@@ -29,7 +29,7 @@ def tensor_sgd(lrs, dtype, device="cpu"):
 
 
 def float_oracle(optimizer, **configuration):
-    """torch on Python floats that start from the values the tensors hold."""
+    """torch on Python floats that start from the tensors' values."""
     return TorchPlateau(sgd([float(group["lr"]) for group in optimizer.param_groups]), **configuration)
 
 
@@ -170,7 +170,7 @@ def test_what_is_no_number_raises_as_in_torch_and_changes_nothing(metric):
 
 
 class CarriesSomething(torch.Tensor):
-    """As MONAI's MetaTensor and fastai's TensorBase: it asks to see each function that is called with it."""
+    """Like MONAI's MetaTensor and fastai's TensorBase: it intercepts each function that is called with it."""
 
     seen: ClassVar[list] = []
 
@@ -185,14 +185,14 @@ class CarriesNothing(torch.Tensor):
 
 
 class Counted(torch.Tensor):
-    """One that says itself what number it is."""
+    """One that defines its own number."""
 
     def __float__(self):
         return 7.0
 
 
 class Dispatched(torch.Tensor):
-    """One whose memory is not its value, as that of a DTensor."""
+    """One whose memory is not its value, like a DTensor."""
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
@@ -214,7 +214,7 @@ def test_a_subclass_that_computes_nothing_is_a_metric_where_it_lies(kind, shape,
     assert plain.data_ptr() == value.data_ptr()
     scheduler = fastsched.ReduceLROnPlateau(tensor_sgd([0.1], torch.float32, device), patience=0)
     stopper = fastsched.EarlyStopping(patience=2)
-    # Not "aot_eager", by which torch itself compiles nothing that such a tensor comes to.
+    # Not "aot_eager", with which torch itself compiles nothing that takes such a tensor.
     steps = scheduler.step, torch.compile(scheduler.step, fullgraph=True, backend=backend)
     stops = stopper.step, torch.compile(stopper.step, fullgraph=True, backend=backend)
     for step in (*steps, *stops, *stops):

@@ -1,4 +1,4 @@
-"""plot: what is drawn, where, and that nothing of pyplot's is touched."""
+"""plot: what is drawn, where, and that pyplot is not touched."""
 
 import subprocess
 import sys
@@ -104,7 +104,7 @@ def test_one_number_for_all_steps_is_nothing_to_draw():
         (lambda: fastsched.ExponentialLR(stepped_sgd([torch.tensor(1e-4)]), 2.0), "log"),
         (lambda: in_a_row(warm_up(), fastsched.StepLR, 2, 0.1), "log"),
         (lambda: fastsched.ReduceLROnPlateau(stepped_sgd([0.1]), patience=0), "log"),
-        # straight lines and cosines are not bent, however low they come, and zeros are no decades
+        # straight lines and cosines are not bent, however low they go, and zeros do not count as decades
         (lambda: fastsched.LinearLR(stepped_sgd([0.1]), 1e-6, total_iters=12), "linear"),
         (lambda: fastsched.LinearLR(stepped_sgd([0.1]), 1.0, 0.0, total_iters=6), "linear"),
         (lambda: fastsched.LinearLR(stepped_sgd([0.1]), 1.0, 1e-4, total_iters=6), "linear"),
@@ -122,7 +122,7 @@ def test_one_number_for_all_steps_is_nothing_to_draw():
         (lambda: {"line": fastsched.LinearLR(stepped_sgd([0.1]), total_iters=4), "steps": step_lr(gamma=0.1)}, "log"),
         (lambda: {f"{lr}": fastsched.PolynomialLR(stepped_sgd([lr]), 12) for lr in (1.0, 0.001)}, "linear"),
         (lambda: step_lr(0.1, 0.0, gamma=0.1), "log"),  # a group that rests
-        # a touch of zero is no reason
+        # touching zero is no reason
         (lambda: fastsched.CosineAnnealingLR(stepped_sgd([0.1]), 12), "linear"),
         (lambda: step_lr(0.0), "linear"),
     ],
@@ -300,7 +300,7 @@ def text(schedulers, steps=12, metrics=None, width=60, color=False):
 
 
 def test_a_plot_in_the_terminal(monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # plotille's word for a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")  # to plotille this means a terminal
     drawn = text({"one": step_lr(), "two": plateau()}, metrics=METRICS)
     assert max(map(len, drawn.splitlines())) <= 60
     assert "⠒a⠒ one" in drawn

@@ -66,7 +66,7 @@ def test_a_suite_is_run_and_its_schedulers_are_counted(pytester):
 
 
 def test_processes_of_xdist_are_added_up():
-    """Each sends its numbers as xdist can send them, and the first adds them to its own."""
+    """Each sends its counts as xdist can send them, and the main process adds them to its own."""
     stash = {pytest_plugin._report: pytest_plugin.Report()}
     config = types.SimpleNamespace(stash=stash, workeroutput={})
     report = stash[pytest_plugin._report]

@@ -1,4 +1,4 @@
-"""A plain call of ``step`` needs no Python frame from Python 3.12 on; what is more than plain runs the function."""
+"""From Python 3.12 on, a plain call of ``step`` needs no Python frame; any other call runs the function."""
 
 import inspect
 import json
@@ -86,14 +86,14 @@ def test_a_metric_is_read_once():
             self.reads += 1
             return 1.0
 
-    optimizer = sgd([1])  # an int: Python computes with it, so the engine declines once it has to reduce
+    optimizer = sgd([1])  # an int, with which Python computes, so the engine declines once it has to reduce
     scheduler = fastsched.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
     for _ in range(3):
         metric = Metric()
         scheduler.step(metric)
         assert metric.reads == 1
     assert optimizer.param_groups[0]["lr"] == 0.25
-    scheduler.factor = torch.tensor(0.5)  # what no engine takes
+    scheduler.factor = torch.tensor(0.5)  # which no engine takes
     metric = Metric()
     scheduler.step(metric)
     assert metric.reads == 1

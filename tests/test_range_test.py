@@ -1,4 +1,4 @@
-"""lr_range_test: the curve of a plain loop that reads every loss, and no trace left behind."""
+"""lr_range_test: the same curve as a plain loop that reads every loss, and no trace left behind."""
 
 import copy
 import math
@@ -25,7 +25,7 @@ CROSS_ENTROPY = nn.functional.cross_entropy
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Networks of this size train slower with more, on a busy machine by far."""
+    """Networks of this size train more slowly with more, on a busy machine much more slowly."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -76,7 +76,7 @@ OPTIMIZERS = {
 
 
 def train(model, optimizer, loader, scheduler=None, steps=None):
-    """What training does from here on, to the last bit: losses, and learning rates and momentum."""
+    """What training does from here on, to the last bit: losses, learning rates and momentum."""
     trace = []
     for x, y in loader:
         optimizer.zero_grad()
@@ -115,7 +115,7 @@ def same(before, after):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a is b
 
 
-NUMPY = sys.modules.get("numpy")  # torch imports it, where it is installed
+NUMPY = sys.modules.get("numpy")  # torch imports it if it is installed
 
 
 def seed_others():
@@ -375,7 +375,7 @@ class TestNoTrace:
 
 
 def reference(model, optimizer, loader, lrs, smoothing, factor, accumulation_steps=1, validation=None):
-    """Losses, smoothed losses and the step that diverged, each loss read as soon as there is one."""
+    """Losses, smoothed losses and the step that diverged, with each loss read at once."""
     losses, smoothed, average, lowest = [], [], 0.0, math.inf
     source = iter([batch for _ in range(len(lrs) * accumulation_steps) for batch in loader])
     for step, lr in enumerate(lrs):
@@ -553,7 +553,7 @@ class TestCurve:
             lr_range_test(
                 model, optimizer, CROSS_ENTROPY, batches(), num_iter=9, validation_loader=batches(2), progress=False
             )
-        assert reads.count == 1 + 9  # the learning rate, before the loop, and once per step what is on CUDA pinned
+        assert reads.count == 1 + 9  # the learning rate before the loop, and the flag at each step
 
     def test_half_precision_losses_of_one_element_are_read_exactly(self):
         model = nn.Linear(1, 1, dtype=torch.bfloat16)
@@ -671,13 +671,13 @@ TINY = nn.Linear(2, 1)
         ({"train_loader": []}, ValueError, "train_loader is empty: it gave no batch"),
         ({"train_loader": iter([(torch.ones(1, 2), torch.ones(1, 1))] * 3), "num_iter": 5, "accumulation_steps": 2},
          ValueError, "train_loader ended after 3 of 10 batches and cannot start over"),
-        ({"validation_loader": []}, ValueError, "validation_loader gave no batch: it is empty, or an iterator"),
-        ({"validation_loader": iter([(torch.ones(1, 2), torch.ones(1, 1))])}, ValueError, "or an iterator that"),
+        ({"validation_loader": []}, ValueError, "validation_loader gave no batch: it is empty, or an exhausted"),
+        ({"validation_loader": iter([(torch.ones(1, 2), torch.ones(1, 1))])}, ValueError, "or an exhausted iterator"),
         ({"train_loader": [{"x": 1}]}, TypeError, r"must be a pair \(inputs, targets\), got dict; pass step_fn"),
         ({"train_loader": [(1, 2, 3)]}, TypeError, r"must be a pair \(inputs, targets\), got tuple of 3; pass step_fn"),
         ({"criterion": lambda x, y: x - y}, ValueError, r"the loss must have one element, got shape \(4, 1\): reduce"),
         ({"criterion": lambda x, y: 1.0}, TypeError, "the loss must be a tensor, got float: return one from criterion"),
-        ({"criterion": lambda x, y: x.detach().sum()}, ValueError, "the loss does not require grad: let criterion or"),
+        ({"criterion": lambda x, y: x.detach().sum()}, ValueError, "the loss does not require grad: make criterion or"),
     ],
 )  # fmt: skip
 def test_bad_input_names_the_argument_and_the_fix_and_changes_nothing(changed, error, message):
@@ -852,7 +852,7 @@ class Engine:
 
 
 class WrapsAnEngine(torch.optim.Optimizer):
-    """As deepspeed's: what it wraps is no optimizer itself."""
+    """Like DeepSpeed's: a wrapper that is not an optimizer itself."""
 
     def __init__(self, engine):
         self.engine = engine

@@ -1,4 +1,4 @@
-"""What is read off the curve of a learning-rate range test: suggestions, a plot, plain data."""
+"""Results of a learning-rate range test: suggestions, a plot, plain data."""
 
 import json
 import math
@@ -18,7 +18,7 @@ METHODS = Method.__args__
 
 
 def result(loss_of, start=1e-5, end=1e3, steps=161, mode="exp", **changed):
-    """The curve of a loss that is a function of the learning rate, as if smoothed already."""
+    """The curve of a loss that is a function of the learning rate, as if already smoothed."""
     places = [step / (steps - 1) for step in range(steps)]
     lrs = [start ** (1 - p) * end**p if mode == "exp" else start * (1 - p) + end * p for p in places]
     losses = [loss_of(lr) for lr in lrs]

@@ -1,4 +1,4 @@
-"""Several ranks: what one decides, all decide."""
+"""Several ranks: all make the same decisions."""
 
 import copy
 import math
@@ -14,7 +14,7 @@ import fastsched
 from tests.conftest import sgd
 from tests.ranks import on_ranks
 
-# Of each rank, epoch by epoch: alone, they would not reduce together. Their sums are exact, in whatever order.
+# For each rank, epoch by epoch: alone, they would not reduce together. Their sums are exact in any order.
 METRICS = [
     [1.0, 0.75, 0.875, 0.625, 0.6875, 0.25],
     [1.0, 1.375, 0.75, 0.9375, 0.375, 0.875],
@@ -114,7 +114,7 @@ def weigh_all(rank):
 
 
 def weigh(rank, kind):
-    # 5 samples and 1: of the second the metric is 0/0 once it has none.
+    # 5 samples and 1: the second rank's metric is 0/0 once it has none.
     scheduler = plateau(optimizer_of(kind), process_group=distributed.group.WORLD)
     best = []
     for metrics, weights in [([4.0, 1.0], [5, 1]), ([2.0, math.nan], [5.0, 0.0]), ([1.0, 0.5], [1, 1])]:
@@ -226,7 +226,7 @@ def copies(rank):
         copied.process_group = distributed.group.WORLD
         copied.step(0.5 + rank)
         found.append(copied.best)
-    # Of one rank only, which would wait for the others if it communicated.
+    # On one rank only, which would wait for the others if it communicated.
     if rank == 0:
         found.append(fastsched.simulate(scheduler, 3, metrics=[5.0, 6.0, 7.0])[:, 0].tolist())
     return found
@@ -331,7 +331,7 @@ def test_compiled_steps_reduce_in_one_graph():
 
 
 def refused(rank):
-    """What is no group, and what no group can do; nothing is changed, and nothing said to other ranks."""
+    """What is not a group, and what no group can do; nothing is changed, and nothing sent to other ranks."""
     world, other = distributed.group.WORLD, distributed.new_group([0])
     said = []
 
@@ -386,7 +386,7 @@ def test_what_is_refused_is_named():
 
 
 def one_collective(rank):
-    """The operators of a step, by name, beyond those without a group."""
+    """The additional operators of a step, by name, compared with one without a group."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Operators(TorchDispatchMode):
@@ -410,7 +410,7 @@ def test_a_step_is_one_collective_and_reads_nothing():
 
 
 def complete(rank):
-    """Metrics of which each rank has a part, or which are still on their way."""
+    """Metrics of which each rank has a part, or which are still pending."""
     from torch.distributed import _functional_collectives as functional
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
@@ -457,7 +457,7 @@ def test_metrics_of_which_each_rank_has_a_part_are_made_whole():
 
 
 def find_rate(rank, together):
-    """A range test on data of its own on each rank; they train together, by averaging gradients."""
+    """A range test with different data on each rank; they train together, by averaging gradients."""
     torch.manual_seed(rank)
     inputs = torch.randn(64, 4)
     batches = [(part, part.sum(1, keepdim=True) * (1 + rank)) for part in inputs.split(8)]
@@ -566,7 +566,7 @@ def other_groups(rank):
     if rank == 0:
         fastsched.broadcast_state(scheduler)
     else:
-        with pytest.raises(ValueError, match="rank 0 has 1 param groups, and this one 2; construct them alike"):
+        with pytest.raises(ValueError, match="rank 0 has 1 param groups, this one 2; construct them the same way"):
             fastsched.broadcast_state(scheduler)
     with pytest.raises(TypeError, match=r"state_dict\(\) and load_state_dict\(\), got float"):
         fastsched.assert_ranks_agree(1.0)
@@ -733,7 +733,7 @@ def distributed_state(scheduler, stopper, way):
 
 
 def after_loading(scheduler, stopper):
-    """What becomes of metrics that all ranks have alike, however many there are."""
+    """What happens with metrics that are equal on all ranks, however many there are."""
     lrs = []
     for metric in (0.5, 0.75, 0.75, 0.25, 0.5):
         scheduler.optimizer.step()

@@ -1,4 +1,4 @@
-"""``fastsched run``: a script does what it does under python, but for whose schedulers it makes."""
+"""``fastsched run``: a script does what it does under python, except for whose schedulers it makes."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3)
 print(type(scheduler).__module__)
 """
 
-# What a script may look at, or do, that does not depend on schedulers. It needs no torch.
+# Things a script may look at or do that do not depend on schedulers. They need no torch.
 LOOKS = {
     "argv": "import sys; print(sys.argv)",
     "path": "import sys, os; print(os.path.realpath(sys.path[0]))",
@@ -71,7 +71,7 @@ def outcome(command):
 
 @pytest.fixture
 def in_process(capfd, monkeypatch):
-    """The outcome of ``fastsched run`` without the seconds that it takes to start python and torch."""
+    """The outcome of ``fastsched run``, without the seconds it takes to start python and torch."""
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)

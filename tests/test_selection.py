@@ -1,4 +1,4 @@
-"""Schedules of other entries than the learning rate, of some groups, and of several optimizers."""
+"""Schedules of entries other than the learning rate, of some groups, and of several optimizers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KINDS = {"float": float, "float32": torch.float32, "float64": torch.float64}
 
 
 def optimizer_of(kind=float, groups=3, entries=ENTRIES):
-    """Each entry of each group another number, of this kind."""
+    """A different number, of this kind, for each entry of each group."""
     optimizer = stepped_sgd([0.1] * groups)
     for index, group in enumerate(optimizer.param_groups):
         for place, entry in enumerate(entries):
@@ -147,7 +147,7 @@ def test_a_sequence_of_entries_does_each_in_its_turn():
         seen.append((group["lr"], group["own"]))
         scheduler.step()
     own = optimizer_of().param_groups[0]["own"]
-    warm = [0.5 * 0.1, 0.5 * 0.55, 0.5 * 0.55, 0.5 * 0.55]  # the warm-up's last step is not its turn any more
+    warm = [0.5 * 0.1, 0.5 * 0.55, 0.5 * 0.55, 0.5 * 0.55]  # the warm-up's last step is no longer its turn
     assert seen == [(pytest.approx(lr), own / (2 if step == 3 else 1)) for step, lr in enumerate(warm)]
     assert len(scheduler.get_last_lr()) == 6
 
@@ -466,7 +466,7 @@ def test_histories_and_pictures_know_the_entry(kind, tmp_path):
     optimizer = optimizer_of(KINDS[kind])
     optimizer.param_groups[2]["name"] = "head"
     scheduler = fastsched.ExponentialLR(optimizer, 0.5, param_name="own", groups=[2, 0])
-    fastsched.ExponentialLR(optimizer, 0.5, groups=[1]).step()  # tensors of both lie in one buffer
+    fastsched.ExponentialLR(optimizer, 0.5, groups=[1]).step()  # both optimizers' tensors are in one buffer
     history = fastsched.History(scheduler)
     expected = []
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""simulate: what really stepping gives, without a trace of having stepped."""
+"""simulate: the result of actual steps, without a trace of having stepped."""
 
 import copy
 import random
@@ -29,7 +29,7 @@ series = st.lists(st.sampled_from([1.0, 2.0, 3.0, float("nan")]), min_size=12, m
 
 
 def stepped(scheduler, steps, metrics=None):
-    """What simulate is to return, by taking the steps."""
+    """What simulate should return, by taking the steps."""
     rows = [lrs_of(scheduler)]
     for step in range(steps):
         if metrics is None:
@@ -41,7 +41,7 @@ def stepped(scheduler, steps, metrics=None):
 
 
 def held(value):
-    """Which object it is, and what is in it."""
+    """The identity of the object, and its contents."""
     if isinstance(value, torch.Tensor):
         return id(value), value.data_ptr(), value.dtype, value.device, value.tolist()
     if isinstance(value, (list, tuple)):
@@ -50,12 +50,12 @@ def held(value):
 
 
 def hyperparameters(optimizer):
-    """Every value of every group, and which object it is."""
+    """Every value of every group, and its identity."""
     return [{key: held(value) for key, value in group.items()} for group in optimizer.param_groups]
 
 
 def everything(scheduler):
-    """All that a simulation might have changed."""
+    """Everything that a simulation might have changed."""
     optimizer = scheduler.optimizer
     children = [everything(child) for child in getattr(scheduler, "_schedulers", [])]
     state = {
@@ -152,7 +152,7 @@ def test_torchs_compositions():
 
 
 class Noisy(torch_lr_scheduler.LRScheduler):
-    """A user's, that draws from every generator, asks its optimizer for more, and counts."""
+    """A user's scheduler that draws from every generator, uses more of its optimizer, and counts."""
 
     def __init__(self, optimizer):
         self.seen = []
@@ -188,7 +188,7 @@ def test_a_users_subclass(kind):
 
 
 class Halving(torch_lr_scheduler.LRScheduler):
-    """A user's, that halves when a metric is not 0."""
+    """A user's scheduler that halves when a metric is not 0."""
 
     def __init__(self, optimizer):
         self.optimizer = optimizer
@@ -206,7 +206,7 @@ def test_a_users_scheduler_that_takes_metrics():
 
 
 class Forwarding(fastsched.ExponentialLR):
-    """A user's that takes what every scheduler takes, and counts what comes."""
+    """A user's scheduler that takes what every scheduler takes, and counts its calls."""
 
     seen = 0.0
 
@@ -224,7 +224,7 @@ def test_a_metric_that_is_taken_by_keyword_alone():
 
 
 class Delegate(torch.optim.Optimizer):
-    """Has nothing of its own and asks another, as accelerate's does."""
+    """Has nothing of its own and delegates, as accelerate's does."""
 
     def __init__(self, optimizer):
         self.inner = optimizer
@@ -250,7 +250,7 @@ class Delegate(torch.optim.Optimizer):
 
 
 class ByMethod(torch_lr_scheduler.LRScheduler):
-    """A user's, that has a wrapper do the work."""
+    """A user's scheduler that lets a wrapper do the work."""
 
     def __init__(self, optimizer):
         self.optimizer = optimizer
@@ -395,7 +395,7 @@ def test_a_learning_rate_that_is_part_of_a_graph(library):
     scheduler.step()
     simulated = fastsched.simulate(scheduler, 30)
     assert scheduler.optimizer.param_groups[0]["lr"].grad_fn is not None
-    with torch.no_grad():  # where reading such a learning rate is no cause for a warning
+    with torch.no_grad():  # so that reading such a learning rate does not warn
         np.testing.assert_array_equal(simulated, stepped(scheduler, 30))
 
 

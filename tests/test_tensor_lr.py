@@ -1,4 +1,4 @@
-"""use_tensor_lr and the buffers it makes."""
+"""use_tensor_lr and the buffers that it makes."""
 
 import copy
 import gc
@@ -270,7 +270,7 @@ def test_a_wrapper_does_not_outlive_its_use():
 
 
 def test_engines_notice_that_the_learning_rates_moved():
-    """Not only in ordinary steps: the LR tensors are the same objects, their storage is another."""
+    """Not only in ordinary steps: the LR tensors are the same objects, but with new storage."""
 
     def moved(make):
         optimizer = sgd([torch.tensor(1.0)])
@@ -438,7 +438,7 @@ def trajectory(scheduler, count):
 @pytest.mark.parametrize("finish", ["step", "call"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_an_interrupted_call_leaves_every_learning_rate_and_is_finished(kind, finish, dtype):
-    """Wherever the exception comes: the LRs are what they were, and go on as they would have."""
+    """Wherever the exception comes, the LRs are what they were, and continue as they would have."""
     line = 0
     while True:
         optimizer = stepped([kind(lr) for lr in FLOATS])
@@ -871,7 +871,7 @@ def test_memory_that_a_buffer_has_left_is_not_its_own():
     assert buffer.lrs.untyped_storage().data_ptr() != left
     optimizer = sgd([torch.tensor(0.5) for _ in range(2)])
     here = optimizer.param_groups[0]["lr"].untyped_storage().data_ptr()
-    lr_buffer._owners[here] = buffer  # as if this had been where it was
+    lr_buffer._owners[here] = buffer  # as if it had been at this address
     assert fastsched.StepLR(optimizer, 3)._engine.kind == "tensor"
     moved.step()
     scheduler.step()

@@ -1,4 +1,4 @@
-"""What mypy and pyright make of a user's script."""
+"""What mypy and pyright say about a user's script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import fastsched
 
 SCRIPTS = Path(__file__).parent / "typed"
 RIGHT, WRONG = SCRIPTS / "right.py", SCRIPTS / "wrong.py"
-PACKAGE_PATH = Path(fastsched.__file__).parents[1]  # a checker does not follow an editable installation there
+PACKAGE_PATH = Path(fastsched.__file__).parents[1]  # type checkers do not follow an editable installation
 INSTALLED = PACKAGE_PATH in {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
 SCHEDULERS = [
     name for name in (*torch_schedulers.__all__, "SWALR") if name.endswith(("LR", "Restarts", "Plateau", "Scheduler"))
@@ -26,7 +26,7 @@ SCHEDULERS = [
 
 
 def mypy(script: Path) -> list[tuple[int, str, str]]:
-    """Every line number with what is said of it, and whether that is an error or a note."""
+    """Every line number with its message, and whether that is an error or a note."""
     environment = os.environ if INSTALLED else {**os.environ, "MYPYPATH": str(PACKAGE_PATH)}
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--no-pretty", str(script)]
     checked = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -73,7 +73,7 @@ def test_every_wrong_line_is_found_and_no_other(errors, tmp_path):
 
 
 def revealed(module: str, scratch: Path) -> dict[str, str]:
-    """The types of all constructors and of what all of torch's classes have, without the modules' names."""
+    """The types of all constructors and of what all of torch's classes share, without module names."""
     script = scratch / "revealed.py"
     names = [f"{name}{member}" for name in SCHEDULERS for member in MEMBERS]
     swalr = "fastsched" if module == "fastsched" else "torch.optim.swa_utils"
@@ -90,7 +90,7 @@ WIDER = {  # than torch's, and nothing else is; patterns
     # Keywords that torch does not have.
     r", \*, .*(\) -> \w+\"$)": r"\1",
     r"Optimizer \| typing.Sequence\[Optimizer\]": "Optimizer",
-    # What torch says nothing of.
+    # Names that torch does not annotate.
     r"anneal_epochs: int =(.*), last_epoch: int =": r"anneal_epochs: Any =\1, last_epoch: Any =",
     r"lr_lambda: (.*) \| typing.Sequence\[": r"lr_lambda: \1 | list[",
     r"schedulers: typing.Sequence\[LRScheduler\], milestones": "schedulers: list[LRScheduler], milestones",

@@ -1,4 +1,4 @@
-"""A warm-up in front of a plateau, in one class that frameworks take for a plateau."""
+"""A warm-up before a plateau, in one class that frameworks recognize as a plateau."""
 
 import copy
 import math
@@ -31,7 +31,7 @@ either_kind = pytest.mark.parametrize("kind", [float, torch.tensor], ids=["float
 
 
 class ByTheBook:
-    """torch's plateau, which sees nothing of the warm-up."""
+    """torch's plateau, which knows nothing of the warm-up."""
 
     def __init__(self, initial, configuration, steps, start):
         self.plateau = TorchPlateau(sgd(initial), **configuration)
@@ -161,7 +161,7 @@ def test_compiled_steps_warm_up():
 
 
 def compositions(kind, torchs=False):
-    """The same one inside of a sequence and a chain."""
+    """The same one inside a sequence and a chain."""
     optimizer = stepped_sgd([kind(1.0)])
     warm = fastsched.WarmupReduceLROnPlateau(
         optimizer, factor=0.5, patience=1, warmup_steps=4, warmup_start_factor=0.25

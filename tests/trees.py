@@ -48,10 +48,10 @@ trees = trees_of(leaves).filter(lambda tree: len(tree) == 3)
 
 
 def grow(optimizer, tree, composites=fastsched, groups=lambda: None):
-    """``groups`` is called for each leaf and says which groups that drives."""
+    """``groups`` is called for each leaf and returns the groups that it drives."""
     if len(tree) == 2:
         name, configuration = tree
-        # Momentum in Python numbers is for Python to write, child by child.
+        # Momentum in Python numbers is written by Python, child by child.
         plain = {"cycle_momentum": False} if "cycle_momentum" in configuration else {}
         settings = {**configuration, **plain, **tabulated(fastsched, name)}
         return getattr(fastsched, name)(optimizer, **settings, groups=groups())
@@ -78,7 +78,7 @@ def tree_of(scheduler):
         yield from tree_of(child)
 
 
-# SWALR goes from wherever the learning rates are.
+# SWALR starts from the current learning rates.
 FUNCTIONS_OF_THE_STEP = sorted({*CONFIGURATIONS, *OWN} - {"SWALR"})
 
 functions_of_the_step = st.sampled_from(FUNCTIONS_OF_THE_STEP).flatmap(

@@ -1,4 +1,4 @@
-"""What raises or counts while code runs."""
+"""Contexts that raise or count while code runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NoSyncs:
 
 
 def memory_behind(replica, offset):
-    """What the address in the state points to, which has to be alive; None without an address."""
+    """What the address in the state points to, which must still exist; None without an address."""
     address = replica.state[offset : offset + 1].clone().view(torch.int64).item()
     if address == 0:
         return None

@@ -1,7 +1,7 @@
 """The steps whose instructions are counted. Run by benchmarks/instructions.py under valgrind.
 
-The count of a case is the difference of two runs with different numbers of steps over the difference of the numbers:
-what comes before and after the steps cancels out.
+The count of a case is the difference between two runs with different numbers of steps, divided by the difference in
+steps: what comes before and after the steps cancels out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COUNTED = ["StepLR", "CosineAnnealingLR", "OneCycleLR with momentum", "ReduceLRO
 
 
 def operator_call(schedule: Schedule, groups: int) -> Callable[[], None]:
-    """The CPU operator itself, which eager steps go around."""
+    """The CPU operator itself, which eager steps bypass."""
     (replica,) = begun(fastsched.lr_scheduler, schedule, "tensor", groups)._engine._replicas
     tensors = replica.program, replica.state, replica.buffer.masters, replica.buffer.lrs
     return lambda: ops.call_step_(*tensors, None, 0.0, 0)
@@ -60,7 +60,7 @@ def main() -> None:
     gc.disable()
     requests.start()
     for name, step in every.items():
-        repeat(step, 10)  # with counting on, code is translated anew
+        repeat(step, 10)  # with counting on, valgrind translates code again
         for count in (FEWER, MORE):
             requests.zero()
             repeat(step, count)

@@ -1,4 +1,4 @@
-"""The physical limit that step costs are told as multiples of."""
+"""The physical limit, of which step costs are given as multiples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// What both backends of step_ check before they touch a byte.
+// What both backends of step_ check before they write anything.
 #pragma once
 
 #include "schedule/plan/step_on_host.h"
@@ -30,7 +30,7 @@ inline bool same_device(const Tensor& a, const Tensor& b) {
   return a.is_cpu() == b.is_cpu() && a.get_device_index() == b.get_device_index();
 }
 
-// The bytes of an argument. Its storage may have been shrunk under it, or be none.
+// The bytes of an argument. Its storage may have been resized or freed meanwhile.
 struct Memory {
   const char* name;
   bool written;
@@ -54,7 +54,7 @@ struct Memory {
   }
 };
 
-// What is written must be nothing else's: a step would walk over what it has just written.
+// What a step writes must not overlap another argument, or the step would read what it has just written.
 inline void check_memory(const Tensor& program, const Tensor& state, const Tensor& masters, const Tensor& lrs,
                          const OptionalTensor& metric, const OptionalTensor& found_inf) {
   Memory all[6] = {Memory::of(program, "program", false), Memory::of(state, "state", true),
@@ -101,7 +101,8 @@ inline Event check_event(std::int64_t event) {
   return static_cast<Event>(event);
 }
 
-// A number on the host is read here, wherever the learning rates are; one on their device is left there.
+// A number on the host is read here, wherever the learning rates are; one on their device is read by the
+// step.
 inline Operand check_number(const OptionalTensor& number, double value, const Tensor& lrs, const char* name) {
   if (!number.has_value()) return {nullptr, ScalarType::f64, value};
   STD_TORCH_CHECK(number->numel() == 1, "fastsched::step_: ", name, " must hold exactly one element, got ",

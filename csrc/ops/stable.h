@@ -1,5 +1,5 @@
-// The one header that spells torch::stable. The operators use nothing of libtorch but its stable ABI, so
-// one build serves every torch from 2.11 on.
+// The only header that names torch::stable. The operators use nothing but libtorch's stable ABI, so one build
+// serves every torch from 2.11 on.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -17,8 +17,8 @@ using Tensor = torch::stable::Tensor;
 using DeviceGuard = torch::stable::accelerator::DeviceGuard;
 using OptionalTensor = std::optional<torch::stable::Tensor>;
 
-// Dtypes as libtorch's own codes: Tensor::scalar_type() walks a table of calls to translate them, which
-// costs more than the step.
+// Dtypes as libtorch's own codes: Tensor::scalar_type() translates them with a series of calls, which costs
+// more than the step.
 inline std::int32_t dtype_code(const Tensor& tensor) {
   std::int32_t code = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &code));

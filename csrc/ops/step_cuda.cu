@@ -1,5 +1,5 @@
-// One launch per step at any number of param groups. Launched on the current stream, never synchronizes,
-// may be captured: everything that changes between replays lies in device memory.
+// One launch per step for any number of param groups, on the current stream. It never synchronizes and may be
+// captured: everything that changes between replays is in device memory.
 #include <cuda_pipeline.h>
 #include <cuda_runtime.h>
 
@@ -14,9 +14,8 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 constexpr int kWarp = 32;
-constexpr std::int64_t kBytesPerThread = 64;  // to copy, if there are enough threads
-constexpr std::int64_t kGivenToAll =
-    48 * 1024;  // bytes of shared memory, on every device; more has to be asked for
+constexpr std::int64_t kBytesPerThread = 64;     // to copy, if there are enough threads
+constexpr std::int64_t kGivenToAll = 48 * 1024;  // bytes of shared memory that need not be requested
 
 struct Barrier {
   __device__ void wait() { __syncthreads(); }
@@ -33,11 +32,11 @@ struct Barrier {
   __device__ void publish() {
     __threadfence_system();
     __syncthreads();
-    __threadfence_system();  // what others wrote before the barrier comes before what this thread writes next
+    __threadfence_system();  // orders what others wrote before the barrier before this thread's next writes
   }
 };
 
-// A single block: the decision is serial, and one block needs no grid-wide barrier between it and the groups.
+// A single block: the decision is serial, and within one block no grid-wide barrier has to follow it.
 template <typename LR>
 __global__ void __launch_bounds__(kMaxThreads)
     step_kernel(Buffers buffers, LR* lrs, Call call, bool has_room) {
@@ -45,7 +44,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   Barrier barrier;
   const bool fits =
       step_in_block(buffers, lrs, call, has_room ? shared : nullptr, threadIdx.x, blockDim.x, barrier);
-  // The host cannot look into device memory, so what the CPU operator reports as an error stops here.
+  // The host cannot look into device memory, so what the CPU operator reports as an error traps here.
   if (!fits) __trap();
 }
 
@@ -81,7 +80,7 @@ void step_cuda(const Tensor program, const Tensor state, const Tensor masters, c
   const Buffers buffers = check_buffers(program, state, masters, lrs, metric, found_inf);
   const Call call = check_call(metric, found_inf, value, event, lrs);
   const int device = lrs.get_device_index();
-  const DeviceGuard guard(device);  // the buffers may live on another device than the caller's
+  const DeviceGuard guard(device);  // it may differ from the caller's current device
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   if (is_float32(lrs)) {

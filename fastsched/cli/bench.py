@@ -1,4 +1,4 @@
-"""A short comparison with torch on the machine at hand, for ``fastsched bench``."""
+"""A short comparison with torch on this machine, for ``fastsched bench``."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .. import lr_scheduler
 
 ROUND_SECONDS = 0.004
 ROUNDS = 15
-CELL_SECONDS = 0.35  # where a round cannot be that short, there are fewer
+CELL_SECONDS = 0.35  # if rounds take longer, there are fewer of them
 FEWEST_ROUNDS = 3
-MOST_GROUPS = 10**5  # their dicts and tensors take some hundred megabytes
-LONG = 10**8  # steps; no schedule comes to its end, and each step changes the learning rates unless it is said
+MOST_GROUPS = 10**5  # their dicts and tensors take a few hundred megabytes
+LONG = 10**8  # steps; no schedule ends, and unless it is in IDLE, each step changes the learning rates
 
-# Momentum is left alone: here are learning rates.
+# Momentum is left alone: this measures learning rates.
 SCHEDULES: dict[str, dict[str, Any]] = {
     "StepLR": {"step_size": 1, "gamma": 1 - 1e-9},
     "LinearLR": {"total_iters": LONG},
@@ -38,14 +38,14 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "ReduceLROnPlateau": {"patience": LONG, "threshold": 0.0},
 }
 MODES = {"float": "Python-number", "tensor": "tensor"}
-IDLE = ("ReduceLROnPlateau",)  # nothing is reduced, as at most steps of a training
+IDLE = ("ReduceLROnPlateau",)  # reduces nothing, as in most steps of a training run
 DEFAULT = ("StepLR", "CosineAnnealingLR", "OneCycleLR", "ReduceLROnPlateau")
 LIBRARIES: dict[str, ModuleType] = {"torch": torch_lr_scheduler, "fastsched": lr_scheduler}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """torch's time of a step over fastsched's: median over the rounds, and half the distance of the quartiles.
+    """The ratio of torch's time per step to fastsched's: median over the rounds, and half the interquartile range.
 
     ``torch_us`` and ``our_us`` are the medians of the times themselves, in microseconds.
     """
@@ -60,7 +60,7 @@ class Cell:
 
 
 def measure(schedules: Sequence[str], groups: Sequence[int]) -> Iterator[Cell]:
-    """Compare, one cell after another; with a bar on stderr where tqdm is installed and it is a terminal."""
+    """Compare, one cell after another; shows a progress bar if tqdm is installed and stderr is a terminal."""
     cases = [(name, mode, count) for name in schedules for mode in MODES for count in groups]
     for name, mode, count in _with_bar(cases):
         yield compare(name, mode, count)
@@ -83,7 +83,7 @@ def compare(name: str, mode: str, groups: int) -> Cell:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Schedulers use one, and so do small networks: a barrier between threads would only add noise."""
+    """Schedulers and small networks need only one: a barrier between threads would only add noise."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -123,8 +123,8 @@ def _timer(library: ModuleType, name: str, mode: str, groups: int) -> Timer:
 def groups_of(count: int, mode: str, momentum: float = 0.0, lr: float = 0.1) -> torch.optim.Optimizer:
     """An optimizer with ``count`` groups, whose learning rates are tensors in mode ``"tensor"``.
 
-    The groups after the first are put in by hand: ``add_param_group`` looks through all earlier groups each time, which
-    takes minutes for 10000 of them. They share one parameter, because a scheduler looks at none.
+    The groups after the first are added by hand: ``add_param_group`` searches all earlier groups each time, which takes
+    minutes for 10000 of them. They share one parameter, because schedulers never look at parameters.
     """
 
     def value() -> Any:
@@ -137,7 +137,7 @@ def groups_of(count: int, mode: str, momentum: float = 0.0, lr: float = 0.1) -> 
 
 
 def calls_per_round(timer: Timer, seconds: float) -> int:
-    """How many calls take about so long."""
+    """How many calls take about this long."""
     count = 1
     while timer.timeit(count) < seconds / 2:
         count *= 2
@@ -163,21 +163,21 @@ def table(cells: Iterable[Cell], groups: Sequence[int]) -> str:
         [
             *drawn,
             "",
-            "How many times as long a step of torch's takes, and how long either takes: medians over alternating",
-            "rounds, and half the distance of the ratios' quartiles. Each step changes every learning rate, but for",
-            "idle ones, where nothing is to be changed.",
+            "How many times as long a step of torch's takes, and how long each takes: medians over alternating",
+            "rounds, and half the interquartile range of the ratios. Each step changes every learning rate, except",
+            "for idle ones, which change nothing.",
             f"torch {torch.__version__}, Python {platform.python_version()} on {platform.machine()}, one thread.",
         ]
     )
 
 
 def _three(value: float) -> str:
-    """Three digits, and no exponent."""
+    """Three digits, without an exponent."""
     return f"{value:.0f}" if value >= 100 else f"{value:.{1 if value >= 10 else 2}f}"
 
 
 def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
-    """The lines of a table; all columns but the first ``left`` are aligned to the right."""
+    """The lines of a table; all columns but the first ``left`` are right-aligned."""
     lines = [list(header), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [

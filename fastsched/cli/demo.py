@@ -24,10 +24,10 @@ PLATEAU: dict[str, Any] = {"factor": 0.3, "patience": 2, "threshold": 1e-3, "coo
 
 
 class Run(NamedTuple):
-    """What came of a training."""
+    """The results of a training run."""
 
     lrs: list[float]  # before the first epoch, and after each
-    losses: list[float]  # on what is held out, after each epoch
+    losses: list[float]  # on held-out data, after each epoch
     accuracy: float
     groups: int
 
@@ -119,7 +119,7 @@ def _train(module: ModuleType, data: Any, device: torch.device, *, tensors: bool
 
 
 def _replayed(losses: Iterable[float]) -> list[float]:
-    """The learning rates that torch's scheduler makes of these losses."""
+    """The learning rates that torch's scheduler derives from these losses."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=LR)
     scheduler = torch_lr_scheduler.ReduceLROnPlateau(optimizer, **PLATEAU)
     lrs = [LR]

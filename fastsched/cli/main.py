@@ -25,21 +25,21 @@ def _wrapped(names: Iterable[str]) -> str:
 
 
 INFO = """\
-Says which versions are installed, which engines can step schedulers here, and why one cannot.
+Shows which versions are installed, which engines can step schedulers here, and why others cannot.
 """
 
 PLOT = f"""\
-Draws the learning rates of schedulers over the steps, in the terminal, or into a file with -o.
+Draws the learning rates of schedulers over the steps, in the terminal or, with -o, to a file.
 
-An EXPR is a scheduler as in Python, without its optimizer. Quote it:
+An EXPR is a scheduler as in Python, but without its optimizer. Quote it:
 
   fastsched plot "StepLR(30, gamma=0.5)" --steps 100
   fastsched plot "OneCycleLR(max_lr=0.4, total_steps=3*30)" -o one_cycle.svg
 
-Without --steps, as many are drawn as the schedule says that it lasts.
+Without --steps, the schedule is drawn for as long as it says it lasts.
 
-A >> B is one after another (a SequentialLR). How long A lasts is what its T_max, total_iters, total_steps or
-anneal_epochs says; where it has none, say it with @:
+A >> B is one after another (a SequentialLR). A lasts as long as its T_max, total_iters, total_steps or anneal_epochs
+says; if it has none of these, use @:
 
   fastsched plot "LinearLR(0.1, total_iters=10) >> CosineAnnealingLR(90)"
   fastsched plot "ExponentialLR(0.97) @ 50 >> CosineAnnealingLR(50)"
@@ -49,7 +49,7 @@ than >>, and parentheses group as in Python:
 
   fastsched plot "warmup(10) >> StepLR(30, gamma=0.5) * ExponentialLR(0.99)" --steps 100
 
-A ReduceLROnPlateau reads a metric at each step, one line of a CSV file after another. Several EXPR share a picture:
+A ReduceLROnPlateau reads a metric at each step, from successive lines of a CSV file. Several EXPR share one plot:
 
   fastsched plot "CosineAnnealingLR(T_max=100)" "warmup(10) >> ReduceLROnPlateau(patience=5)" \\
       --steps 200 --metrics history.csv:val_loss -o schedules.png
@@ -59,14 +59,14 @@ A ReduceLROnPlateau reads a metric at each step, one line of a CSV file after an
 
 DEMO = """\
 Trains a small network on scikit-learn's digits three times: with torch's ReduceLROnPlateau, with fastsched's, and with
-fastsched's on learning rates in tensors. Shows when the learning rate was reduced and from what to what, whether all of
-them agree to the last bit, a chart, and what one step of either costs here. Takes seconds.
+fastsched's on tensor learning rates. Shows when the learning rate was reduced and from what to what, whether all three
+agree to the last bit, a chart, and what one step of each costs here. Takes seconds.
 """
 
 BENCH = f"""\
 Times one step of torch's schedulers and of fastsched's on this machine, in alternating rounds of one process, and
-prints how many times as long torch's takes, and how many microseconds either takes. "float" are learning rates in
-Python numbers, "tensor" in tensors on the CPU. Takes well under half a minute.
+prints how many times as long torch's takes, and how many microseconds each takes. "float" means learning rates that
+are Python numbers, "tensor" tensors on the CPU. Takes well under half a minute.
 
   fastsched bench
   fastsched bench --schedulers StepLR,OneCycleLR --groups 1,1000
@@ -75,13 +75,13 @@ Python numbers, "tensor" in tensors on the CPU. Takes well under half a minute.
 """
 
 
-MOST_STEPS = 10**6  # a picture has no room for more
+MOST_STEPS = 10**6  # a plot has no room for more
 LONGEST_PATH = 2**15  # characters, on any system
 LONGEST_LINE = 10**5  # characters of a metrics file
 
 
 class UsageError(Exception):
-    """What is wrong with the command line; says which argument."""
+    """What is wrong with the command line; names the argument."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,11 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         _exit(options.command or "", f"unrecognized arguments: {' '.join(map(_shortened, unknown))}")
-    if options.command == "run":  # whose errors are those of the script
+    if options.command == "run":  # errors belong to the script
         return run.run(options.script, options.arguments, is_module=options.is_module)
     try:
         print(options.run(options), flush=True)
-    except BrokenPipeError:  # who reads it has seen enough
+    except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UsageError as error:
         _exit(options.command or "", str(error))
@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="fastsched",
         description="torch.optim.lr_scheduler on a compiled core.",
-        epilog="fastsched COMMAND --help explains each, with examples.",
+        epilog="fastsched COMMAND --help explains each command, with examples.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"fastsched {__version__}")
@@ -136,15 +136,15 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    command("info", lambda _: info(), "versions, which engines are available, and why one is not", INFO)
+    command("info", lambda _: info(), "versions, which engines are available, and why others are not", INFO)
 
-    drawing = command("plot", _plot, "draw schedules, given as expressions", PLOT)
+    drawing = command("plot", _plot, "draw schedules given as expressions", PLOT)
     drawing.add_argument("expressions", nargs="+", metavar="EXPR", help="a schedule; see above")
     drawing.add_argument(
         "--steps",
         type=_positive_int(MOST_STEPS),
         metavar="N",
-        help="how many steps to draw; by default as many as the longest EXPR lasts, or as there are metrics",
+        help="how many steps to draw; by default as long as the longest EXPR lasts, or one per metric",
     )
     drawing.add_argument(
         "--lr", type=_learning_rate, default=0.1, help="the optimizer's learning rate (default: %(default)s)"
@@ -153,22 +153,22 @@ def _parser() -> argparse.ArgumentParser:
         "--metrics",
         metavar="FILE[:COLUMN]",
         help="a CSV file with the metric of each step; COLUMN is its name, or its number from 1, and may be left out "
-        "where there is only one. Rows without a value are skipped",
+        "if there is only one. Rows without a value are skipped",
     )
     drawing.add_argument(
         "--scale",
         choices=("linear", "log"),
-        help="of the learning rates; by default what shows more: log where they change by factors, over decades",
+        help="of the learning rates; by default whichever shows more: log if they change by factors, over decades",
     )
-    drawing.add_argument("--title", metavar="TEXT", help="written above the picture")
+    drawing.add_argument("--title", metavar="TEXT", help="written above the plot")
     drawing.add_argument(
-        "-o", "--output", metavar="FILE", help="write a picture, in the format of the extension: .png, .svg, .pdf"
+        "-o", "--output", metavar="FILE", help="write an image, in the format of the extension: .png, .svg, .pdf"
     )
 
     command(
         "demo",
         lambda _: demo.run(shutil.get_terminal_size().columns),
-        "train on digits with a plateau, in seconds",
+        "train on digits with ReduceLROnPlateau, in seconds",
         DEMO,
     )
 
@@ -177,17 +177,17 @@ def _parser() -> argparse.ArgumentParser:
         "--groups",
         type=_list_of(_positive_int(bench.MOST_GROUPS)),
         default=[1, 10, 100, 1000],
-        help="numbers of param groups, by commas",
+        help="numbers of param groups, separated by commas",
     )
     timing.add_argument(
         "--schedulers",
         type=_list_of(_schedule),
         default=list(bench.DEFAULT),
         metavar="NAMES",
-        help=f"by commas (default: {','.join(bench.DEFAULT)})",
+        help=f"separated by commas (default: {','.join(bench.DEFAULT)})",
     )
 
-    running = command("run", None, "run a script whose torch schedulers are fastsched's", run.ABOUT)
+    running = command("run", None, "run a script with fastsched in place of torch's schedulers", run.ABOUT)
     run.add_arguments(running)
     return parser
 
@@ -196,7 +196,7 @@ def _positive_int(most: int) -> Callable[[str], int]:
     def positive_int(text: str) -> int:
         try:
             value = int(text)
-        except ValueError:  # also where it has thousands of digits
+        except ValueError:  # also raised for thousands of digits
             value = 0
         if value < 1:
             raise argparse.ArgumentTypeError(f"must be a positive whole number, not {_shortened(text)!r}")
@@ -224,7 +224,7 @@ def _learning_rate(text: str) -> float:
 def _schedule(text: str) -> str:
     if text not in bench.SCHEDULES:
         raise argparse.ArgumentTypeError(
-            f"there is no {_shortened(text)!r} to compare; there are {', '.join(bench.SCHEDULES)}"
+            f"there is no {_shortened(text)!r} to compare; choose from {', '.join(bench.SCHEDULES)}"
         )
     return text
 
@@ -237,7 +237,7 @@ def _list_of(convert: Callable[[str], Any]) -> Callable[[str], list[Any]]:
 
 
 def info() -> str:
-    """What is installed, which engines are available, and why one is not."""
+    """What is installed, which engines are available, and why others are not."""
     if ops.CUDA_UNAVAILABLE is not None:
         cuda = f"no: {ops.CUDA_UNAVAILABLE}"
     elif not torch.cuda.is_available():
@@ -249,8 +249,8 @@ def info() -> str:
         "fastsched": __version__,
         "torch": f"{torch.__version__} (CUDA {torch.version.cuda or 'none'})",
         "python": f"{platform.python_version()} on {platform.machine()}",
-        "host engine": f"yes (changes of dicts are noticed by {_C.DICT_VERSIONS})",
-        "step": "without a Python frame" if _C.QUICK_CALLS else "in a Python frame (from Python 3.12 on in none)",
+        "host engine": f"yes (notices changes of dicts by {_C.DICT_VERSIONS})",
+        "step": "without a Python frame" if _C.QUICK_CALLS else "in a Python frame (not needed from Python 3.12 on)",
         "tensor engine, CPU": "yes",
         "CUDA operators": built,
         "tensor engine, CUDA": cuda,
@@ -272,7 +272,7 @@ def _plot(options: Any) -> str:
         lengths += _length(parsed.lasts(schedulers[text]), schedulers[text])
     steps = options.steps or max(lengths, default=0) or (0 if metrics is None else len(metrics))
     if not steps:
-        raise UsageError("argument --steps: give the number of steps to draw; no EXPR says how long it lasts")
+        raise UsageError("argument --steps: give the number of steps to draw, as no EXPR says how long it lasts")
     if metrics is not None and len(metrics) < steps:
         of = f"--steps {steps}" if options.steps else f"{steps} steps; give --steps {len(metrics)}"
         raise UsageError(f"argument --metrics: {_shortened(options.metrics)} has {len(metrics)} numbers for {of}")
@@ -288,7 +288,7 @@ def _plot(options: Any) -> str:
         plotting.plot(drawn, steps, options.output, metrics, scale=options.scale, title=options.title)
     except ImportError:
         raise
-    except Exception as error:  # of all kinds: formats are written by backends and programs, which may be missing
+    except Exception as error:  # of any type: formats need backends and programs that may be missing
         reason = str(error).strip() or type(error).__name__
         raise UsageError(f"argument -o: {reason.splitlines()[0]}") from None
     return str(options.output)
@@ -299,7 +299,7 @@ def _ahead(argument: str, text: str, scheduler: Any, steps: int, metrics: list[f
         return look_ahead(scheduler, steps, metrics)
     except ImportError:
         raise
-    except Exception as error:  # whatever a scheduler says at some step, its arguments are the reason
+    except Exception as error:  # whatever a scheduler raises at some step, its arguments are the cause
         reason = str(error) or type(error).__name__
         if metrics is None and reason.startswith("metrics: "):
             reason = f"{reason.split(';')[0].removeprefix('metrics: ')}; give --metrics FILE"
@@ -307,14 +307,13 @@ def _ahead(argument: str, text: str, scheduler: Any, steps: int, metrics: list[f
 
 
 def _length(steps: Any, scheduler: Any) -> list[int]:
-    """How many steps to draw of a scheduler that lasts so many; none if that is not known, or too many."""
+    """How many steps to draw of a scheduler that lasts ``steps``; empty if that is unknown or too many."""
     while hasattr(scheduler, "_schedulers"):
         scheduler = scheduler._schedulers[-1]
     if not isinstance(steps, (int, float)) or not 1 <= steps <= MOST_STEPS:
         return []
-    return [
-        max(int(steps) - hasattr(scheduler, "total_steps"), 1)
-    ]  # a OneCycleLR's learning rate before the first is one of them
+    # A OneCycleLR counts the learning rate before the first step, too.
+    return [max(int(steps) - hasattr(scheduler, "total_steps"), 1)]
 
 
 def _optimizer(lr: float) -> torch.optim.Optimizer:
@@ -326,7 +325,7 @@ def read_metrics(argument: str, most: int) -> list[float]:
     """The first numbers, ``most`` at most, of one column of a CSV file, given as ``FILE`` or ``FILE:COLUMN``."""
     import csv
 
-    # Either may have a colon in it.
+    # Either part may contain a colon.
     ends = [len(argument), *(at for at in range(len(argument) - 1, 0, -1) if argument[at] == ":")]
     end = next((end for end in ends if end <= LONGEST_PATH and os.path.isfile(argument[:end])), ends[-1])
     path, column = argument[:end], argument[end + 1 :]
@@ -363,7 +362,7 @@ def read_metrics(argument: str, most: int) -> list[float]:
 
 
 def _lines(file: TextIO) -> Iterator[str]:
-    """The lines of a file, of which none may be without an end: what looks like a file may be a device."""
+    """The lines of a file, none of them endless: what looks like a file may be a device."""
     while line := file.readline(LONGEST_LINE):
         if len(line) == LONGEST_LINE and not line.endswith("\n"):
             raise ValueError(f"it is not a CSV file: a line is longer than {LONGEST_LINE} characters")

@@ -1,4 +1,4 @@
-"""Running somebody's script with fastsched in place of torch's schedulers: ``fastsched run``."""
+"""Running any script with fastsched in place of torch's schedulers: ``fastsched run``."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from types import TracebackType
 from ..tools.installation import install
 
 ABOUT = """\
-Runs a script as python would, with fastsched in place of torch's schedulers (fastsched.install()):
+Runs a script as python does, with fastsched in place of torch's schedulers (fastsched.install()):
 
   fastsched run train.py --epochs 10
   fastsched run -m package.train --epochs 10
   torchrun --nproc-per-node 2 -m fastsched run train.py --epochs 10
 
-What comes after the script's name is the script's. FASTSCHED_LOG=1 in the environment says what steps each scheduler.
+Arguments after the script's name are the script's. FASTSCHED_LOG=1 in the environment logs what steps each scheduler.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of the command."""
+    """Add the command's arguments."""
     parser.add_argument(
         "-m", dest="is_module", action="store_true", help="SCRIPT is the name of a module, as in python -m"
     )
@@ -37,13 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(script: str, arguments: Sequence[str], *, is_module: bool) -> int:
-    """Run it as ``__main__``, in this process, which it leaves as it was left by the script; returns the exit status.
+    """Run it as ``__main__`` in this process, without cleaning up after the script; returns the exit status.
 
     Raises:
         SystemExit: the script did.
     """
     sys.argv = [script, *arguments]
-    if not getattr(sys.flags, "safe_path", False):  # where python puts nothing there, there is nothing to replace
+    if not getattr(sys.flags, "safe_path", False):  # with safe_path, python has put nothing there
         sys.path[0] = os.getcwd() if is_module else os.path.dirname(os.path.realpath(script))
     install()
     try:
@@ -68,7 +68,7 @@ def run(script: str, arguments: Sequence[str], *, is_module: bool) -> int:
 
 
 def _run_source(path: str) -> None:
-    """As python runs a file. :mod:`runpy` takes the module away before threads and ``atexit`` are through with it."""
+    """As python runs a file. :mod:`runpy` removes the module while threads and ``atexit`` functions still use it."""
     module = types.ModuleType("__main__")
     loader = SourceFileLoader("__main__", path)
     vars(module).update(__file__=path, __loader__=loader, __builtins__=builtins, __cached__=None)
@@ -77,7 +77,7 @@ def _run_source(path: str) -> None:
 
 
 def _of_script(traceback: TracebackType | None) -> TracebackType | None:
-    """The part that begins in the script."""
+    """The traceback without the frames above the script."""
     ours = (__name__, "runpy", "importlib._bootstrap_external")
     while traceback is not None and traceback.tb_frame.f_globals.get("__name__") in ours:
         traceback = traceback.tb_next
@@ -85,7 +85,7 @@ def _of_script(traceback: TracebackType | None) -> TracebackType | None:
 
 
 def _die_of_interrupt() -> None:
-    """End as python does, so that a shell's loop around it ends as well."""
+    """End as python does, so that a shell loop around it ends as well."""
     sys.stdout.flush()
     sys.stderr.flush()
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,1 +1,1 @@
-"""Callbacks for other people's trainers. Each module imports its framework when it is imported itself, not before."""
+"""Callbacks for the trainers of other libraries. Each module imports its framework only when it is itself imported."""

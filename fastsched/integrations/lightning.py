@@ -11,7 +11,7 @@ import torch
 
 from ..tools.early_stopping import EarlyStopping
 
-# Two packages have it, and a trainer takes callbacks of its own package only: the one in use, if either is.
+# Two packages define it, and a trainer only takes callbacks of its own package: use the one already imported, if any.
 if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
     from pytorch_lightning import Callback
 else:
@@ -24,27 +24,27 @@ else:
 
 
 class EarlyStoppingCallback(Callback):  # type: ignore[misc]
-    """Stop a Lightning trainer by :class:`fastsched.EarlyStopping`.
+    """Stops a Lightning trainer with :class:`fastsched.EarlyStopping`.
 
-    It is stepped with a logged metric at the end of each validation of ``fit``, that of the sanity check excepted, and
-    sets ``trainer.should_stop``. Counters, settings and best weights are saved in the trainer's checkpoints; resuming
-    goes on exactly. Several callbacks may monitor different metrics.
+    It is stepped with a logged metric at the end of each validation of ``fit``, except the sanity check's, and sets
+    ``trainer.should_stop``. Counters, settings and best weights are saved in the trainer's checkpoints, so resuming is
+    exact. Several callbacks may monitor different metrics.
 
     With several processes the metric is reduced over all of them, so that they stop together.
 
     Args:
-        monitor: the name that the metric is logged by.
+        monitor: the name under which the metric is logged.
         restore_best: keep the weights of the best validation, and put them back into the module at the end of ``fit``
-            (after the last checkpoint was written). If no validation improved on anything, the weights stay.
+            (after the last checkpoint has been written). If no validation improved, the weights stay as they are.
         arguments: those of :class:`fastsched.EarlyStopping`, except ``model`` and ``process_group``. Lightning's own
             callback counts epochs as ``patience_counts="keras"`` does.
 
     Raises:
-        ValueError, TypeError: an argument is out of its range.
-        ValueError: later, at the end of a validation, nothing was logged by the name ``monitor``.
+        ValueError, TypeError: an argument is out of range.
+        ValueError: later, at the end of a validation, nothing was logged under the name ``monitor``.
         ImportError: when the module is imported, neither ``lightning`` nor ``pytorch_lightning`` is installed.
 
-    Sync: waits for the device once at each validation, to stop right there.
+    Sync: waits for the device once per validation, to stop without delay.
 
     Example:
         Stop after more than five validations without improvement, with the best weights::
@@ -55,28 +55,28 @@ class EarlyStoppingCallback(Callback):  # type: ignore[misc]
             trainer = lightning.Trainer(max_epochs=100, callbacks=[callback])
 
     Attributes:
-        stopper: the :class:`fastsched.EarlyStopping`; with ``restore_best`` each module that is fitted has its own.
+        stopper: the :class:`fastsched.EarlyStopping`; with ``restore_best``, each fitted module gets its own.
     """
 
     def __init__(self, monitor: str, *, restore_best: bool = False, **arguments: Any):
         super().__init__()
-        for name, instead in (("model", "restore_best=True"), ("process_group", "nothing: it is found")):
+        for name, instead in (("model", "pass restore_best=True"), ("process_group", "leave it out")):
             if name in arguments:
-                raise TypeError(f"{name} is what the trainer has; pass {instead}")
+                raise TypeError(f"{name} comes from the trainer; {instead}")
         self.monitor = monitor
         self.restore_best = restore_best
         self.stopper = EarlyStopping(**arguments)
         self._arguments = arguments
         self._module: Any = None  # whose weights the stopper keeps
-        self._loaded: dict[str, Any] | None = None  # a state that waits for its module
+        self._loaded: dict[str, Any] | None = None  # a state waiting for its module
 
     @property
     def state_key(self) -> str:
-        """By what name checkpoints have this callback's state."""
+        """The key of this callback's state in checkpoints."""
         return f"{type(self).__qualname__}{ {'monitor': self.monitor, 'mode': self.stopper.mode} }"
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begin to keep the module's weights, and go on from a checkpoint."""
+        """Begin to keep the module's weights, and load a state from a checkpoint."""
         if self.restore_best and self._module is not pl_module:
             self.stopper = EarlyStopping(**self._arguments, model=pl_module)
             self._module = pl_module
@@ -87,19 +87,19 @@ class EarlyStoppingCallback(Callback):  # type: ignore[misc]
             self.stopper.process_group = torch.distributed.group.WORLD
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Step the stopper; the module's own hooks have logged by now, and checkpoints are yet to be written."""
+        """Step the stopper: after the module's own hooks have logged, before checkpoints are written."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         metrics = trainer.callback_metrics
         if self.monitor not in metrics:
             logged = ", ".join(map(repr, metrics)) or "nothing"
-            raise ValueError(f"monitor={self.monitor!r} was not logged by the end of validation; logged was {logged}")
+            raise ValueError(f"monitor={self.monitor!r} was not logged by the end of validation; logged: {logged}")
         self.stopper.step(metrics[self.monitor])
         if self.stopper.should_stop:
             trainer.should_stop = True
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """Put the best weights back, if asked to."""
+        """Put the best weights back if ``restore_best``."""
         if self.restore_best and not math.isinf(self.stopper.best):
             self.stopper.restore_best()
 
@@ -108,7 +108,7 @@ class EarlyStoppingCallback(Callback):  # type: ignore[misc]
         return self.stopper.state_dict() if self._loaded is None else self._loaded
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load what :meth:`state_dict` gave; with ``restore_best`` as soon as ``fit`` has the module.
+        """Load what :meth:`state_dict` returned; with ``restore_best``, once ``fit`` has the module.
 
         Raises KeyError, TypeError or ValueError, as :meth:`fastsched.EarlyStopping.load_state_dict` does.
         """

@@ -14,23 +14,23 @@ _TRAINERS = ("model", "device", "process_group", "reduce_op")  # arguments that 
 
 
 class EarlyStoppingCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """Stop a transformers ``Trainer`` by :class:`fastsched.EarlyStopping`.
+    """Stops a transformers ``Trainer`` with :class:`fastsched.EarlyStopping`.
 
-    It is stepped with a metric of each evaluation during ``train()``. Counters and settings are written with the
-    Trainer's checkpoints, and restored if ``TrainingArguments(restore_callback_states_from_checkpoint=True)``. For the
-    best weights the Trainer has ``load_best_model_at_end=True``.
+    It is stepped with a metric of each evaluation during ``train()``. Counters and settings are saved with the
+    Trainer's checkpoints, and restored with ``TrainingArguments(restore_callback_states_from_checkpoint=True)``. For
+    the best weights, use the Trainer's ``load_best_model_at_end=True``.
 
     Args:
         metric_for_best_model: the metric, with or without ``"eval_"``; by default that of the ``TrainingArguments``, or
             ``"loss"``.
         settings: arguments of :class:`fastsched.EarlyStopping`, except ``model``, ``device``, ``process_group`` and
-            ``reduce_op``. ``mode`` is by default what ``greater_is_better`` of the ``TrainingArguments`` says if the
-            metric is theirs, too. transformers' own callback counts evaluations as ``patience_counts="keras"`` does.
+            ``reduce_op``. If the metric comes from the ``TrainingArguments``, their ``greater_is_better`` gives the
+            default of ``mode``. transformers' own callback counts evaluations as ``patience_counts="keras"`` does.
 
     Raises:
-        ValueError, TypeError: an argument is out of its range.
-        ValueError: later, where training begins, the Trainer does not evaluate; or where it goes on, an evaluation had
-            no such metric.
+        ValueError, TypeError: an argument is out of range.
+        ValueError: later, the Trainer does not evaluate (when training begins), or an evaluation had no such metric
+            (when training continues).
         ImportError: when the module is imported, transformers is not installed.
 
     Sync: does not wait for a device, as the Trainer's metrics are Python numbers.
@@ -50,17 +50,17 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):  # type: ignore[m
         for name in _TRAINERS:
             if name in settings:
                 raise TypeError(
-                    f"{name} is not for this callback: the Trainer gives it one number, the same everywhere"
+                    f"{name} is not for this callback: the Trainer passes it a number that is the same on every rank"
                 )
         self.metric_for_best_model = metric_for_best_model
         self.stopper = EarlyStopping(**settings)
         self._settings = settings
         self._training = False
-        self._found: bool | None = None  # whether the last evaluation, of one data set or many, had the metric
+        self._found: bool | None = None  # whether the last evaluation, over all its data sets, had the metric
         self._names: list[str] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take what the Trainer's arguments say."""
+        """Apply the Trainer's arguments."""
         if args.eval_strategy == "no" and not args.eval_on_start:
             raise ValueError("the Trainer never evaluates: pass eval_strategy= to TrainingArguments")
         theirs = self.metric_for_best_model is None and args.metric_for_best_model is not None
@@ -71,7 +71,7 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):  # type: ignore[m
         self._training = True
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Mapping[str, Any], **kwargs: Any) -> None:
-        """Step the stopper; with several data sets, when it is the turn of the metric's."""
+        """Step the stopper; with several data sets, at the one that has the metric."""
         if not self._training:
             return
         name = self._metric(args)
@@ -83,7 +83,7 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):  # type: ignore[m
                 control.should_training_stop = True
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Raise ValueError if there was no such metric: only now have all data sets been evaluated."""
+        """Raise ValueError if there was no such metric: by now all data sets have been evaluated."""
         names, found = self._names, self._found
         if found is None:
             return
@@ -95,12 +95,12 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):  # type: ignore[m
             )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Let evaluations be that come after training; raise as :meth:`on_step_begin` does."""
+        """Ignore evaluations after training; raise as :meth:`on_step_begin` does."""
         self._training = False
         self.on_step_begin(args, state, control)
 
     def state(self) -> dict[str, Any]:
-        """What the Trainer writes into its checkpoints, and makes the callback of again: plain numbers and strings."""
+        """What the Trainer saves in its checkpoints and rebuilds the callback from: plain numbers and strings."""
         return {
             "args": {"metric_for_best_model": self.metric_for_best_model, **self._settings},
             "attributes": {"stopper_state": self.stopper.state_dict()},

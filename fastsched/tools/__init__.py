@@ -1,1 +1,1 @@
-"""What is built on schedulers: early stopping, histories, the range test, simulation, pictures."""
+"""Tools built on schedulers: early stopping, histories, the range test, simulation, plots."""

@@ -1,4 +1,4 @@
-"""Early stopping, decided where the metric is."""
+"""Early stopping, decided on the device that has the metric."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Bound:
-    # A method that refuses to be taken for its answer: without a call it would be true at once, and always.
+    # A method that cannot be mistaken for its result: uncalled, it would always be true.
 
     __slots__ = ("_method",)
     __doc__ = property(lambda self: self._method.__doc__)
@@ -80,15 +80,15 @@ def _called(function: F) -> F:
 
 
 class EarlyStopping:
-    r"""Say when to stop training because a metric has stopped improving.
+    r"""Decides when to stop training because a metric has stopped improving.
 
     A metric improves by the rule of :class:`fastsched.ReduceLROnPlateau` with ``threshold_mode="rel_abs"``, and epochs
-    are counted as there: it stops in the epoch that makes more than ``patience`` bad ones in a row. (Keras and
-    Lightning stop one epoch sooner: ``patience_counts="keras"``.) Once stopped it stays stopped; stepped on,
-    it goes on keeping the best metric. An epoch is whatever is between two calls of ``step()``.
+    are counted as there: it stops once there have been more than ``patience`` bad epochs in a row. (Keras and
+    Lightning stop one epoch sooner: ``patience_counts="keras"``.) Once stopped, it stays stopped; further steps still
+    keep track of the best metric. An epoch is whatever lies between two calls of ``step()``.
 
-    The counters live where the metric is. With metrics on a CUDA device, nothing but ``should_stop`` and the other
-    attributes waits for it::
+    The counters live where the metric is. With metrics on a CUDA device, only ``should_stop`` and the other attributes
+    wait for it::
 
         stopper = fastsched.EarlyStopping(patience=5, model=model)
         for epoch in range(100):
@@ -104,31 +104,31 @@ class EarlyStopping:
         threshold_mode: whether ``threshold`` is relative to the absolute value of the best (``"rel"``, or
             ``"rel_abs"``, which is the same here: a negative metric has to get better, too) or absolute (``"abs"``).
         baseline: a metric that has to be beaten; an epoch that does not beat it is a bad one.
-        start_after: how many epochs to pass over at the start: their metrics are not looked at.
-        stop_on_nan: whether a metric that is NaN stops at once. If not, it makes a bad epoch.
-        model: whose best weights to keep, its parameters and buffers, in a second copy on the same devices. The copy is
-            made by the device itself where the metric on it has improved.
-        device: where the counters live; by default where the metrics are found to be, the host at first.
-        accumulate: how many metrics make one, as in :class:`fastsched.ReduceLROnPlateau`: for steps at every iteration.
-            ``patience`` counts means of so many, ``last_epoch``, ``stopped_epoch`` and ``start_after`` count steps.
-            With ``stop_on_nan`` a NaN among them stops at once.
+        start_after: how many epochs at the start to ignore.
+        stop_on_nan: whether a NaN metric stops at once. If not, it counts as a bad epoch.
+        model: the model whose best weights, parameters and buffers, to keep in a second copy on the same devices. If
+            the metric is on a device, the device itself makes the copy when it improves.
+        device: where the counters live; by default on the host at first, then wherever the metrics are.
+        accumulate: how many metrics are averaged into one, as in :class:`fastsched.ReduceLROnPlateau`: for stepping at
+            every iteration. ``patience`` counts these means; ``last_epoch``, ``stopped_epoch`` and ``start_after``
+            count steps. With ``stop_on_nan``, a NaN among them stops at once.
         smoothing: judge an exponential average, as there.
         patience_counts: ``"torch"``, or ``"keras"`` to stop at the last of ``patience`` bad epochs, as there.
-        process_group: the ranks, for instance ``torch.distributed.group.WORLD``, whose metrics are reduced to one by a
+        process_group: the ranks, for example ``torch.distributed.group.WORLD``, whose metrics are reduced to one by a
             collective before each decision, so that all of them stop in the same step. Every rank has to step. Without
-            one, each decides by its own metric; where there are several ranks a warning says so once.
-        reduce_op: what is made of the ranks' metrics: ``"mean"``, ``"sum"``, ``"min"`` or ``"max"``.
-        deferred: keep the counters on the host, and do not wait for a metric on an accelerator, of any kind: a later
-            step or :meth:`poll` decides by it, the first that finds it arrived, as in
-            :class:`fastsched.ReduceLROnPlateau`. Attributes then tell what has been decided so far, without waiting.
+            a group, each rank decides by its own metric; if there are several, a warning says so once.
+        reduce_op: how the ranks' metrics are reduced: ``"mean"``, ``"sum"``, ``"min"`` or ``"max"``.
+        deferred: keep the counters on the host, and do not wait for a metric on an accelerator of any kind: the first
+            later step or :meth:`poll` that finds it on the host decides by it, as in
+            :class:`fastsched.ReduceLROnPlateau`. Attributes then show what has been decided so far, without waiting.
 
     Raises:
-        ValueError, TypeError: an argument is out of its range, or this rank is not in ``process_group``.
-        ValueError: ``deferred=True`` with a ``model``, whose weights are others by the time of the decision, or with a
-            ``device`` other than the host.
+        ValueError, TypeError: an argument is out of range, or this rank is not in ``process_group``.
+        ValueError: ``deferred=True`` with a ``model``, whose weights would have changed by the time of the decision, or
+            with a ``device`` other than the host.
         RuntimeError: ``device`` is a CUDA device and fastsched has no CUDA operators.
 
-    The attributes of these names may be written to, ``model`` and ``device`` excepted.
+    All of these are attributes that may be written, except ``model`` and ``device``.
     """
 
     mode: Literal["min", "max"]
@@ -175,8 +175,8 @@ class EarlyStopping:
             raise ValueError(f"device must be a CPU or CUDA device, got {place}; pass device='cpu'")
         if deferred and model is not None:
             raise ValueError(
-                "deferred=True cannot keep the best weights: once a metric has arrived the model has others; leave out "
-                "model, or leave out deferred: metrics on a CUDA device are not waited for either"
+                "deferred=True cannot keep the best weights: by the time a metric arrives, the model has changed; "
+                "leave out model, or leave out deferred, as metrics on a CUDA device are not waited for anyway"
             )
         if deferred and place is not None and place.type != "cpu":
             raise ValueError(f"deferred=True decides on the host, and device is {place}: leave out one of them")
@@ -198,31 +198,31 @@ class EarlyStopping:
         metrics: SupportsFloat | None = None,
         weight: Tensor | float | None = None,
     ) -> bool | Tensor:
-        """Take note of a metric.
+        """Judge a metric.
 
         Args:
             metric: a number, a numpy scalar, or a tensor with one element of any real dtype on any device. A DTensor
                 is gathered first, on all of its ranks; with a ``process_group`` the metric is reduced.
-            metrics: the same, by the name that schedulers have for it.
-            weight: how much this rank's metric counts in the mean over the ``process_group``, the number of its samples
-                for instance; the same for all by default. 0 leaves the metric out, NaN included.
+            metrics: the same, under the name that schedulers use.
+            weight: how much this rank's metric counts in the mean over the ``process_group``, for example its number of
+                samples; equal by default. 0 leaves the metric out, even a NaN.
 
         Returns:
-            What :meth:`poll` gives. In a compiled step, and in one that is captured, where the host cannot know that: a
-            tensor of no dimensions on the device, true once it is time to stop. Using it as a condition waits.
+            What :meth:`poll` returns. In a compiled or captured step, where the host cannot know that: a tensor of no
+            dimensions on the device, true once it is time to stop. Using it as a condition waits.
 
         Raises:
             TypeError, ValueError, RuntimeError: ``metric`` is not a number; nothing is counted.
             ValueError: ``weight`` is negative, or there is no mean over a ``process_group``.
 
-        Sync: does not wait for the device, unless ``device`` was given as the host and the metric is on a GPU and not
-        deferred; with a ``process_group`` it waits for the step before, as :meth:`poll` does.
+        Sync: does not wait for the device, unless ``device`` is the host and the metric is on a GPU and not deferred;
+        with a ``process_group`` it waits for the previous step, as :meth:`poll` does.
 
-        Capture: may be captured in a CUDA graph, if it was stepped before with a metric on the device, or constructed
+        Capture: may be captured in a CUDA graph if it has been stepped with a metric on the device, or was constructed
         with that ``device``. A metric on the host would be frozen into the graph and raises RuntimeError.
 
-        Compile: traces under ``fullgraph=True``, under the same condition. A metric that is deferred is refused in
-        capture, and breaks the graph.
+        Compile: traces under ``fullgraph=True`` on the same condition. A deferred metric is refused in capture, and
+        breaks the graph.
         """
         if metrics is not None:
             if metric is not None:
@@ -256,7 +256,7 @@ class EarlyStopping:
             return self._replica.state[_STOPPED] != 0
         return self._stepped()
 
-    @untraced("the model is not what it was; construct a new EarlyStopping")
+    @untraced("the model has changed; construct a new EarlyStopping")
     def _step_off_path(self, metric: Any, weight: Any) -> bool | Tensor:
         return self.step(metric, weight=weight)
 
@@ -266,13 +266,13 @@ class EarlyStopping:
         return self.should_stop
 
     def _decide(self, metric: float) -> None:
-        """A step that was put off."""
+        """Make a deferred step."""
         self._replica.call(float(metric))
 
     def flush(self) -> None:
-        """Have all decided that metrics were given for; without ``deferred=True`` that is done.
+        """Make all pending decisions; without ``deferred=True`` there are none.
 
-        Waits for the device, as ``state_dict()`` and copying do by themselves. Raises RuntimeError inside CUDA graph
+        Waits for the device; ``state_dict()`` and copying do this themselves. Raises RuntimeError inside CUDA graph
         capture.
         """
         if self._deferred:
@@ -280,11 +280,11 @@ class EarlyStopping:
 
     @property
     def deferred(self) -> bool:
-        """Whether a metric on an accelerator is decided by once it has arrived on the host, as at construction."""
+        """Whether decisions wait until a metric has arrived on the host; set at construction."""
         return self._deferred is not None
 
     def _reduced(self, metric: Any, weight: Any) -> Tensor | float:
-        """The metric to step with, as an operator reads it; that of all ranks where there is a group."""
+        """The metric to step with, as an operator reads it; reduced over the ranks if there is a group."""
         reduced, compiling = self._reduction, torch.compiler.is_compiling()
         if reduced is not None and reduced.group is None and not compiling:
             warn_of_ranks(type(self).__name__, metric)
@@ -302,7 +302,7 @@ class EarlyStopping:
         return cast(Tensor, of_all)
 
     def _stepped(self) -> bool:
-        """What the host knows, right after an eager step."""
+        """What the host knows right after an eager step."""
         if self._replica.buffer.on_host:
             return self.should_stop
         if self._snapshots.wanted:
@@ -314,7 +314,7 @@ class EarlyStopping:
     @_C.untraced_property
     @untraced("it looks at modules")
     def _model_fits(self) -> bool:
-        """What torch.compile looks at again before each compiled step."""
+        """Checked by a guard of torch.compile's before each compiled step."""
         try:
             self._weights.check()  # type: ignore[union-attr]
         except RuntimeError:
@@ -323,14 +323,14 @@ class EarlyStopping:
 
     @_called
     def poll(self, behind: int | None = None) -> bool:
-        """Whether to stop, for the loop to ask.
+        """Whether to stop, for the training loop to ask.
 
         Args:
-            behind: answer for the step so many before the last, the same on every rank and in every run. Waits, if need
-                be, for that very step. Poll once for each step then, which is how those of a captured CUDA graph are
-                counted. By default it answers as far as the host has heard: it never waits, and with metrics on a GPU
-                it may be a step or two late. With a ``process_group`` ranks that heard at different steps would part,
-                so there the default is 1 with metrics on a GPU, and 0 on the host.
+            behind: answer for the step this many before the last one, so that every rank and every run gets the same
+                answer. Waits for that step if need be. Then poll exactly once per step, because that is how the steps
+                of a captured CUDA graph are counted. By default it answers with what has reached the host so far: it
+                never waits, and with metrics on a GPU it may be a step or two late. With a ``process_group``, ranks
+                could then stop at different steps, so there the default is 1 with metrics on a GPU, 0 on the host.
 
         Raises:
             TypeError, ValueError: ``behind`` is not a whole number, or is negative.
@@ -363,9 +363,9 @@ class EarlyStopping:
 
     @property
     def process_group(self) -> Any:
-        """The ranks whose metrics are reduced before a step decides; None where each decides by its own.
+        """The ranks whose metrics are reduced before a step decides; None if each rank decides by its own.
 
-        May be written: a copy (``copy.deepcopy``, ``pickle``) has no group, because that belongs to its process.
+        May be written: a copy (``copy.deepcopy``, ``pickle``) has no group, because a group belongs to its process.
         """
         return None if self._reduction is None else self._reduction.group
 
@@ -402,9 +402,9 @@ class EarlyStopping:
         return int(self._counters()["stopped_epoch"]) or None
 
     def restore_best(self) -> None:
-        """Put the weights of the best metric back into the model, or those at construction if none has improved.
+        """Put the weights of the best metric back into the model, or the initial ones if no metric has improved.
 
-        Written in place, without waiting for a device; may be captured.
+        Writes in place, without waiting for a device; may be captured.
 
         Raises RuntimeError if there is no ``model``.
         """
@@ -415,10 +415,10 @@ class EarlyStopping:
         self._weights.restore()
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters and settings as plain Python values, and ``"best_weights"``, copies by name, if there is a model.
+        """Counters and settings as plain Python values and, if there is a model, copies of its ``"best_weights"``.
 
-        Loads from a file with ``torch.load(..., weights_only=True)``. May wait for the device, and with
-        ``deferred=True`` does so for all metrics.
+        Can be loaded from a file with ``torch.load(..., weights_only=True)``. May wait for the device; with
+        ``deferred=True`` it waits for all metrics.
         """
         self.flush()
         state = {name: getattr(self, name) for name in _SETTINGS} | self._counters()
@@ -427,15 +427,15 @@ class EarlyStopping:
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load what :meth:`state_dict` gave, into the storage that is there: a captured CUDA graph goes on from it.
+        """Load what :meth:`state_dict` returned into the existing storage: captured CUDA graphs continue from it.
 
-        Raises KeyError, TypeError or ValueError that names the key at fault; then nothing is changed.
+        Raises a KeyError, TypeError or ValueError that names the key at fault, and then changes nothing.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
         for name in (*_SETTINGS, *_COUNTERS, *(["best_weights"] if self._weights is not None else [])):
             if name not in state_dict and name not in _OPTIONAL:
-                raise KeyError(f"state_dict has no {name!r}; it is not the state of such an EarlyStopping")
+                raise KeyError(f"state_dict has no {name!r}; it is not the state of an EarlyStopping like this one")
         settings = {name: _checked(name, state_dict[name]) for name in _SETTINGS if name in state_dict}
         counters = []
         for name in _COUNTERS:
@@ -444,18 +444,18 @@ class EarlyStopping:
             value = float(number(place, value)) if name in _FRACTIONS else whole(place, value)
             packed = _C.pack_counter(_RULE, name, value)
             if packed is None:
-                raise ValueError(f"{place} must be a number that was counted, got {value!r}")
+                raise ValueError(f"{place} must be a valid count, got {value!r}")
             counters.append(packed[1])
         weights = state_dict.get("best_weights", {})
         if _shapes(weights) != ({} if self._weights is None else _shapes(self._weights.best)):
-            raise ValueError("state_dict['best_weights'] are not of this model: pass the model they were kept of")
+            raise ValueError("state_dict['best_weights'] do not fit this model: pass the model that they came from")
         if any(weight.is_meta for weight in weights.values()):
             raise ValueError("state_dict['best_weights'] must have data: some are on the meta device")
         refuse_capture("a state is loaded; load it before the capture")
         if self._weights is not None:
             self._weights.load(weights)
         if self._deferred is not None:
-            self._deferred.forget()  # metrics of the run that is given up
+            self._deferred.forget()  # metrics of the abandoned run
         vars(self).update(settings)
         self._upload()
         self._snapshots = _Snapshots(wanted=self._snapshots.wanted)
@@ -463,7 +463,7 @@ class EarlyStopping:
         if self._replica.mirror is not None:
             self._mirror(counters)
 
-    def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
+    def __setattr__(self, name: str, value: Never) -> None:  # Never: type checkers then reject undeclared names
         if name not in _SETTINGS:
             super().__setattr__(name, value)
             return
@@ -476,7 +476,7 @@ class EarlyStopping:
             self._replica.state[_BEST] = _no_best(value)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Without the addresses that the device's state has in it.
+        # Without the addresses in the device's state.
         self.flush()
         buffer = self._replica.buffer
         kept = {name: getattr(self, name) for name in (*_SETTINGS, "_reduction", "_stays", "_weights")}
@@ -490,7 +490,7 @@ class EarlyStopping:
         self._place(*placed)
 
     def __repr__(self) -> str:
-        """Settings and where it is; what only a device knows is left there."""
+        """Settings and counters, without waiting for a device."""
         texts = {name: shown(getattr(self, name)) for name in _SETTINGS}
         if self.deferred:
             texts["deferred"] = "True"
@@ -517,7 +517,7 @@ class EarlyStopping:
             **{name: getattr(self, name) for name in SETTINGS},
         }
         packed = _C.pack_node(_RULE, numbers, [], [], [], 0, *NO_CHILDREN)
-        assert packed is not None  # _checked lets nothing else through
+        assert packed is not None  # _checked has refused everything else
         return torch.frombuffer(bytearray(packed), dtype=torch.float64)
 
     def _upload(self) -> None:
@@ -539,19 +539,19 @@ class EarlyStopping:
             self._mirror(counters)
 
     def _mirror(self, counters: list[float]) -> None:
-        """Have steps leave the counters in host memory, so that not even the first poll waits."""
+        """Make steps leave the counters in host memory, so that not even the first poll waits."""
         numbers = torch.zeros(_C.NODE_COUNTERS, dtype=torch.float64, device="cpu")
         numbers[: len(counters)] = torch.tensor(counters, dtype=torch.float64, device="cpu")
         self._replica.reflect(numbers)
 
 
 class _Snapshots:
-    """What the counters were after each of the last steps, as the host hears of it."""
+    """The counters after each of the last steps, as they reach the host."""
 
     def __init__(self, *, wanted: bool):
-        self.wanted = wanted  # eager steps are to take one
+        self.wanted = wanted  # eager steps should take one
         self._sent = Arrivals()
-        self._unasked = False  # the last is of a step that nobody has polled yet
+        self._unasked = False  # the last one is of a step that has not been polled yet
         self._kept = 2
 
     def take(self, counters: Tensor) -> None:
@@ -568,7 +568,7 @@ class _Snapshots:
         return self.stopped(behind)
 
     def stopped(self, behind: int) -> bool:
-        """Whether it had stopped so many steps before the last."""
+        """Whether it had stopped ``behind`` steps before the last one."""
         back = min(behind, len(self._sent) - 1)
         [counters] = self._sent.wait(back)
         return bool(0 < counters[_STOPPED] <= counters[_LAST] + back - behind)  # one snapshot is one step
@@ -585,7 +585,7 @@ class _Weights:
         self.kind = type(model).__name__
         self._shards = sharded([model])
         reshard(self._shards)
-        # Where each is, not what: modules put new tensors into their places, as do ``model.double()`` and loading.
+        # The place of each tensor rather than the tensor: modules, ``model.double()`` and loading replace tensors.
         self._modules = [
             (parent._modules, name, module)
             for parent in model.modules()
@@ -603,22 +603,22 @@ class _Weights:
         }
 
     def gather_no_more(self) -> None:
-        """Have FSDP2 put its shards back into their places, which a forward may have taken."""
+        """Make FSDP2 put its shards back in place, where a forward may have put gathered parameters."""
         reshard(self._shards)
 
     def check(self) -> None:
-        """Raise RuntimeError if a module or a tensor is not where it was."""
+        """Raise RuntimeError if a module or a tensor is no longer in its place."""
         for modules, name, module in self._modules:
             if modules.get(name) is not module:
-                raise RuntimeError(f"the model has another {name!r} than when EarlyStopping was constructed: {_ANEW}")
+                raise RuntimeError(f"{name!r} of the model was replaced after EarlyStopping was constructed: {_ANEW}")
         for name, (tensors, key) in self._places.items():
             weight, best = tensors.get(key), self.best[name]
             if weight is None:
-                raise RuntimeError(f"the model has no {name} any more: {_ANEW}")
+                raise RuntimeError(f"the model no longer has {name}: {_ANEW}")
             if weight.shape != best.shape:
                 raise RuntimeError(
-                    f"{name} of the model has another shape than when EarlyStopping was constructed, "
-                    f"{tuple(weight.shape)} for {tuple(best.shape)}: {_ANEW}"
+                    f"{name} of the model changed its shape after EarlyStopping was constructed, "
+                    f"from {tuple(best.shape)} to {tuple(weight.shape)}: {_ANEW}"
                 )
 
     def _now(self) -> Iterator[tuple[str, Tensor]]:
@@ -630,10 +630,10 @@ class _Weights:
             self._fitting(name, weight).copy_(weight)
 
     def keep_if(self, improved: Tensor) -> None:
-        """The same where ``improved`` is not 0, which each device looks at itself."""
+        """The same if ``improved`` is not 0, which each device checks itself."""
         flags: dict[torch.device, Tensor] = {}
         for name, tensor in self._now():
-            # Of a DTensor each rank looks after its own part: where() takes no others beside a plain tensor.
+            # Each rank handles its own part of a DTensor: where() cannot mix DTensors with a plain tensor.
             weight, best = map(_local, (tensor, self._fitting(name, tensor)))
             if best.device not in flags:
                 flags[best.device] = improved.to(best.device, non_blocking=True) != 0
@@ -646,7 +646,7 @@ class _Weights:
             distinct(weight).copy_(distinct(self.best[name], weight), non_blocking=True)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        # All of them before any is written: this fails, if anything does.
+        # Convert all of them before writing any: only the conversion can fail.
         fitting = {name: weight.detach().to(self.best[name]) for name, weight in weights.items()}
         for name, weight in fitting.items():
             self.best[name].copy_(weight)
@@ -655,7 +655,7 @@ class _Weights:
         return {name: weight.clone() for name, weight in self.best.items()}
 
     def _fitting(self, name: str, weight: Tensor) -> Tensor:
-        """The copy, brought to the device and dtype that the weight has come to."""
+        """The copy, moved to the weight's current device and dtype."""
         best = self.best[name]
         if (best.device, best.dtype) == (weight.device, weight.dtype):
             return best
@@ -671,7 +671,7 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 def _plain(metric: Any) -> Tensor | float:
-    """The metric as an operator reads it, or an error that says whose it is."""
+    """The metric as an operator reads it, or an error that names it."""
     problem = "metric must be a number, or a tensor with one element"
     if metric is None:
         raise TypeError(f"{problem}, got None")
@@ -690,7 +690,7 @@ def _no_best(mode: str) -> float:
 
 def _shapes(weights: Any) -> dict[str, torch.Size]:
     if not isinstance(weights, Mapping) or not all(isinstance(weight, Tensor) for weight in weights.values()):
-        raise ValueError("state_dict['best_weights'] must be tensors by name, as state_dict() gives them")
+        raise ValueError("state_dict['best_weights'] must be tensors by name, as state_dict() returns them")
     return {name: weight.shape for name, weight in weights.items()}
 
 

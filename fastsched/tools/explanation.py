@@ -1,4 +1,4 @@
-"""What steps a scheduler, and why not something faster."""
+"""Which engine steps a scheduler, and why not a faster one."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..schedulers.base import _EngineScheduler
 
 @dataclass(frozen=True)
 class Explanation:
-    """What steps a scheduler; see :func:`explain`. Printed, a line for each scheduler in it.
+    """What steps a scheduler; see :func:`explain`. Prints a line for each scheduler in it.
 
     Attributes:
         scheduler: the name of its class.
         engine: ``"host"``, compiled code that writes Python numbers into the param groups; ``"tensor"``, one operator
-            where the learning rates are; ``"torch"``, Python code, torch's or somebody's.
-        where: of the tensor engine, the devices, ``"cpu"`` for one.
-        reasons: what keeps it from a faster way, or from capture and compilation, and what to change.
-        children: of a composition, the same for each scheduler in it.
+            where the learning rates are; ``"torch"``, Python code, torch's or other.
+        where: for the tensor engine, the devices, for example ``"cpu"``.
+        reasons: what rules out something faster, or capture and compilation, and what to change.
+        children: for a composition, the same for each scheduler in it.
     """
 
     scheduler: str
@@ -36,7 +36,7 @@ class Explanation:
     children: tuple[Explanation, ...] = ()
 
     def lines(self, indent: str = "") -> list[str]:
-        """The text in lines, those of children indented."""
+        """The lines of the text, with children indented."""
         engine = {
             "host": "the host engine steps it (Python numbers, compiled code)",
             "tensor": f"the tensor engine steps it (one operator on {self.where})",
@@ -54,10 +54,10 @@ class Explanation:
 
 @untraced("it looks at Python objects")
 def explain(scheduler: LRScheduler) -> Explanation:
-    """Say which engine is going to make the next step of a scheduler, and why not a faster one.
+    """Say which engine will make the next step of a scheduler, and why not a faster one.
 
-    The reasons are those of the code that chooses the engine: it is asked to choose once more, as the next step would,
-    and nothing that has been chosen is changed.
+    The reasons come from the code that chooses the engine: it chooses again, as the next step would, but without
+    changing the engine in use.
 
     Args:
         scheduler: any scheduler, fastsched's, torch's or your own.
@@ -67,17 +67,17 @@ def explain(scheduler: LRScheduler) -> Explanation:
 
     Raises:
         TypeError: it is not a scheduler.
-        RuntimeError: inside CUDA graph capture, if attributes or groups were changed.
+        RuntimeError: attributes or groups were changed, inside CUDA graph capture.
 
-    May wait for the device that learning rates are on. Under torch.compile it breaks the graph.
+    May wait for the device that has the learning rates. Breaks the graph under torch.compile.
 
     Example::
 
         >>> print(fastsched.explain(fastsched.StepLR(optimizer, 30)))
         StepLR: the host engine steps it (Python numbers, compiled code)
 
-    With ``FASTSCHED_LOG=1`` in the environment the logger ``"fastsched"`` tells stderr the same while schedulers step:
-    once for each scheduler and reason.
+    With ``FASTSCHED_LOG=1`` in the environment, the logger ``"fastsched"`` reports the same on stderr as schedulers
+    step, once for each scheduler and reason.
     """
     name = type(scheduler).__name__
     if not isinstance(scheduler, LRScheduler):
@@ -100,7 +100,7 @@ def explain(scheduler: LRScheduler) -> Explanation:
         reasons.append(noted)
     elif noted and not engine.holds_state:
         tensors = any(isinstance(group.get("lr"), Tensor) for group in scheduler.optimizer.param_groups)
-        reasons.append(f"not one {'operator' if tensors else 'pass'} for all of it: {noted}")
+        reasons.append(f"one {'operator' if tensors else 'pass'} cannot step all of it: {noted}")
     if kind != "torch" and fallback is not None and fallback[1] == getattr(scheduler, "last_epoch", None):
         reasons.append(f"torch's code made the last step: {fallback[0]}")
     children = tuple(map(explain, scheduler._children()))
@@ -108,7 +108,7 @@ def explain(scheduler: LRScheduler) -> Explanation:
 
 
 def _engine_of_next_step(scheduler: _EngineScheduler) -> Engine:
-    """The one in charge, if that can go on; else what would be chosen."""
+    """The current engine if it can continue, otherwise the one that would be chosen."""
     engine = scheduler._engine
     _C.take_reason()
     if engine.steps_tensors and (engine.fits(scheduler) or engine.rebuild(scheduler)):
@@ -120,7 +120,7 @@ def _engine_of_next_step(scheduler: _EngineScheduler) -> Engine:
 
 
 def reason_of_other_class(kind: type) -> str:
-    """Why fastsched steps no scheduler of this class, and what to change."""
+    """Why fastsched does not step schedulers of this class, and what to change."""
     for base in kind.__mro__:
         if base.__module__ in ("torch.optim.lr_scheduler", "torch.optim.swa_utils") and base is not LRScheduler:
             ours = f"fastsched.{base.__name__}"

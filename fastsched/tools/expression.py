@@ -1,19 +1,20 @@
-"""Schedules written in one line of text, ``warmup(10) >> CosineAnnealingLR(90)``, and read without running it.
+"""Schedules written as one line of text, ``warmup(10) >> CosineAnnealingLR(90)``, and read without executing it.
 
-The line is parsed as Python and walked; what is not listed here is refused, so nothing in it is ever executed.
+The line is parsed as Python and its syntax tree is walked; anything not listed here is refused.
 
 ===========================  =====================================================================================
 ``StepLR(30, gamma=0.5)``    a scheduler of :mod:`fastsched.lr_scheduler` without its optimizer. Arguments are
                              numbers, strings, lists, tuples, None, True, False, and arithmetic on numbers
 ``warmup(10)``               linear warm-up over 10 steps, from ``1 / 11`` of the learning rate, or ``start_factor``
-``cosine(90, min=0.1)``      from the learning rate down to a tenth of it in 90 steps; so do ``linear``, ``polynomial``
-                             (``power=``), ``rex``, ``one_minus_sqrt``, ``one_minus_square`` and ``exponential``
-``stable(80)``               the learning rate, for 80 steps
-``inverse_sqrt(100)``        down with the inverse square root of the step, without an end; 100 is the timescale
+``cosine(90, min=0.1)``      from the learning rate down to a tenth of it in 90 steps; likewise ``linear``,
+                             ``polynomial`` (``power=``), ``rex``, ``one_minus_sqrt``, ``one_minus_square`` and
+                             ``exponential``
+``stable(80)``               the learning rate unchanged, for 80 steps
+``inverse_sqrt(100)``        down with the inverse square root of the step, without end; 100 is the timescale
 ``A >> B``                   one after another: a ``SequentialLR``
 ``A * B``                    both at every step: a ``ChainedScheduler``; binds more tightly than ``>>``
-``A @ 10``                   A lasts 10 steps; needed before ``>>`` where A does not say it (``total_iters``,
-                             ``total_steps``, ``T_max``, ``anneal_epochs``, or phases with an end)
+``A @ 10``                   A lasts 10 steps; needed before ``>>`` unless A says so itself (``total_iters``,
+                             ``total_steps``, ``T_max``, ``anneal_epochs``, or phases that end)
 ===========================  =====================================================================================
 """
 
@@ -39,9 +40,9 @@ from ..schedulers.compose import ChainedScheduler, SequentialLR, _Composite
 from ..schedulers.functions import _FunctionScheduler
 from ..schedulers.phases import Phase, PhasesLR
 
-LONGEST = 2000  # characters; what is longer was not typed, and might nest too deeply for Python's parser
-BITS = 128  # of a whole number
-DIVISORS = ("step_size", "T_max", "step_size_up", "steps")  # which torch divides by without a look
+LONGEST = 2000  # characters; longer text was not typed by hand, and might nest too deeply for Python's parser
+BITS = 128  # of an integer
+DIVISORS = ("step_size", "T_max", "step_size_up", "steps")  # torch divides by these without checking
 
 
 class ExpressionError(ValueError):
@@ -62,7 +63,7 @@ class ExpressionError(ValueError):
 
 
 def warmup(optimizer: Optimizer, steps: int, start_factor: float | None = None) -> LRScheduler:
-    """Linear warm-up over ``steps`` steps, each as high as the one before the first would be above zero."""
+    """Linear warm-up over ``steps`` steps, from zero by default, which is one step before the first."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be a positive whole number, got {steps!r}")
     factor = 1 / (steps + 1) if start_factor is None else start_factor
@@ -71,7 +72,7 @@ def warmup(optimizer: Optimizer, steps: int, start_factor: float | None = None) 
 
 
 def stable(optimizer: Optimizer, steps: int | None = None) -> LRScheduler:
-    """The learning rate unchanged, for so many steps."""
+    """The learning rate unchanged, for ``steps`` steps."""
     return PhasesLR(optimizer, [Phase(steps)])
 
 
@@ -102,7 +103,7 @@ _FALLING = {
     "rex": "rex",
 }
 
-# What torch has, and what only fastsched has.
+# torch's schedulers, and those that only fastsched has.
 SCHEDULERS: dict[str, Callable[..., Any]] = {
     name: kind
     for module, names in ((lr_scheduler, lr_scheduler.__all__), (with_names, with_names.__all__))
@@ -123,7 +124,7 @@ def parse(text: str) -> Expression:
     """Read an expression.
 
     Raises:
-        ExpressionError: something in it is not part of the language, or an argument is not one of the scheduler's.
+        ExpressionError: something in it is not part of the language, or the scheduler has no such argument.
     """
     return _Reader(text).expression()
 
@@ -140,17 +141,17 @@ class Expression:
         """Make the scheduler for an optimizer, as the same calls in Python would.
 
         Raises:
-            ExpressionError: a scheduler refuses its arguments, or it cannot be told how long one lasts.
+            ExpressionError: a scheduler refuses its arguments, or how long one lasts is unknown.
         """
         raise NotImplementedError
 
     def lasts(self, scheduler: Any) -> Any:
-        """How many steps the scheduler that this built has; None if it goes on."""
+        """How many steps the scheduler built from this lasts; None if it has no end."""
         return None
 
     @property
     def source(self) -> str:
-        """The part of the text that this is."""
+        """The part of the text that this was read from."""
         return self.text[self.start : self.end]
 
     def error(self, problem: str) -> ExpressionError:
@@ -160,7 +161,7 @@ class Expression:
     def _make(self, kind: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
             return kind(*args, **kwargs)
-        except Exception as error:  # whatever the scheduler says, it is about this part
+        except Exception as error:  # whatever it is, this part caused it
             raise self.error(f"{kind.__name__}: {error or type(error).__name__}") from error
 
 
@@ -203,10 +204,10 @@ class _Sequence(Expression):
             steps = part.lasts(scheduler)
             if steps is None:
                 raise part.error(
-                    f"it cannot be told how many steps this lasts before the next begins; say it with @: "
+                    f"this does not say how many steps it lasts before the next begins; add it with @: "
                     f"{part.source} @ 10"
                 )
-            if steps // 1 != steps or steps < 1:  # not for nan and infinity either
+            if steps // 1 != steps or steps < 1:  # also true for nan and infinity
                 raise part.error(f"this lasts {steps} steps; before >> it must be a positive whole number")
             milestones.append(sum(milestones[-1:]) + int(steps))
         return self._make(SequentialLR, optimizer, schedulers, milestones)
@@ -232,7 +233,7 @@ class _Reader:
     """Walks Python's syntax tree of one text."""
 
     def __init__(self, text: str):
-        # One line, so that a place in it is a column.
+        # On one line, a position is a column.
         self.text = "".join(" " if character.isspace() else character for character in text).strip()
 
     def expression(self) -> Expression:
@@ -242,7 +243,7 @@ class _Reader:
             raise ExpressionError(f"the expression is longer than {LONGEST} characters", self.text[:60], 0, 60)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Python's, about what is refused anyway
+                warnings.simplefilter("ignore")  # Python's own, about code that is refused anyway
                 tree = ast.parse(self.text, mode="eval")
             return self._scheduler(tree.body)
         except SyntaxError as error:
@@ -274,17 +275,17 @@ class _Reader:
             parts = self._operands(node, ast.Mult)
             for part in parts:
                 if isinstance(part, _Lasting):
-                    raise part.error("@ goes behind the whole chain: (A * B) @ 10")
+                    raise part.error("@ goes after the whole chain: (A * B) @ 10")
             return _Chain(*self._place(node), parts)
         if isinstance(node, ast.Name):
             self._callable(node)
             raise self._error(node, f"{node.id} needs its arguments: {node.id}({self._teaching(node.id)})")
         raise self._error(
-            node, "expected a scheduler here, such as StepLR(30); schedulers are combined by >> and * and @"
+            node, "expected a scheduler here, such as StepLR(30); schedulers are combined with >> and * and @"
         )
 
     def _operands(self, node: ast.expr, kind: type[ast.operator]) -> list[Expression]:
-        """Of ``A >> B >> C``, which is ``(A >> B) >> C``, all three."""
+        """All three of ``A >> B >> C``, which Python parses as ``(A >> B) >> C``."""
         operands = []
         while isinstance(node, ast.BinOp) and isinstance(node.op, kind):
             operands.append(node.right)
@@ -294,7 +295,7 @@ class _Reader:
     def _lasting(self, node: ast.BinOp) -> Expression:
         part = self._scheduler(node.left)
         if isinstance(part, _Lasting):
-            raise self._error(node.right, "it has been said already how long this lasts")
+            raise self._error(node.right, "how long this lasts has already been given")
         steps = self._literal(node.right)
         if type(steps) is not int or steps < 1:
             raise self._error(node.right, f"after @ there must be a positive whole number of steps, not {steps!r}")
@@ -306,13 +307,13 @@ class _Reader:
             return
         if name not in SCHEDULERS:
             near = difflib.get_close_matches(name, CALLABLE, 1, 0.5)
-            known = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(CALLABLE))}"
+            known = f"did you mean {near[0]}?" if near else f"available: {', '.join(sorted(CALLABLE))}"
             raise self._error(node, f"there is no scheduler {name}; {known}")
         if issubclass(SCHEDULERS[name], _FunctionScheduler):  # type: ignore[arg-type]
             raise self._error(
                 node, f"{name} needs a function, which cannot be written here; in Python: fastsched.plot({name}(...))"
             )
-        raise self._error(node, f"{name} is written with operators: A >> B one after another, A * B both at once")
+        raise self._error(node, f"{name} is written with operators: A >> B one after another, A * B both at every step")
 
     def _teaching(self, name: str) -> str:
         bare = (parameter.replace(annotation=parameter.empty) for parameter in _parameters(name).values())
@@ -320,7 +321,7 @@ class _Reader:
 
     def _call(self, node: ast.Call) -> Expression:
         if not isinstance(node.func, ast.Name):
-            raise self._error(node.func, "only schedulers by their plain name can be called, such as StepLR(30)")
+            raise self._error(node.func, "only schedulers can be called, by their plain names, such as StepLR(30)")
         self._callable(node.func)
         name = node.func.id
         parameters = _parameters(name)
@@ -333,7 +334,7 @@ class _Reader:
         kwargs = {}
         for keyword in node.keywords:
             if keyword.arg is None:
-                raise self._error(keyword, "** is not understood here; write the arguments out")
+                raise self._error(keyword, "** is not supported here; write the arguments out")
             if keyword.arg not in parameters:
                 near = difflib.get_close_matches(keyword.arg, parameters, 1, 0.5)
                 known = f"did you mean {near[0]}?" if near else f"it takes {self._teaching(name)}"
@@ -348,7 +349,7 @@ class _Reader:
         return _Call(*self._place(node), name, args, kwargs)
 
     def _argument(self, node: ast.expr, parameter: inspect.Parameter) -> Any:
-        """A value of the kind that torch's annotation says, and not zero where the schedule divides by it."""
+        """A value of the type in torch's annotation, and not zero if the schedule divides by it."""
         value = self._literal(node)
         kind = str(parameter.annotation)
         if parameter.annotation is parameter.empty or (value is None and "None" in kind):
@@ -362,7 +363,7 @@ class _Reader:
         for item in value if listed else [value]:
             if not isinstance(item, types):
                 raise self._error(
-                    node, f"{parameter.name} must {'have only numbers' if listed else f'be {wanted}'}, not {item!r}"
+                    node, f"{parameter.name} must {'contain only numbers' if listed else f'be {wanted}'}, not {item!r}"
                 )
         if parameter.name in DIVISORS and value == 0:
             raise self._error(node, f"{parameter.name} must be 1 or more, not 0")
@@ -399,7 +400,7 @@ class _Reader:
         except ArithmeticError as error:
             raise self._error(node, str(error.args[-1])) from None
         if type(value) not in (int, float):
-            raise self._error(node, f"this is {value}, no real number")
+            raise self._error(node, f"this is {value}, not a real number")
         return self._bounded(node, value)
 
     def _bounded(self, node: ast.expr, value: Any) -> Any:
@@ -408,7 +409,7 @@ class _Reader:
         return value
 
 
-_KINDS: dict[str, tuple[Any, str]] = {  # by what is in an annotation, the first that is
+_KINDS: dict[str, tuple[Any, str]] = {  # by what an annotation contains; the first match counts
     "Literal": (str, "a string"),
     "bool": (int, "True or False"),
     "": ((int, float), "a number"),
@@ -438,10 +439,10 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
 def build(text: str, optimizer: Optimizer) -> Any:
     """Make a scheduler from one line of text, such as ``"warmup(10) >> cosine(90, min=0.1)"``.
 
-    For configuration files and command lines: the text is read and never executed.
+    For configuration files and command lines: the text is never executed.
 
     Args:
-        text: schedulers by their names here, without the optimizer, and the phases ``warmup(steps)``,
+        text: schedulers by their fastsched names, without the optimizer, and the phases ``warmup(steps)``,
             ``stable(steps)``, ``cosine(steps, min=0.0)``, ``linear``, ``rex``, ``exponential``, ``one_minus_sqrt`` and
             ``one_minus_square`` (with the same arguments), ``polynomial(steps, power=1.0, min=0.0)`` and
             ``inverse_sqrt(timescale)``.
@@ -449,14 +450,14 @@ def build(text: str, optimizer: Optimizer) -> Any:
         optimizer: any :class:`torch.optim.Optimizer`.
 
     Returns:
-        what the same calls in Python make: one scheduler, a :class:`SequentialLR` or a :class:`ChainedScheduler`.
+        What the same calls in Python would: one scheduler, a :class:`SequentialLR` or a :class:`ChainedScheduler`.
 
     Raises:
         ValueError: something in the text is not part of the language, or a scheduler refuses its arguments. The message
-            has the text with the place underlined. The optimizer's learning rates are as they were.
+            quotes the text and underlines the place. The optimizer's learning rates are unchanged.
 
-    Construction may wait for the device, as that of any scheduler on tensor learning rates. Step, sync, capture and
-    compile are those of the scheduler.
+    Construction may wait for the device, as for any scheduler on tensor learning rates. Step, sync, capture and compile
+    are those of the scheduler.
 
     Example::
 
@@ -468,7 +469,7 @@ def build(text: str, optimizer: Optimizer) -> Any:
     try:
         return parse(text).build(optimizer)
     except ExpressionError:
-        for group, entries, lr in zip(groups, before, lrs, strict=True):  # a part before may have been made
+        for group, entries, lr in zip(groups, before, lrs, strict=True):  # undo what earlier parts have written
             if isinstance(entries.get("lr"), Tensor):
                 entries["lr"].copy_(lr)
             for key in group.keys() - entries.keys() - {"params"}:

@@ -1,4 +1,4 @@
-"""What a scheduler did, step by step, recorded where it was done."""
+"""What a scheduler did, step by step, recorded where it steps."""
 
 from __future__ import annotations
 
@@ -35,21 +35,20 @@ class History:
     """Records every step of a scheduler: the metric, the best one, reductions, and each group's learning rate.
 
     The step itself writes a row into a buffer where the learning rates are, in compiled steps and in replays of CUDA
-    graphs as well; nothing waits for a device until the rows are asked for. Reading waits for it, once.
+    graphs as well; nothing waits for a device until the rows are read, which waits once.
 
     Args:
-        scheduler: one of fastsched's. Of a composition it records the whole; a child may have a history of its own, of
-            its own steps.
-        capacity: how many steps to keep, the latest. A buffer takes 8 bytes for each of them, times the number of param
-            groups and three more.
+        scheduler: one of fastsched's. A composition is recorded as a whole; a child may have a history of its own
+            steps.
+        capacity: how many of the latest steps to keep. Each takes 8 bytes times the number of param groups plus three.
 
     Raises:
         TypeError: ``scheduler`` is not one of fastsched's.
-        ValueError: it has a history already, or ``capacity`` is less than 1.
-        RuntimeError: inside CUDA graph capture. Construct it before the capture, or after: graphs that were captured
-            before record as well.
+        ValueError: it already has a history, or ``capacity`` is less than 1.
+        RuntimeError: inside CUDA graph capture. Construct it before or after the capture: graphs captured earlier
+            record as well.
 
-    Steps are numbered on from the scheduler's ``last_epoch`` at construction. Copies of the scheduler have no history.
+    Step numbers continue from the scheduler's ``last_epoch`` at construction. Copies of the scheduler have no history.
 
     Example::
 
@@ -87,12 +86,12 @@ class History:
         try:
             scheduler._observe(self)
             self.install(scheduler._engine.recorders())
-        except BaseException:  # a Ctrl-C: nobody has this object to close it
+        except BaseException:  # such as Ctrl-C: the caller has no object to close
             self.close()
             raise
 
     def close(self) -> None:
-        """Record no more. What was recorded stays; graphs that were captured may be replayed on."""
+        """Stop recording. What was recorded stays, and captured graphs may still be replayed."""
         scheduler = None if self._scheduler is None else self._scheduler()
         if scheduler is None:
             return
@@ -103,15 +102,15 @@ class History:
         for recorder in scheduler._engine.recorders():
             if recorder.history is None or any(recorder.history is rows for rows in own):
                 recorder.record(None)
-        self._scheduler = None  # last: what was interrupted is done by the next call
+        self._scheduler = None  # last, so that after an interrupt the next call finishes the work
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy is closed: the scheduler has its history.
+        # A copy is closed: the scheduler keeps the original.
         periods = [_Period([part.copied() for part in period.parts]) for period in self._periods]
         return {**vars(self), "_scheduler": None, "_periods": periods}
 
     def __repr__(self) -> str:
-        # Without waiting: how many steps a CUDA device has recorded, only that knows.
+        # Without waiting: only a CUDA device itself knows how many steps it has recorded.
         scheduler = None if self._scheduler is None else self._scheduler()
         of = "closed" if scheduler is None else type(scheduler).__name__
         devices = [str(period.parts[0].rows.device) for period in self._periods]
@@ -125,12 +124,12 @@ class History:
     def to_numpy(self) -> NDArray[np.void]:
         """All rows, the oldest first, as a structured array.
 
-        Fields: ``step``; ``metric``, NaN where there was none, or no plateau to read it; ``best``, that of the plateau
-        whose turn it was, NaN if there was none; ``reductions``, the number of plateaus that found in this step that it
-        was time to reduce (which ``min_lr`` and ``eps`` may have prevented, and in whose place a ``GreedyLR`` may have
-        begun anew); ``lr``, of shape ``(groups,)``, what the
-        optimizer has after the scheduler's step, NaN for a group that was added later. In a composition on tensor
-        learning rates whose children Python steps one by one, plateaus are not asked: NaN and 0.
+        Fields: ``step``; ``metric``, NaN if there was none, or no plateau to read it; ``best``, that of the active
+        plateau, NaN if there was none; ``reductions``, the number of plateaus that decided in this step to reduce
+        (though ``min_lr`` and ``eps`` may have prevented it, and a ``GreedyLR`` may have restarted instead); ``lr``, of
+        shape ``(groups,)``, what the optimizer has after the scheduler's step, NaN for a group that was added later. In
+        a composition on tensor learning rates whose children are stepped one by one by Python, plateaus are not
+        consulted: NaN and 0.
 
         Raises ImportError without NumPy. Waits for the device if learning rates are on one.
         """
@@ -151,8 +150,8 @@ class History:
     def to_pandas(self) -> pd.DataFrame:
         """The same as a DataFrame: ``step``, ``metric``, ``best``, ``reductions``, ``lr_0``, ``lr_1``, ...
 
-        A group that has a ``"name"`` is called by it, ``lr_head`` for one; another entry than the learning rate by its
-        own name, ``weight_decay_0``.
+        A group with a ``"name"`` is labelled with it, for example ``lr_head``; an entry other than the learning rate
+        with its own name, for example ``weight_decay_0``.
 
         Raises ImportError without pandas.
         """
@@ -166,7 +165,7 @@ class History:
         return pd.DataFrame(columns | {label: rows["lr"][:, group] for group, label in enumerate(labels)})
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the rows to a file, with the columns of :meth:`to_pandas`; empty where there is no number."""
+        """Write the rows to a file, with the columns of :meth:`to_pandas`; NaN is left empty."""
         steps, table = self._read()
         groups = table.shape[1] - _C.HISTORY_OWN
         with open(path, "w", newline="", encoding="utf-8") as file:
@@ -180,11 +179,11 @@ class History:
         return [*self._labels, *(f"lr_{group}" for group in range(len(self._labels), groups))]
 
     def plot(self, path_or_axes: Any = None, *, scale: Scale | None = None, title: str | None = None) -> Axes:
-        """Draw the learning rates over the steps, the metric beside them, and where plateaus lowered learning rates.
+        """Draw the learning rates over the steps, the metric, and where plateaus lowered learning rates.
 
-        It begins with the learning rates that there were before the first step, unless ``capacity`` has dropped that.
-        Param groups are called what ``group["name"]`` says. The metric's axis is logarithmic where half of it is below
-        a thirtieth of its highest.
+        Begins with the learning rates before the first step, unless ``capacity`` has dropped that step. Param groups
+        are called by ``group["name"]``. The metric's axis is logarithmic if half of its values are below a thirtieth of
+        the highest.
 
         Args:
             path_or_axes: as for :func:`fastsched.plot`.
@@ -224,7 +223,7 @@ class History:
         return axes
 
     def install(self, recorders: Sequence[Recorder]) -> None:
-        """Have the steps of these record themselves (called by the scheduler's engine)."""
+        """Make the steps of these record themselves (called by the scheduler's engine)."""
         if not recorders:
             return
         period = self._period([(recorder.positions, torch.device(recorder.device)) for recorder in recorders])
@@ -233,14 +232,14 @@ class History:
                 recorder.record(part.rows)
 
     def _period(self, layout: list[tuple[list[int], torch.device]]) -> _Period:
-        """The newest, or the next one where that has another layout."""
+        """The newest period, or a new one if that has another layout."""
         if not self._periods or self._periods[-1].layout() != layout:
             self._periods.append(_Period([_Part.of(*part, self.capacity) for part in layout]))
         return self._periods[-1]
 
     @untraced("it keeps numbers on the host")
     def expect(self, scheduler: Any) -> None:
-        """Take note of how far plateaus are before Python makes a step (called by the scheduler)."""
+        """Note how far the plateaus are before Python makes a step (called by the scheduler)."""
         self._steps_of_plateaus = _steps_of(_plateaus(scheduler))
 
     @untraced("it keeps numbers on the host")
@@ -284,7 +283,7 @@ class History:
 class _Part(NamedTuple):
     """The rows of the groups that one engine, or one replica of it, steps."""
 
-    positions: list[int]  # of the groups among those that the scheduler drives; -1 for what it does not
+    positions: list[int]  # of the groups among those that the scheduler drives; -1 for the others
     rows: Tensor  # laid out as csrc/schedule/report/history.h says
 
     @classmethod
@@ -309,7 +308,7 @@ class _Part(NamedTuple):
         rows[_C.HISTORY_HEADER - 1] += 1
 
     def read(self, until: int) -> Tensor:
-        """The rows of the steps before this one in order, shape (steps, columns), on the host."""
+        """The rows of the steps before ``until`` in order, shape (steps, columns), on the host."""
         rows = self.rows.cpu()
         capacity, columns, steps = map(int, rows[: _C.HISTORY_HEADER].tolist())
         table = rows[_C.HISTORY_HEADER :].view(-1, columns)
@@ -323,7 +322,7 @@ class _Part(NamedTuple):
 
 
 class _Period(NamedTuple):
-    """Steps that were made by the same engine, or by engines for the same groups: all of them in each of the parts."""
+    """Steps over the same groups on the same devices, each of them in every part."""
 
     parts: list[_Part]
 
@@ -334,7 +333,7 @@ class _Period(NamedTuple):
         return int(self.parts[0].rows[_C.HISTORY_HEADER - 1].item())
 
     def read(self) -> Tensor:
-        # A close() that was interrupted has stopped the first of them, and the others may have gone on.
+        # After an interrupted close() the first part may have stopped while others went on.
         steps = self.steps()
         tables = [part.read(steps) for part in self.parts]
         shortest = min(map(len, tables))
@@ -357,7 +356,7 @@ def _plateaus(scheduler: Any) -> list[Any]:
 
 
 class _Steps(NamedTuple):
-    """How far a plateau is: by its engine's count, or by its epoch where the engine is another."""
+    """How far a plateau is: by its engine's count, or by its epoch if the engine has changed."""
 
     engine: int
     made: int
@@ -365,7 +364,7 @@ class _Steps(NamedTuple):
 
 
 def _steps_of(plateaus: list[Any]) -> dict[int, _Steps]:
-    """By identity; without the plateaus whose steps only a device knows."""
+    """By identity; without plateaus whose steps only a device can count."""
     steps = {}
     for plateau in plateaus:
         engine = getattr(plateau, "_engine", None)

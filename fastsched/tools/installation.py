@@ -1,8 +1,8 @@
-"""fastsched in place of torch's schedulers, wherever those are made.
+"""fastsched in place of torch's schedulers, wherever those are constructed.
 
-torch's classes stay where they are, and calling one gives fastsched's scheduler of that name. So it makes no difference
-who holds a class and how: a module that imported it long ago, a registry, a default argument, a config that names it.
-There is nothing to look for and nothing to put back, and a class remains itself for ``isinstance``, ``is`` and pickle.
+torch's classes stay where they are, but calling one makes fastsched's scheduler of that name. So it does not matter who
+holds a class or how: a module that imported it long ago, a registry, a default argument, a config that names it. There
+is nothing to patch and nothing to restore, and a class remains itself for ``isinstance``, ``is`` and pickle.
 """
 
 from __future__ import annotations
@@ -33,22 +33,21 @@ def _by_torchs() -> dict[type, type[_EngineScheduler]]:
 _REPLACEMENTS = _by_torchs()
 _lock = threading.Lock()
 _installed = False
-_blocks = 0  # of installed() that have not been left
+_blocks = 0  # open blocks of installed()
 _active = False  # either of them
-# Hears of the class of every scheduler that is made meanwhile, fastsched's and others (:mod:`fastsched.pytest_plugin`).
+# Called with the class of every scheduler made meanwhile, fastsched's or not (:mod:`fastsched.pytest_plugin`).
 on_construction: Callable[[type], None] | None = None
 
 
 class _Construction:
     """``LRScheduler.__new__``, which every scheduler inherits.
 
-    A descriptor, so that ``inspect.signature`` of each class shows the arguments of its own ``__init__``, as it does
-    where there is no ``__new__``.
+    A descriptor, so that ``inspect.signature`` of each class still shows the arguments of its own ``__init__``.
     """
 
     def __get__(self, _scheduler: object, owner: type) -> Callable[..., Any]:
         def __new__(cls: type, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-            # Copying and unpickling pass no arguments: what torch's class made before remains that.
+            # Copying and unpickling pass no arguments: copies of torch's schedulers remain torch's.
             ours = _REPLACEMENTS.get(cls) if _active and (args or kwargs) else None
             if ours is not None:
                 return ours.__new__(ours, *args, **kwargs)  # an instance of cls too, so Python calls its __init__
@@ -64,24 +63,23 @@ class _Construction:
 def _update() -> None:
     global _active
     _active = _installed or _blocks > 0
-    # It stays for good: CPython cannot call a class with arguments any more once its __new__ was deleted.
+    # It stays for good: once a __new__ has been deleted, CPython can no longer call the class with arguments.
     if _active and not isinstance(vars(LRScheduler).get("__new__"), _Construction):
         LRScheduler.__new__ = _Construction()  # type: ignore[method-assign,assignment]
 
 
 def install() -> None:
-    """Have torch's scheduler classes make fastsched's, in this process, whoever calls them.
+    """Make torch's scheduler classes construct fastsched's, for the whole process, whoever calls them.
 
-    From then on ``torch.optim.lr_scheduler.StepLR(optimizer, 30)`` gives a :class:`fastsched.StepLR`, also where the
-    call is in a framework that imported the class before, or has it in a table or as a default. torch's names keep
-    torch's classes, of which fastsched's are subclasses: ``isinstance`` answers as before, for schedulers made before
-    as well.
+    From then on ``torch.optim.lr_scheduler.StepLR(optimizer, 30)`` makes a :class:`fastsched.StepLR`, even if the call
+    is in a framework that imported the class earlier, or has it in a table or as a default. torch's names keep torch's
+    classes, of which fastsched's are subclasses: ``isinstance`` answers as before, for earlier schedulers too.
 
-    Not replaced: schedulers that exist already; copies and pickles of those; subclasses of torch's classes, which may
+    Not replaced: schedulers that already exist; copies and pickles of those; subclasses of torch's classes, which may
     do anything and are stepped by their own code (derive from ``fastsched.StepLR`` instead).
 
-    Calling it again changes nothing. It takes microseconds, and affects other threads too. Schedulers made meanwhile go
-    on after :func:`uninstall`. Does not wait for a device; not to be called in compiled code.
+    Calling it again changes nothing. It takes microseconds, and affects other threads too. Schedulers made meanwhile
+    keep working after :func:`uninstall`. Does not wait for a device; not to be called in compiled code.
 
     Example::
 
@@ -95,10 +93,10 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Take :func:`install` back: torch's classes make torch's schedulers again.
+    """Undo :func:`install`: torch's classes make torch's schedulers again.
 
-    Schedulers made in the meantime stay as they are. Without an :func:`install` before, it changes nothing. Blocks of
-    :func:`installed` last until they are left.
+    Schedulers made in the meantime stay as they are. Without an earlier :func:`install` it changes nothing. Blocks of
+    :func:`installed` stay in effect until they end.
     """
     global _installed
     with _lock:
@@ -108,9 +106,9 @@ def uninstall() -> None:
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """As :func:`install`, for a ``with`` block, or as a decorator for a function; blocks may nest, and threads overlap.
+    """As :func:`install`, for a ``with`` block or, as a decorator, a function; blocks may nest, and threads overlap.
 
-    Leaving it, by an exception too, leaves all as it was before: still installed inside another block, or after
+    Leaving the block, even by an exception, restores what was before: still installed inside another block, or after
     :func:`install`.
 
     Example::

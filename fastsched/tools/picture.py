@@ -1,4 +1,4 @@
-"""Where pictures go, a file, axes that are there, or a figure to be shown, and the style that they share."""
+"""Where plots are drawn (a file, existing axes or a new figure) and the style that they share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's, which are told apart with any colour vision; without yellow, which is too pale for a line on white.
+# Okabe and Ito's, distinguishable with any color vision; without yellow, which is too pale for a line on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GRAY = "#888888"
 MOST_ROWS = 6  # of a legend
@@ -33,14 +33,14 @@ def canvas(path_or_axes: Any) -> Iterator[Axes]:
         from matplotlib.axes import Axes
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("pictures are drawn with matplotlib: pip install 'fastsched[plot]'") from error
+        raise ImportError("plots are drawn with matplotlib: pip install 'fastsched[plot]'") from error
 
     if isinstance(path_or_axes, Axes):
         yield path_or_axes
     elif isinstance(path_or_axes, (str, os.PathLike)):
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         yield figure.subplots()
-        # Without an extension matplotlib would append one, and write another file than it was told.
+        # If there is no extension, matplotlib would append one and write a different file.
         bare = os.path.splitext(path_or_axes)[1] in ("", ".")
         figure.savefig(path_or_axes, dpi=150, format="png" if bare else None)
     elif path_or_axes is None:
@@ -57,7 +57,7 @@ def canvas(path_or_axes: Any) -> Iterator[Axes]:
 
 
 def beside(axes: Axes, label: str) -> Axes:
-    """A new axis at the right, for other units, behind the lines that are there; each further one is farther out."""
+    """A new axis at the right, for other units, drawn behind the existing lines; each one is farther out."""
     others = sum(_shares(one, axes) for one in axes.figure.axes) - 1
     right = axes.twinx()
     right.spines["right"].set_position(("outward", 56 * others))
@@ -69,7 +69,7 @@ def beside(axes: Axes, label: str) -> Axes:
 
 
 def finish(axes: Axes, title: str | None = None) -> None:
-    """Grid, title and a legend of all that is drawn: above the picture, where no curve is, and no wider than it."""
+    """Add a grid, a title and a legend: above the axes, clear of all curves, and no wider than the axes."""
     axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     handles, labels = _entries(axes)
@@ -98,7 +98,7 @@ def finish(axes: Axes, title: str | None = None) -> None:
 
 
 def _shortened(label: str, length: int) -> str:
-    """Without its middle: names of schedules often differ at their ends."""
+    """Cut out the middle: names of schedules often differ at their ends."""
     return label if len(label) <= length else f"{label[: length // 2]}\u2026{label[-(length // 2) + 1 :]}"
 
 
@@ -122,7 +122,7 @@ def _legend_height(axes: Axes) -> float:
 
 
 def _entries(axes: Axes) -> tuple[list[Any], list[str]]:
-    """The handles and labels of all that shares the picture with these axes."""
+    """The handles and labels of all axes in the same place as these."""
     handles: list[Any] = []
     labels: list[str] = []
     for one in axes.figure.axes:
@@ -134,6 +134,6 @@ def _entries(axes: Axes) -> tuple[list[Any], list[str]]:
 
 
 def _shares(one: Axes, axes: Axes) -> bool:
-    """Whether it is these axes, or others upon them."""
+    """Whether ``one`` is ``axes``, or lies on top of them."""
     same_place = one.bbox.bounds == axes.bbox.bounds
     return one is axes or (same_place and bool(one.get_shared_x_axes().joined(one, axes)))

@@ -1,4 +1,4 @@
-"""Pictures of schedules: what :func:`fastsched.simulate` gives, over the steps."""
+"""Plots of schedules: what :func:`fastsched.simulate` returns, over the steps."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Scale = Literal["linear", "log"]
 
 METRIC_COLOR = GRAY
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
-DECADES = 100 / (1 + 1e-9)  # two of them, up to rounding
+DECADES = 100 / (1 + 1e-9)  # two decades, up to rounding
 SAMPLES = 200
-NAMED_LINES = 6  # a scheduler with more lines than these has one entry in the legend
-NAMES = 3  # of param groups in one label; more are counted
-WIDEST, NARROWEST = 2.6, 1.5  # points; where lines run together the earlier, wider one shows at both sides
+NAMED_LINES = 6  # a scheduler with more lines than this has one entry in the legend
+NAMES = 3  # of param groups in one label; further ones are counted
+WIDEST, NARROWEST = 2.6, 1.5  # points; where lines coincide, the earlier, wider one shows on both sides
 
 
 class Line(NamedTuple):
-    """The learning rates, or the momentum, of the param groups of one scheduler that agree."""
+    """The learning rates, or the momentum, of those param groups of one scheduler that agree."""
 
     scheduler: int
     place: int  # among the scheduler's lines
@@ -38,7 +38,7 @@ class Line(NamedTuple):
 
 
 class Trajectories(NamedTuple):
-    """What there is to draw."""
+    """What to draw."""
 
     lines: list[Line]
     momenta: list[Line]
@@ -55,23 +55,23 @@ def plot(
     scale: Scale | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Draw the learning rates of the next ``steps`` steps; nothing is stepped.
+    """Draw the learning rates of the next ``steps`` steps, without stepping the scheduler.
 
-    Each scheduler has one line for all param groups that agree. Where some do not, the legend calls them what
-    ``group["name"]`` says, or numbers them. What changes smoothly is a line, what changes at once has a corner.
-    Momentum that a ``CyclicLR`` or ``OneCycleLR`` cycles is drawn too, on an axis at the right.
+    Each scheduler has one line for all param groups that agree. If some do not, the legend calls them by
+    ``group["name"]`` or by number. Smooth changes are drawn as lines, sudden ones with a corner. If a ``CyclicLR`` or
+    ``OneCycleLR`` cycles momentum, that is drawn too, on an axis at the right.
 
     Args:
-        schedulers: a scheduler, or an array that :func:`fastsched.simulate` returned, or a dict of name to either.
-        steps: how many steps; not needed where there are only arrays, which are drawn whole.
+        schedulers: a scheduler, or an array that :func:`fastsched.simulate` returned, or a dict from names to either.
+        steps: how many steps; not needed if there are only arrays, which are drawn whole.
         path_or_axes: the file to write, in the format that its extension names (PNG without one), without pyplot or a
             display; or the matplotlib ``Axes`` to draw into; or None for a new pyplot figure, to be shown with
             ``plt.show()``.
         metrics: as for :func:`fastsched.simulate`; a series is drawn too, on an axis of its own at the right.
-        scale: of the learning rates, ``"linear"`` or ``"log"``. None takes the logarithmic one where learning rates
-            change by factors and span two decades or more, as those of a ``StepLR`` with ``gamma=0.1`` do, or where one
-            line is two decades below another; but not where it would bend a warm-up or a cosine on its way to zero.
-        title: written above the picture.
+        scale: of the learning rates, ``"linear"`` or ``"log"``. None chooses the logarithmic one if learning rates
+            change by factors and span two decades or more, as those of a ``StepLR`` with ``gamma=0.1`` do, or if one
+            line is two decades below another; but not if it would bend a warm-up or a cosine on its way to zero.
+        title: written above the plot.
 
     Returns:
         The ``Axes`` with the learning rates.
@@ -80,7 +80,7 @@ def plot(
         TypeError, ValueError: an argument is not one of these; the message names it.
         ImportError: matplotlib is not installed.
 
-    What :func:`fastsched.simulate` raises comes through.
+    Errors from :func:`fastsched.simulate` are passed on.
 
     Waits for the device if learning rates are on one. Must not be called inside CUDA graph capture.
 
@@ -119,7 +119,7 @@ def trajectories(schedulers: Any, steps: int | None, metrics: Metrics | None) ->
     arrays = {name: _checked(str(name), lrs) for name, lrs in schedulers.items() if isinstance(lrs, np.ndarray)}
     if steps is None:
         if len(arrays) < len(schedulers):
-            raise ValueError("steps is missing: how many steps to draw; only arrays go without")
+            raise ValueError("steps is missing: pass how many steps to draw; only arrays need none")
         steps = max(map(len, arrays.values())) - 1
     series = None if metrics is None else metric_series(metrics, steps)
     lines: list[Line] = []
@@ -142,9 +142,9 @@ def trajectories(schedulers: Any, steps: int | None, metrics: Metrics | None) ->
 
 
 def logarithmic(lines: Sequence[Line]) -> bool:
-    """Whether a log scale shows more: where learning rates change by factors, over decades, or are decades apart.
+    """Whether a log scale shows more: if learning rates change by factors, over decades, or are decades apart.
 
-    Not where it would bend a line or a cosine that goes down through decades, or to zero.
+    Not if it would bend a line or a cosine that goes down through decades, or to zero.
     """
     drawn = [(line.lrs, positive) for line in lines if len(positive := _positive(line.lrs))]
     highest = [float(positive.max()) for _, positive in drawn]
@@ -156,23 +156,23 @@ def logarithmic(lines: Sequence[Line]) -> bool:
 
 
 def _positive(lrs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Without zeros, and without NaN, which is there before there was a group."""
+    """Without zeros, and without NaN, which stands for steps before a group was added."""
     import numpy as np
 
     return lrs[(lrs > 0) & np.isfinite(lrs)]
 
 
 def _factor(lrs: NDArray[np.float64]) -> float:
-    """The highest over the lowest, if there were only the changes by a factor: jumps, and runs of equal ratios."""
+    """The ratio of highest to lowest, counting only changes by a factor: jumps, and runs of equal ratios."""
     import numpy as np
 
-    lrs = lrs[:: max(len(lrs) // SAMPLES, 1)]  # so that float32's rounding is small beside a change
+    lrs = lrs[:: max(len(lrs) // SAMPLES, 1)]  # so that float32's rounding is small compared with a change
     if len(lrs) < 2:
         return 1.0
     changes, ratios = np.diff(lrs), np.diff(np.log(lrs))
     jumps = _jumps(lrs)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        # How much the curve bends from one change to the next, on either scale.
+        # How much the curve bends from one change to the next, on each scale.
         bends, log_bends = (np.abs(np.diff(values) / values[1:]) for values in (changes, ratios))
     geometric = np.append(False, log_bends < bends / 4)
     geometric[:-1] |= geometric[1:]
@@ -182,20 +182,20 @@ def _factor(lrs: NDArray[np.float64]) -> float:
 
 
 def _jumps(lrs: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Of each step whether its change is one at once, much larger than those of the steps beside it."""
+    """For each step, whether its change is sudden: much larger than those of the neighboring steps."""
     import numpy as np
 
     with np.errstate(invalid="ignore"):
         sizes = np.abs(np.diff(lrs))
     if len(sizes) > 1 and sizes[1] > 0:
-        sizes[0] = min(sizes[0], 3 * sizes[1])  # nothing was held before that: a run of changes may begin here
+        sizes[0] = min(sizes[0], 3 * sizes[1])  # with no steps before it, a run of changes may begin here
     before, after = np.append(0.0, sizes[:-1]), np.append(sizes[1:], 0.0)
     jumps: NDArray[np.bool_] = sizes > 3 * np.maximum(before, after)
     return jumps
 
 
 def corners(lrs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The learning rates over the steps, with a corner before each jump: what jumps is drawn as stairs."""
+    """The learning rates over the steps, with a corner before each jump, so that jumps are drawn as stairs."""
     import numpy as np
 
     at = np.flatnonzero(_jumps(lrs))
@@ -234,14 +234,14 @@ def _checked(name: str, lrs: NDArray[Any]) -> NDArray[np.float64]:
 
     if lrs.ndim != 2 or 0 in lrs.shape or not np.issubdtype(lrs.dtype, np.number) or np.iscomplexobj(lrs):
         raise ValueError(
-            f"schedulers[{name!r}] must be an array of shape (steps + 1, groups), as simulate returns it; got shape "
+            f"schedulers[{name!r}] must be an array of shape (steps + 1, groups), as simulate returns; got shape "
             f"{lrs.shape} of {lrs.dtype}"
         )
     return lrs.astype(np.float64, copy=False)
 
 
 def names_of(groups: Sequence[Mapping[str, Any]]) -> list[str | None]:
-    """What param groups are called, by their own ``"name"``."""
+    """The names of param groups, from their own ``"name"``."""
     names = [group.get("name") for group in groups]
     found = [name if isinstance(name, str) and name else None for name in names]
     entries = [group.name if isinstance(group, GroupEntry) else LR for group in groups]
@@ -253,7 +253,7 @@ def names_of(groups: Sequence[Mapping[str, Any]]) -> list[str | None]:
 def lines_of(
     scheduler: int, name: str, lrs: NDArray[np.float64], names: Sequence[str | None] | None = None
 ) -> list[Line]:
-    """A line for all groups of a scheduler that agree; ``lrs`` is of shape (steps, groups)."""
+    """One line for all groups of a scheduler that agree; ``lrs`` is of shape (steps, groups)."""
     groups: dict[bytes, list[int]] = {}
     for group in range(lrs.shape[1]):
         groups.setdefault(lrs[:, group].tobytes(), []).append(group)
@@ -269,7 +269,7 @@ def lines_of(
 
 
 def _called(groups: Sequence[int], names: Sequence[str | None]) -> str:
-    """``encoder, groups 1-3``: by their names, those that have one, and by their numbers."""
+    """``encoder, groups 1-3``: groups by their names if they have one, otherwise by their numbers."""
     named = [name for group in groups if group < len(names) and (name := names[group])]
     numbered = [group for group in groups if group >= len(names) or not names[group]]
     if len(named) > NAMES:
@@ -298,7 +298,7 @@ def draw(
     scale: Scale | None = None,
     quantity: str = "learning rate",
 ) -> None:
-    """Draw learning rates, or what else the ``quantity`` is; ``first`` is the step of the first one."""
+    """Draw learning rates, or whatever the ``quantity`` is; ``first`` is the step of the first one."""
     import numpy as np
 
     several = lines[-1].scheduler > 0
@@ -306,7 +306,7 @@ def draw(
         many = line.label is None or (index + 1 < len(lines) and lines[index + 1].label is None)
         width = WIDEST - (WIDEST - NARROWEST) * index / max(len(lines) - 1, 1) if len(lines) > 1 else 2.0
         changes = line.lrs[1:] != line.lrs[:-1]
-        stairs = bool((_jumps(line.lrs) | ~changes).all())  # matplotlib has a style for what is nothing else
+        stairs = bool((_jumps(line.lrs) | ~changes).all())  # nothing but stairs: matplotlib has a style for that
         steps, lrs = (np.arange(len(line.lrs)), line.lrs) if stairs else corners(line.lrs)
         axes.plot(
             first + steps,
@@ -344,7 +344,7 @@ def draw_beside(axes: Axes, momenta: Sequence[Line]) -> None:
 
 
 def draw_metric(axes: Axes, steps: Sequence[int], series: Sequence[float]) -> None:
-    """Draw a metric on an axis at the right, logarithmic where most of it would lie on the ground."""
+    """Draw a metric on an axis at the right, logarithmic if most of it would otherwise lie at the bottom."""
     right = beside(axes, "metric")
     right.plot(steps, series, color=METRIC_COLOR, linewidth=1.2, label="metric")
     numbers = sorted(number for number in series if math.isfinite(number))

@@ -1,4 +1,4 @@
-"""The learning-rate range test: a short trial training at learning rates that rise until the loss diverges."""
+"""The learning-rate range test: a short trial run with a learning rate that rises until the loss diverges."""
 
 from __future__ import annotations
 
@@ -46,45 +46,46 @@ def lr_range_test(
     progress: bool = True,
     process_group: ProcessGroup | None = None,
 ) -> LRRangeTestResult:
-    """Train for ``num_iter`` steps while the learning rate rises from ``start_lr`` to ``end_lr``; then undo all of it.
+    """Train for ``num_iter`` steps while the learning rate rises from ``start_lr`` to ``end_lr``, then undo everything.
 
     The range test of Smith (Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186), with the
-    exponential growth, the smoothing and the stop at divergence of Gugger (How Do You Find A Good Learning Rate, 2018)
-    that fastai and torch-lr-finder have.
+    exponential growth, smoothing and stop at divergence of Gugger (How Do You Find A Good Learning Rate, 2018), as in
+    fastai and torch-lr-finder.
 
-    Afterwards, also after an exception or Ctrl-C, these are what they were, bit for bit: the model's parameters,
-    buffers and gradients, in the storage that they had, and which submodules train; the optimizer's state, groups and
-    learning rates; the generators of the loaders; the global random numbers of torch, CUDA, Python and NumPy. Attached
-    schedulers are neither stepped nor disturbed. Other attributes of modules, and what datasets keep, are not put back.
+    Afterwards, even after an exception or Ctrl-C, these are bit for bit what they were: the model's parameters, buffers
+    and gradients, in the same storage, and which submodules are in training mode; the optimizer's state, groups and
+    learning rates; the loaders' generators; the global random state of torch, CUDA, Python and NumPy. Attached
+    schedulers are neither stepped nor disturbed. Other attributes of modules, and the state of datasets, are not
+    restored.
 
     Args:
-        model: on one device, the CPU or a CUDA device. It is put into training mode, unless it is in it: then
-            submodules stay in the mode that they have, so that layers frozen by ``eval()`` stay frozen.
-        optimizer: of the model's parameters, or some of them. Where its groups have different learning rates (initial
+        model: on one device, the CPU or a CUDA device. It is put into training mode. If it is already in it, its
+            submodules stay in the mode that they have, so layers frozen by ``eval()`` stay frozen.
+        optimizer: of the model's parameters, or some of them. If its groups have different learning rates (initial
             ones, if a scheduler is attached), the largest follows the curve and the others keep their ratio to it. A
             tensor learning rate is written in place. An optimizer that needs a closure, as LBFGS does, is refused.
-        criterion: gives the loss from the model's outputs and the targets; None with a ``step_fn``.
-        train_loader: gives batches ``(inputs, targets)``, tensors or dicts, lists and tuples of tensors, which are
-            moved to the model's device. It starts over as often as needed. Running persistent workers of a DataLoader
-            are left alone, and others started meanwhile.
+        criterion: computes the loss from the model's outputs and the targets; None with a ``step_fn``.
+        train_loader: yields batches ``(inputs, targets)`` of tensors, or of dicts, lists and tuples of tensors, which
+            are moved to the model's device. It starts over as often as needed. Running persistent workers of a
+            DataLoader are left alone, and others are started meanwhile.
         start_lr: the first learning rate, positive.
         end_lr: the last, larger than ``start_lr``.
         num_iter: how many steps of the optimizer, 2 or more.
         mode: ``"exp"``, each learning rate the same multiple of the one before, or ``"linear"``.
         smoothing: weight of the newest loss in the exponential moving average, below 1: the smaller, the smoother. The
-            average is corrected for its start, as Adam's are. 0 switches smoothing off, as 1 would.
-        divergence_factor: the loss diverges where it is not finite, or where the smoothed loss is more than this
-            multiple of its lowest so far. More than 1. Where the lowest is negative: by ``divergence_factor - 1`` times
-            its size above it.
+            average is bias-corrected, as Adam's are. 0 switches smoothing off, as 1 would.
+        divergence_factor: the loss diverges if it is not finite, or if the smoothed loss is more than this multiple of
+            its lowest value so far; if that is negative, more than ``divergence_factor - 1`` times its size above it.
+            More than 1.
         accumulation_steps: how many batches a step accumulates gradients over; the recorded loss is their mean.
-        step_fn: ``step_fn(model, batch)`` gives the loss of a batch of any kind, instead of ``criterion``. The place
+        step_fn: ``step_fn(model, batch)`` computes the loss of a batch of any kind, instead of ``criterion``. The place
             for ``torch.autocast``.
-        validation_loader: the recorded loss is then that of its batches after each step, their mean, in evaluation
+        validation_loader: if given, the recorded loss is the mean loss of its batches after each step, in evaluation
             mode and without gradients, instead of that of the training batches.
         progress: show a progress bar, if tqdm is installed (``pip install "fastsched[range-test]"``).
-        process_group: the ranks that train together, for instance ``torch.distributed.group.WORLD``. The recorded loss
+        process_group: the ranks that train together, for example ``torch.distributed.group.WORLD``. The recorded loss
             is then the mean of theirs, so that all have the same curve and suggestion, and stop together. Every rank
-            has to call. Without one each has the curve of its own losses, and a warning says so once.
+            has to call. Without a group each rank has the curve of its own losses, and a warning says so once.
 
     Returns:
         Learning rates and losses up to where the loss diverged, with suggestions and a plot.
@@ -92,16 +93,17 @@ def lr_range_test(
     Raises:
         TypeError: an argument has the wrong type, a batch is not a pair, or a loss is not a tensor.
         ValueError: an argument is not as described, this rank is not in ``process_group``, a loader is empty or an
-            iterator that ended too early, or a loss has several elements or requires no grad.
+            iterator that ended too early, or a loss has several elements or does not require grad.
 
-    The message names the argument and the fix. What only shows in training raises then, and all is put back.
+    The message names the argument and the fix. Errors that only show up in training are raised after everything has
+    been restored.
 
     Waits for the device before the first step and after the last, not in between: losses stay on the device, which also
-    decides where they diverge. On CUDA the host sees that from pinned memory, maybe some steps later; the result ends
+    decides where they diverge. On CUDA the host sees that in pinned memory, perhaps some steps later; the result ends
     where the device says. The optimizer itself may wait: see :func:`fastsched.use_tensor_lr`. With a ``process_group``
-    on CUDA the host waits for the step before the last, so that all ranks stop at the same. Where several processes
-    train together without one, none stops early, since the others would wait for it. Holds a second copy of parameters,
-    buffers, gradients and optimizer state. Must not be called inside CUDA graph capture.
+    on CUDA the host waits for the step before the last one, so that all ranks stop at the same step. If several
+    processes train together without a group, none stops early, since the others would wait for it. Holds a second copy
+    of parameters, buffers, gradients and optimizer state. Must not be called inside CUDA graph capture.
 
     Example::
 
@@ -156,7 +158,7 @@ def lr_range_test(
 
 
 class _LossHistory:
-    """The losses so far, raw and smoothed, and where they diverge: all of it on the device."""
+    """The losses so far, raw and smoothed, and where they diverge, all on the device."""
 
     def __init__(
         self,
@@ -173,9 +175,9 @@ class _LossHistory:
         self._average = torch.zeros((), dtype=torch.float64, device=device)
         self._lowest = torch.full((), inf, dtype=torch.float64, device=device)
         self._diverged = torch.zeros((), dtype=torch.bool, device=device)
-        # What the host looks at. On CUDA each step sends a copy to pinned memory, and what has arrived is seen.
+        # What the host looks at. On CUDA each step sends a copy to pinned memory, and the host sees what has arrived.
         self._seen = self._diverged
-        # Of several ranks all look at the same step.
+        # If there are several ranks, all of them look at the same step.
         self._sent = Arrivals() if reduction is not None and device.type != "cpu" else None
         if device.type == "cuda" and self._sent is None:
             self._seen = torch.zeros((), dtype=torch.bool, device="cpu", pin_memory=True)
@@ -188,7 +190,7 @@ class _LossHistory:
             loss = cast(Tensor, of_all).to(loss.device)
         smoothed = self._smooth(step, loss)
         torch.minimum(self._lowest, smoothed, out=self._lowest)
-        # The second is the larger one where the lowest loss is negative.
+        # The second is larger if the lowest loss is negative.
         limit = torch.maximum(self._lowest * self._factor, self._lowest * (2 - self._factor))
         diverges = (smoothed > limit) | ~torch.isfinite(loss)
         self._diverged |= diverges
@@ -209,14 +211,14 @@ class _LossHistory:
     def seen_to_diverge(self) -> bool:
         """Whether the host knows by now that the loss has diverged.
 
-        Waits for no CUDA device, but for the step before the last where all ranks have to know the same.
+        Does not wait for a CUDA device, except for the step before the last one if all ranks have to agree.
         """
         if self._sent is not None:
             return len(self._sent) > 1 and self._sent.wait(1) != [0]
         return bool(self._seen.item())
 
     def read(self) -> tuple[list[float], list[float], int | None]:
-        """Losses and smoothed losses before the step that diverged, and which that is. Waits for the device."""
+        """Losses and smoothed losses before the step that diverged, and that step. Waits for the device."""
         losses, smoothed, diverges = self._records.tolist()
         diverged_at = diverges.index(1.0) if 1.0 in diverges else None
         return losses[:diverged_at], smoothed[:diverged_at], diverged_at
@@ -225,13 +227,13 @@ class _LossHistory:
 def _accumulate(
     model: nn.Module, loss_of: LossOfBatch, batches: Iterator[Any], count: int, device: torch.device
 ) -> Tensor:
-    """Add up the gradients of the mean loss of the next ``count`` batches, and give that."""
+    """Accumulate the gradients of the mean loss of the next ``count`` batches, and return that mean."""
     total = torch.zeros((), dtype=torch.float64, device=device)
     for _ in range(count):
         loss = _checked(loss_of(model, _moved(next(batches), device)))
         if not loss.requires_grad:
             raise ValueError(
-                "the loss does not require grad: let criterion or step_fn compute it from the model's outputs without "
+                "the loss does not require grad: make criterion or step_fn compute it from the model's outputs without "
                 "detach(), .item() or torch.no_grad()"
             )
         (loss / count).backward()
@@ -254,7 +256,7 @@ def _validate(modules: list[nn.Module], loss_of: LossOfBatch, loader: Iterable[A
         module.training = training
     if count == 0:
         raise ValueError(
-            "validation_loader gave no batch: it is empty, or an iterator that is used up; pass a DataLoader or a list"
+            "validation_loader gave no batch: it is empty, or an exhausted iterator; pass a DataLoader or a list"
         )
     return total / count
 
@@ -264,7 +266,7 @@ def _checked(loss: Any) -> Tensor:
         raise TypeError(f"the loss must be a tensor, got {type(loss).__name__}: return one from criterion or step_fn")
     if loss.numel() != 1:
         raise ValueError(
-            f"the loss must have one element, got shape {tuple(loss.shape)}: reduce it, by .mean() for instance"
+            f"the loss must have one element, got shape {tuple(loss.shape)}: reduce it, for example with .mean()"
         )
     return loss
 
@@ -341,7 +343,7 @@ def _curve(start: float, end: float, count: int, mode: str) -> list[float]:
 
 
 def _lr_ratios(optimizer: Optimizer) -> list[float]:
-    """Each group's learning rate over the largest, by the initial ones where a scheduler has noted them."""
+    """Each group's learning rate relative to the largest; the initial ones where a scheduler has noted them."""
     lrs = []
     for index, group in enumerate(optimizer.param_groups):
         for name in ("lr", "initial_lr") if "initial_lr" in group else ("lr",):
@@ -374,7 +376,7 @@ def _steps(count: int, progress: bool) -> AbstractContextManager[Iterable[int]]:
 
 
 def _kind(value: Any) -> str:
-    """What somebody has passed, for messages."""
+    """What was passed, for messages."""
     return f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
 
 
@@ -403,11 +405,11 @@ def _check_optimizer(optimizer: Any, model: nn.Module) -> None:
     if closure is not None and closure.default is Parameter.empty:
         raise ValueError(
             f"optimizer: {type(optimizer).__name__} evaluates the loss several times per step, through a closure; a "
-            "range test takes an optimizer whose step() needs none, SGD or Adam for instance"
+            "range test takes an optimizer whose step() needs none, for example SGD or Adam"
         )
     ours = {id(parameter) for parameter in model.parameters()}
     if not any(id(parameter) in ours for group in optimizer.param_groups for parameter in group["params"]):
-        raise ValueError("optimizer has none of the model's parameters: make it of model.parameters()")
+        raise ValueError("optimizer has none of the model's parameters: construct it with model.parameters()")
 
 
 def _check_settings(
@@ -448,7 +450,7 @@ def _check_settings(
 def _check_loader(name: str, loader: Any) -> None:
     if isinstance(loader, type) or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
         raise TypeError(f"{name} must be iterable, a DataLoader or a list of batches, got {_kind(loader)}")
-    # Those that are iterated may give batches themselves; the others give samples.
+    # An IterableDataset may yield batches itself; other datasets give samples.
     if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
         raise TypeError(
             f"{name} must give batches, and {type(loader).__name__} is a Dataset, which gives samples: pass a "

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Method = Literal["valley", "steep", "minimum", "slide"]
 MARKERS = {"valley": "o", "steep": "s", "minimum": "v", "slide": "D"}
 
-# Of the interval slide rule: how wide the interval is, in steps, and which difference of slopes ends the slide.
+# For the interval slide rule: the width of the interval, in steps, and the difference of slopes that ends the slide.
 _INTERVAL = 15
 _SLOPE_DIFFERENCE = 0.005
 
@@ -28,12 +28,12 @@ class LRRangeTestResult:
     """The curve of a learning-rate range test, up to where the loss diverged.
 
     Attributes:
-        lrs: the learning rate of each step, of the param group with the largest; float32 LR tensors held it rounded.
+        lrs: the learning rate of each step, in the param group with the largest; float32 LR tensors held it rounded.
         losses: the loss at each step, all finite; as many as ``lrs``.
         smoothed: their exponential moving average.
         mode: ``"exp"`` or ``"linear"``, how the learning rate rose.
-        num_iter: how many steps there were to be.
-        diverged_at: the step at which the loss diverged, the first that the lists do not have; None if it did not.
+        num_iter: how many steps were planned.
+        diverged_at: the step at which the loss diverged, the first one not in the lists; None if it did not.
         diverged_lr: the learning rate there.
     """
 
@@ -63,16 +63,16 @@ class LRRangeTestResult:
                 - ``"minimum"``: a tenth of the learning rate with the lowest loss (the same).
                 - ``"slide"``: the interval slide rule (Chang, Automated Learning Rate Suggester, 2019; fastai). An
                   interval of 15 steps slides down from the end of the curve for as long as the slopes of the loss, per
-                  step, at its two ends differ by more than 0.005; its last lower end. That difference is absolute:
-                  it is meant for losses of the size of a cross entropy, over about 100 steps.
+                  step, at its two ends differ by more than 0.005; the suggestion is its last lower end. That difference
+                  is absolute: it is meant for losses of the size of a cross entropy, over about 100 steps.
             skip_start: how many steps at the beginning to leave out, where the average is over few losses and still
                 noisy; a tenth of them by default.
             skip_end: how many at the end.
 
         Raises:
-            TypeError, ValueError: another method, or skips that are not whole numbers of 0 or more; or the curve has no
-                suggestion, because it is too short or the loss does not fall by more than its noise. The message says
-                what to change.
+            TypeError, ValueError: ``method`` is not one of these, or a skip is not a whole number of 0 or more; or the
+                curve has no suggestion, because it is too short or the loss does not fall by more than its noise. The
+                message says what to change.
         """
         if method not in get_args(Method):
             raise ValueError(f"method must be one of {', '.join(map(repr, get_args(Method)))}, got {method!r}")
@@ -91,8 +91,9 @@ class LRRangeTestResult:
         lowest = losses.index(min(losses))
         if lowest < len(losses) // 20 or _is_noise(self.losses[part][: lowest + 1]):
             raise ValueError(
-                f"the loss never fell: what there is between lr {lrs[0]:.3g} and {lrs[lowest]:.3g} is noise, and would "
-                "be another rate each time; raise end_lr or num_iter, accumulate gradients, or look whether it trains"
+                f"the loss never fell: between lr {lrs[0]:.3g} and {lrs[lowest]:.3g} there is only noise, which would "
+                "suggest a different rate each time; raise end_lr or num_iter, accumulate gradients, or check that the "
+                "model trains"
             )
         return {"valley": _valley, "steep": _steep, "minimum": _minimum, "slide": _slide}[method](lrs, losses)
 
@@ -113,13 +114,13 @@ class LRRangeTestResult:
         suggestion: Method | Literal["all"] | None = "all",
         title: str | None = "Learning-rate range test",
     ) -> Axes:
-        """Draw the losses over the learning rates, as they were and smoothed, and what is suggested.
+        """Draw the losses over the learning rates, raw and smoothed, and the suggestions.
 
         Args:
             path_or_axes: as for :func:`fastsched.plot`.
-            suggestion: the method whose suggestion is marked, or all of them; None marks none. Where the curve has
-                none, the legend says so.
-            title: written above the picture; None writes nothing.
+            suggestion: the method whose suggestion is marked, or ``"all"``; None marks none. If the curve has none, the
+                legend says so.
+            title: written above the plot; None for no title.
 
         Returns:
             The axes.
@@ -147,7 +148,7 @@ class LRRangeTestResult:
 
     def _draw(self, axes: Axes) -> None:
         if self.losses and not axes.has_data():
-            # The last losses before a divergence, unsmoothed, would press all others flat.
+            # The last raw losses before divergence would flatten all the others.
             low, high = min(self.losses), max(self.smoothed)
             margin = 0.05 * (high - low) or 0.5
             axes.set_ylim(low - margin, high + margin)
@@ -196,17 +197,17 @@ class LRRangeTestResult:
 
 
 def _is_noise(losses: list[float]) -> bool:
-    """Whether losses in a random order would fall so far in one of a hundred tests, by Kendall's rank correlation.
+    """Whether losses in random order would fall this much in one test out of a hundred, by Kendall's rank correlation.
 
-    3 standard deviations, and not 2.3, because the last is the one with the lowest average. Losses that fall at
-    every step are not noise, however few.
+    3 standard deviations rather than 2.3, because the last loss is chosen as the one with the lowest average. Losses
+    that fall at every step are not noise, however few.
     """
     count = len(losses)
     falls = 0
     before: list[float] = []
     for loss in losses:
-        falls += len(before) - bisect_right(before, loss)  # pairs of which the later is lower
-        falls -= bisect_left(before, loss)  # and those of which it is higher
+        falls += len(before) - bisect_right(before, loss)  # pairs in which the later loss is lower
+        falls -= bisect_left(before, loss)  # minus those in which it is higher
         insort(before, loss)
     deviation = sqrt(count * (count - 1) * (2 * count + 5) / 18)
     all_fall = count * (count - 1) / 2
@@ -243,7 +244,7 @@ def _slopes(values: list[float], places: list[float]) -> Tensor:
 
 def _longest_falling(values: list[float]) -> list[int]:
     """The places of a longest strictly falling subsequence, by patience sorting."""
-    tops: list[float] = []  # at n, negated: the highest value that a falling subsequence of n + 1 values can end with
+    tops: list[float] = []  # at n, negated: the highest value that can end a falling subsequence of n + 1 values
     ends: list[int] = []
     before: list[int] = []
     for place, value in enumerate(values):

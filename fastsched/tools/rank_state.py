@@ -1,4 +1,4 @@
-"""The state of a scheduler on many ranks: whether it is the same, and making it so."""
+"""The state of a scheduler on many ranks: checking that it is the same, and making it so."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OF_GROUPS = ("initial_lr", "max_lr", "min_lr", "swa_lr")  # what schedulers kee
 
 
 def assert_ranks_agree(scheduler: Any, process_group: ProcessGroup | None = None) -> None:
-    """Raise where ranks have come apart: compare counters, settings and learning rates, to the last bit.
+    """Raise if ranks have diverged: compare counters, settings and learning rates, to the last bit.
 
     Every rank of the group has to call it; all of them raise, or none. ::
 
@@ -28,12 +28,12 @@ def assert_ranks_agree(scheduler: Any, process_group: ProcessGroup | None = None
             fastsched.assert_ranks_agree(scheduler)
 
     Args:
-        scheduler: any with ``state_dict()``, those of torch and an :class:`fastsched.EarlyStopping` included, whose
-            best weights are not looked at.
+        scheduler: any scheduler with ``state_dict()``, including torch's and an :class:`fastsched.EarlyStopping`, whose
+            best weights are not compared.
         process_group: the ranks; all by default.
 
     Raises:
-        AssertionError: they differ; names the first entry that does, and what it is on which ranks.
+        AssertionError: they differ; names the first entry that does, with its value on each rank.
         TypeError, ValueError: there is no such group, or ``scheduler`` has no state.
         RuntimeError: inside CUDA graph capture.
 
@@ -58,21 +58,22 @@ def assert_ranks_agree(scheduler: Any, process_group: ProcessGroup | None = None
 
 
 def broadcast_state(scheduler: Any, src: int = 0, process_group: ProcessGroup | None = None) -> None:
-    """Give all ranks the scheduler's state and learning rates that one of them has, to the last bit.
+    """Give all ranks the scheduler state and learning rates of one of them, to the last bit.
 
-    Every rank of the group has to call it, with a scheduler constructed alike: after loading a checkpoint on one rank,
-    for instance. Tensors keep their storage, so that captured graphs and compiled steps go on from the new state.
+    Every rank of the group has to call it, with a scheduler constructed the same way, for example after loading a
+    checkpoint on one rank. Tensors keep their storage, so captured graphs and compiled steps continue from the new
+    state.
 
     Args:
-        scheduler: any with ``state_dict()`` and ``load_state_dict()``, those of torch and an
-            :class:`fastsched.EarlyStopping` included, whose best weights are sent, too, unless they are sharded.
-        src: the rank, among all ranks, that has the state.
+        scheduler: any scheduler with ``state_dict()`` and ``load_state_dict()``, including torch's and an
+            :class:`fastsched.EarlyStopping`, whose best weights are sent too, unless they are sharded.
+        src: the global rank that has the state.
         process_group: the ranks; all by default.
 
     Raises:
         TypeError, ValueError: there is no such group, or ``scheduler`` has no state.
-        TypeError, ValueError, KeyError: the state does not fit, as ``load_state_dict`` says on ranks where it does not;
-            nothing is changed there then.
+        TypeError, ValueError, KeyError: the state does not fit; raised by ``load_state_dict`` on the ranks where it
+            does not, which are then unchanged.
         RuntimeError: inside CUDA graph capture.
 
     Waits for the device and for the other ranks. Not for compiled code.
@@ -100,7 +101,7 @@ def broadcast_state(scheduler: Any, src: int = 0, process_group: ProcessGroup | 
         return
     state, lrs, settings = sent[0]  # type: ignore[misc]
     if len(lrs) != len(groups):
-        raise ValueError(f"rank {src} has {len(lrs)} param groups, and this one {len(groups)}; construct them alike")
+        raise ValueError(f"rank {src} has {len(lrs)} param groups, this one {len(groups)}; construct them the same way")
     if sharded:
         state = {**state, "best_weights": _state(scheduler)["best_weights"]}
     scheduler.load_state_dict(state)
@@ -115,7 +116,7 @@ def broadcast_state(scheduler: Any, src: int = 0, process_group: ProcessGroup | 
 
 
 def _group(process_group: Any) -> Any:
-    refuse_capture("ranks are compared, or their state is sent; do that outside of the capture")
+    refuse_capture("ranks are compared, or their state is sent; do that outside the capture")
     distributed = torch.distributed
     if process_group is not None:
         check_group(process_group)
@@ -139,7 +140,7 @@ def _number(value: Any) -> Any:
 
 
 def _entries(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    """Every number in a state by where it is, in words that differ where its bits do."""
+    """Every number in a state by its place, as text that differs if its bits do."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
             if key != "best_weights":

@@ -1,4 +1,4 @@
-"""Whether a GradScaler skips the optimizer's step, for schedulers that are to skip theirs."""
+"""Whether a GradScaler skips the optimizer's step, for schedulers that should skip theirs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ def found_inf(scaler: GradScaler, optimizer: Any) -> Tensor | float:
     """Whether the scaler found an inf or nan among the gradients, for ``scheduler.step(found_inf=...)``.
 
     Call it after ``scaler.unscale_(optimizer)`` or ``scaler.step(optimizer)`` and before ``scaler.update()``, which
-    forgets it.
+    clears it.
 
     Args:
         scaler: a :class:`torch.amp.GradScaler`, or a subclass of it.
-        optimizer: the one whose gradients it unscales; a wrapper that has it as its ``optimizer``, as accelerate's, is
-            looked through.
+        optimizer: the one whose gradients it unscales, or a wrapper with that as its ``optimizer``, such as
+            accelerate's.
 
     Returns:
-        A tensor of one element on the device of the gradients, not 0 if the step is skipped; that of the first device
-        where there are several. A scaler that is not enabled skips nothing: 0.0.
+        A tensor of one element on the device of the gradients (the first if there are several), not 0 if the step is
+        skipped. A disabled scaler skips nothing: 0.0.
 
     Raises:
         TypeError: ``scaler`` is not a GradScaler.
         RuntimeError: the scaler has not looked at this optimizer's gradients since its last update.
 
-    Does not wait for a device. May be captured, with the scaler's own steps. Under torch.compile it breaks the graph.
+    Does not wait for a device. May be captured along with the scaler's own steps. Breaks the graph under torch.compile.
 
     Example::
 
@@ -44,7 +44,7 @@ def found_inf(scaler: GradScaler, optimizer: Any) -> Tensor | float:
     while id(optimizer) not in scaler._per_optimizer_states and hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
     found = []
-    if id(optimizer) in scaler._per_optimizer_states:  # which makes an entry of whatever is looked up
+    if id(optimizer) in scaler._per_optimizer_states:  # a defaultdict: looking up adds an entry
         found = list(scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values())
     if not found:
         raise RuntimeError(

@@ -1,4 +1,4 @@
-"""What a scheduler is going to do: the learning rates of the steps to come, without taking them."""
+"""What a scheduler is going to do: the learning rates of future steps, without taking them."""
 
 from __future__ import annotations
 
@@ -29,40 +29,41 @@ if TYPE_CHECKING:
 
 Metrics = Iterable[SupportsFloat] | SupportsFloat
 
-MOST = 5 * 10**8  # learning rates: 4 GB, and for one param group about ten minutes
+MOST = 5 * 10**8  # learning rates: 4 GB and, for one param group, about ten minutes
 
 
 def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDArray[np.float64]:
-    """The learning rates that the next ``steps`` steps are going to give, from where the scheduler stands.
+    """The learning rates of the next ``steps`` steps, starting from the scheduler's current state.
 
-    Works by stepping a copy, so for any scheduler: those of fastsched, torch's, your own, and compositions of them. It
-    agrees with really stepping to the last bit; on a GPU, whose ``pow`` and ``cos`` are not the host's, to the last
-    place of a double.
+    Works by stepping a copy, and so for any scheduler: fastsched's, torch's, your own, and compositions of them. It
+    agrees with actual steps to the last bit; on a GPU, whose ``pow`` and ``cos`` are not the host's, to the last place
+    of a double.
 
     Args:
         scheduler: anything with ``step()`` and an ``optimizer`` that has ``param_groups``.
-        steps: how many steps, 0 or more. Takes one or two microseconds for each, and 8 bytes for each param group.
-        metrics: what a ``ReduceLROnPlateau`` in it is to be given: at least one number per step, the first for the
-            first step, or one number for all of them.
+        steps: how many steps, 0 or more. Each takes one or two microseconds, and 8 bytes per param group.
+        metrics: what a ``ReduceLROnPlateau`` in it is given: at least one number per step, starting with the first
+            step, or one number for all of them.
 
     Returns:
-        float64, of shape ``(steps + 1, groups)``: in row 0 the learning rates now, in row ``i`` those ``i`` steps on.
+        float64, of shape ``(steps + 1, groups)``: the current learning rates in row 0, those after ``i`` steps in row
+        ``i``.
 
     Raises:
         TypeError, ValueError: ``steps`` is not a whole number, or negative, or makes more than 500 million learning
-            rates; ``metrics`` has fewer numbers than steps, or none where a step needs one; the scheduler cannot be
-            copied.
+            rates; ``metrics`` has fewer numbers than steps, or is missing where a step needs one; the scheduler cannot
+            be copied.
         ImportError: NumPy is not installed.
         RuntimeError: inside CUDA graph capture.
 
-    What a step raises comes through, for instance beyond the ``total_steps`` of a ``OneCycleLR``.
+    Errors raised by a step are passed on, for example beyond the ``total_steps`` of a ``OneCycleLR``.
 
-    Scheduler, optimizer and random number generators are as before, whether it raises, is interrupted or not. Neither
-    parameters nor the optimizer's state are copied: to the copy the parameters have a shape and no values, so that a
-    scheduler of yours that looks at weights raises. What it has for attributes is copied; functions, those of a
-    ``LambdaLR`` for one, are called as they are.
+    Scheduler, optimizer and random number generators are left as they were, even after an error or interrupt. Neither
+    parameters nor optimizer state are copied: the copy's parameters have a shape but no values, so a scheduler of your
+    own that reads weights raises. A scheduler's attributes are copied; functions, such as those of a ``LambdaLR``, are
+    called as they are.
 
-    Waits for the device if there are learning rates or counters on one; the steps are taken on the host.
+    Waits for the device if learning rates or counters are on one; the steps are taken on the host.
 
     Example::
 
@@ -73,7 +74,7 @@ def simulate(scheduler: Any, steps: int, metrics: Metrics | None = None) -> NDAr
 
 
 class Ahead(NamedTuple):
-    """What :func:`simulate` returns, and the same of momentum where it is cycled."""
+    """What :func:`simulate` returns, and the same for momentum if it is cycled."""
 
     lrs: NDArray[np.float64]
     momenta: NDArray[np.float64] | None
@@ -100,13 +101,13 @@ def look_ahead(scheduler: Any, steps: int, metrics: Metrics | None = None) -> Ah
         if momenta is not None:
             momenta[0] = list(map(_momentum, groups))
         if isinstance(twin, _Composite):
-            twin._expect_no_metric()  # whoever asks for steps without one gets an error where they end
+            twin._expect_no_metric()  # without metrics, the first step that needs one raises
         for step in range(count):
             if takes_metric is None:
                 twin.step()
             elif series is None and _needs_metric(twin):
                 raise ValueError(
-                    f"metrics: step {step + 1} of this {type(twin).__name__} needs a metric, and there is none; pass "
+                    f"metrics: step {step + 1} of this {type(twin).__name__} needs a metric, but none was given; pass "
                     "one number per step, or one for all"
                 )
             elif takes_metric is Parameter.KEYWORD_ONLY:
@@ -120,7 +121,7 @@ def look_ahead(scheduler: Any, steps: int, metrics: Metrics | None = None) -> Ah
 
 
 def _momentum(group: dict[str, Any]) -> float:
-    """SGD's, or the first of Adam's betas."""
+    """SGD's momentum, or the first of Adam's betas."""
     momentum = group["momentum"] if "momentum" in group else group.get("betas", (float("nan"),))[0]
     return float(momentum)
 
@@ -131,7 +132,7 @@ def _cycles_momentum(scheduler: Any) -> bool:
 
 
 def metric_series(metrics: Metrics, steps: int) -> list[float]:
-    """One number for each step, of a series that has them or of a number that stays."""
+    """One number for each step, from a series or a constant."""
     if isinstance(metrics, (str, bytes, dict)):
         raise TypeError(f"metrics must be numbers, one per step, or one number for all; got {type(metrics).__name__}")
     _count(steps)
@@ -175,13 +176,13 @@ def _takes_metric(scheduler: Any) -> Any:
     if isinstance(scheduler, TorchReduceLROnPlateau):
         return Parameter.POSITIONAL_OR_KEYWORD
     if isinstance(scheduler, _EngineScheduler) and not scheduler._takes_metrics and scheduler._is_native():
-        return None  # it takes one by keyword and does not read it
+        return None  # it accepts one by keyword but ignores it
     metrics = inspect.signature(scheduler.step).parameters.get("metrics")
     return None if metrics is None else metrics.kind
 
 
 def _needs_metric(scheduler: Any) -> bool:
-    """Whether the next step cannot do without."""
+    """Whether the next step needs a metric."""
     if isinstance(scheduler, TorchReduceLROnPlateau):
         return True
     if isinstance(scheduler, _Composite):
@@ -191,7 +192,7 @@ def _needs_metric(scheduler: Any) -> bool:
 
 
 class _StandIn(Optimizer):
-    """An optimizer for a scheduler to step: another's groups, without weights; it passes for one that has stepped."""
+    """A copy of an optimizer's groups, without weights, for a scheduler to step; it claims to have stepped."""
 
     _opt_called = True
 
@@ -199,18 +200,18 @@ class _StandIn(Optimizer):
         self._original = original
         self._memo = memo
         super().__init__([torch.empty(0, device="cpu")], {})
-        del self.defaults  # as the original's, if somebody asks
-        del self.param_groups  # until the scheduler is copied, which would choose an engine and resume there
+        del self.defaults  # so that __getattr__ returns the original's
+        del self.param_groups  # until the scheduler is copied, or the copy would choose an engine and resume
 
     def __getattr__(self, name: str) -> Any:
-        # Code of the user's may ask for more than the groups; a method is copied as one of this object.
+        # User code may ask for more than the groups; a method is copied as a method of this object.
         if name == "param_groups" or name.startswith("__"):
             raise AttributeError(name)
         with _CopiesOnHost():
             return copy.deepcopy(getattr(self._original, name), self._memo)
 
     def step(self, closure: Any = None) -> Any:
-        """Nothing: there are no weights."""
+        """Do nothing: there are no weights."""
 
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
@@ -226,7 +227,7 @@ def _twin_of(scheduler: Any) -> Iterator[Any]:
     try:
         yield _twin(scheduler, memo)
     finally:
-        memo.clear()  # the stand-ins refer to it, and it to them: they would stay until the garbage collector runs
+        memo.clear()  # it and the stand-ins refer to each other, and would stay until the garbage collector runs
 
 
 def _twin(scheduler: Any, memo: dict[int, Any]) -> Any:
@@ -242,18 +243,18 @@ def _twin(scheduler: Any, memo: dict[int, Any]) -> Any:
             groups = [copy.deepcopy(stand_in._original.param_groups, memo) for stand_in in stand_ins]
     except Exception as error:
         raise TypeError(
-            f"simulate steps a copy, and this {type(scheduler).__name__} cannot be copied: {error}; leave out of it "
-            "what copy.deepcopy refuses, or give it a __deepcopy__"
+            f"simulate steps a copy, and this {type(scheduler).__name__} cannot be copied: {error}; remove what "
+            "copy.deepcopy refuses, or give it a __deepcopy__"
         ) from error
     for stand_in, param_groups in zip(stand_ins, groups, strict=True):
         stand_in.param_groups = param_groups
     if isinstance(twin, _EngineScheduler):
-        twin._attend(_reduction=None)  # without a process group: it is given the metrics of all ranks
+        twin._attend(_reduction=None)  # no process group: metrics are taken as already reduced
     return twin
 
 
 def _optimizers(optimizer: Any) -> list[Any]:
-    """The optimizer and those that it wraps."""
+    """The optimizer and any that it wraps."""
     found: list[Any] = []
     waiting = [optimizer]
     while waiting:
@@ -273,7 +274,7 @@ def _shape_of(parameter: Tensor) -> Tensor:
 
 
 class _CopiesOnHost(TorchFunctionMode):
-    """Has ``copy.deepcopy`` copy tensors to the host, whether or not they are part of an autograd graph."""
+    """Makes ``copy.deepcopy`` copy tensors to the host, even if they are part of an autograd graph."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is not Tensor.__deepcopy__ or type(args[0]) is not Tensor:
@@ -286,7 +287,7 @@ class _CopiesOnHost(TorchFunctionMode):
 
 @contextmanager
 def _random_numbers_kept() -> Iterator[None]:
-    """Around code of the user's that may draw random numbers."""
+    """Around user code that may draw random numbers."""
     import numpy as np
 
     state, numpy_state = random.getstate(), np.random.get_state()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 COLORS = ("bright_blue", "bright_yellow", "bright_cyan", "bright_magenta", "bright_red", "bright_green")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 NARROWEST = 20  # characters between the axes, however narrow the terminal is
-CLOSE = 8  # characters from one number below to the next, at least
+CLOSE = 8  # fewest characters between two numbers on the horizontal axis
 LETTER_EVERY = 6  # characters
 
 
@@ -37,8 +37,8 @@ def chart(
 ) -> str:
     """A chart over steps 0 to ``steps``, ``width`` characters wide and about ``height`` lines high.
 
-    Every point is within the axes, and each number stands where its value is. Lines are told apart by color, or by
-    letters without it. A curve without a label is not in the legend.
+    Every point is within the axes, and each number stands at its value. Curves are distinguished by color, or without
+    color by letters. A curve without a label is not in the legend.
 
     Raises:
         ImportError: plotille is not installed.
@@ -57,7 +57,7 @@ def chart(
     left = max(map(len, numbers))
     tick, apart, columns = _ticks_below(steps, max(width - left - len(" ┤ step"), NARROWEST))
 
-    # The canvas is counted in dots, two by four to a character; ticks are in the middle of one.
+    # The canvas is measured in dots, two by four per character; ticks are in the middle of a character.
     canvas = Canvas(columns, lines, xmax=2 * columns, ymax=4 * lines)
     lettered: set[tuple[int, int]] = set()
     for index, curve in enumerate(scaled):
@@ -71,7 +71,7 @@ def chart(
         ]
         for start, end in zip(dots, dots[1:] or dots, strict=False):
             canvas.line(*start, *end, color=shade)
-        free = index * 2  # the column from which on there may be a letter, so that there is some line between two
+        free = index * 2  # the first column for the next letter, so that some line shows between two
         for x, y in () if color or len(curves) == 1 else dots:
             if x // 2 >= free and (x // 2, y // 4) not in lettered:
                 canvas.point(x, y, marker=LETTERS[index % len(LETTERS)])
@@ -92,12 +92,12 @@ def chart(
 
 
 def _round_numbers(low: float, high: float, intervals: int) -> _Axis:
-    """About so many intervals of 1, 2 or 5 times a power of ten that have all values in them; zero if it is near."""
+    """About this many intervals of 1, 2 or 5 times a power of ten that cover all values, and zero if it is near."""
     if 0 < low < high / 2:
         low = 0.0
     if low == high:
         low, high = low - (abs(low) or 1.0) / 10, high + (abs(high) or 1.0) / 10
-    rough = (high / 2 - low / 2) / intervals * 2  # halved, so that no difference of numbers is beyond all of them
+    rough = (high / 2 - low / 2) / intervals * 2  # halved, so that the difference cannot overflow
     power = 10.0 ** math.floor(math.log10(rough)) if rough > 1e-300 else 1e-300
     tick = next((size * power for size in (1, 2, 5) if size * power >= rough * (1 - 1e-9)), 10 * power)
     first, last = math.floor(low / tick + 1e-9), math.ceil(high / tick - 1e-9)
@@ -112,7 +112,7 @@ def _decades(low: float, high: float, intervals: int) -> _Axis:
 
 
 def _number(value: float, tick: float) -> str:
-    """As many digits as tell it from its neighbors: 0.00, 0.05, 0.10."""
+    """With as many digits as distinguish it from its neighbors: 0.00, 0.05, 0.10."""
     value = 0.0 if abs(value) < tick / 2 else value
     size = max(abs(value), tick)
     if tick == 0 or not 1e-4 <= size < 1e5 or tick < 1e-6:
@@ -128,7 +128,7 @@ def _ticks_below(steps: int, most: int) -> tuple[int, int, int]:
 
 
 def _below(ticks: Sequence[int], apart: int, columns: int, left: int) -> list[str]:
-    """The axis of the steps, and its numbers."""
+    """The step axis and its numbers."""
     line, numbers = ["─"] * columns, [" "] * columns
     for index, step in enumerate(ticks):
         line[min(index * apart, columns - 1)] = "┬"

@@ -1,4 +1,4 @@
-"""A training run put back to where it was, bit for bit: what a trial run on the same objects leaves no trace in."""
+"""Restores a training run bit for bit, so that a trial run on the same objects leaves no trace."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _MISSING = object()
 
 @contextmanager
 def preserved(modules: list[nn.Module], optimizer: Optimizer, loaders: list[Any]) -> Iterator[None]:
-    """Whatever happens inside, also where it raises, these are afterwards what they were before.
+    """Restore these afterwards, whatever happens inside, even an exception.
 
-    Of modules: parameters, buffers, gradients, and whether they train. Of the optimizer: groups, state and attributes;
-    an optimizer that it wraps likewise. Of loaders: generators and persistent workers. And the global random numbers of
-    torch, of every CUDA device, of Python, and of NumPy if that is imported.
+    Of modules: parameters, buffers, gradients and training mode. Of the optimizer, and any optimizer that it wraps:
+    groups, state and attributes. Of loaders: generators and persistent workers. And the global random state of torch,
+    of every CUDA device, of Python, and of NumPy if that is imported.
 
     Tensors keep their identity and their storage, so captured graphs stay valid. A copy of each is held meanwhile, on
-    its device. Other attributes of modules, and what datasets keep, are not put back: they may be anybody's business,
-    such as the handles of a wrapper that has communication under way.
+    its device. Other attributes of modules, and the state of datasets, are not restored: they may be tied to something
+    outside, such as the handles of a wrapper that has communication under way.
 
     Waits for CUDA devices.
     """
@@ -43,7 +43,7 @@ def preserved(modules: list[nn.Module], optimizer: Optimizer, loaders: list[Any]
 
 
 def sharded(modules: list[nn.Module]) -> list[Any]:
-    """The modules among these, and within, whose parameters FSDP2 (``fully_shard``) keeps in shards."""
+    """Those of the modules and submodules whose parameters FSDP2 (``fully_shard``) shards."""
     kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
     if kind is None:
         return []
@@ -51,9 +51,9 @@ def sharded(modules: list[nn.Module]) -> list[Any]:
 
 
 def reshard(shards: list[Any]) -> None:
-    """Put away what a forward has gathered: a root keeps it for a backward that need not come.
+    """Free the parameters that a forward has gathered: a root keeps them for a backward that may never come.
 
-    The shards are the parameters that optimizers and copies know; what was gathered takes their place in the modules.
+    Optimizers and copies know the shards; gathered parameters take their place in the modules.
     """
     for module in shards:
         module.reshard()
@@ -83,14 +83,14 @@ class _TrainingState:
             loader.set_workers(None)
 
     def _save(self, value: Any) -> None:
-        """Note what this holds: a tensor, an optimizer, or a container of them at any depth; all else as it is."""
+        """Save what this holds: a tensor, an optimizer, or a container of them at any depth. Ignore all else."""
         if isinstance(value, (dict, list, Optimizer)):
             if id(value) in self._met:
                 return
             self._met.add(id(value))
         if isinstance(value, Optimizer):
             self._save(vars(value))
-            for entry in (value.param_groups, value.state):  # of a wrapper they are another object's
+            for entry in (value.param_groups, value.state):  # a wrapper's belong to another object
                 self._save(entry)
         elif isinstance(value, Tensor):
             if id(value) not in self._tensors and not is_lazy(value):
@@ -112,8 +112,8 @@ class _TrainingState:
 
     @torch.no_grad()
     def restore(self) -> None:
-        # Containers first: they say which tensors are in place. What is still what it was is not written, because
-        # compiled code and schedulers look at dicts to notice changes.
+        # Containers first: they determine which tensors are in place. What has not changed is not written, because
+        # compiled code and schedulers watch dicts for changes.
         for mapping, entries in self._dicts:
             for key in [key for key in mapping if key not in entries]:
                 del mapping[key]
@@ -147,7 +147,7 @@ class _TensorContents:
     def restore(self) -> None:
         if self.tensor.layout is torch.strided:
             distinct(self.storage).copy_(self.copy)
-        else:  # a detached sparse tensor is another one
+        else:  # detaching a sparse tensor makes a new one
             self.tensor.copy_(self.copy)
         # Some optimizers write `parameter.data = ...`.
         if self._is_plain() and self.tensor.data_ptr() != self.storage.data_ptr():
@@ -158,9 +158,9 @@ class _TensorContents:
 
 
 def distinct(tensor: Tensor, like: Tensor | None = None) -> Tensor:
-    """Each element once that is one in memory: an expanded buffer cannot be written to as a whole.
+    """Each element in memory only once: an expanded tensor cannot be written as a whole.
 
-    ``like``: a tensor of the same shape that says which elements those are; by default the tensor itself.
+    ``like``: a tensor of the same shape whose strides say which elements those are; by default the tensor itself.
     """
     strided = tensor if like is None else like
     if strided.layout is not torch.strided or strided.is_nested or 0 not in strided.stride():
@@ -187,7 +187,7 @@ class _GlobalRandomNumbers:
 
 
 class _LoaderState:
-    """A loader's generators, and its persistent workers, which are set aside: others serve meanwhile."""
+    """A loader's generators, and its persistent workers, which are set aside while others serve."""
 
     def __init__(self, loader: Any):
         self._loader = loader

@@ -1,4 +1,4 @@
-"""timm without its models, which import torchvision; that needs a CUDA build of torch beside it."""
+"""timm without its models, which import torchvision; that needs a CUDA build of torch."""
 
 import importlib.util
 import sys

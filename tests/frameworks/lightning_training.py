@@ -1,4 +1,4 @@
-"""What every test of Lightning begins with."""
+"""What all Lightning tests share."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from training import model
 
 
 class Regression(lightning.LightningModule):
-    """The model; what derives from it says how to validate and what optimizer there is."""
+    """The model; subclasses define validation and the optimizer."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The recipes of docs/frameworks.md: what a test runs is what the page shows."""
+"""The recipes of docs/frameworks.md, so that tests run exactly what the page shows."""
 
 import linecache
 import re
@@ -11,12 +11,12 @@ RECIPE = re.compile(r"^<!-- recipe: ([\w-]+) -->\n```py\n(.*?)^```$", re.MULTILI
 
 
 def blocks() -> dict[str, str]:
-    """The code of each recipe by its name."""
+    """The code of each recipe, by name."""
     return dict(RECIPE.findall(PAGE.read_text()))
 
 
 def recipe(name: str, **given: Any) -> Any:
-    """What the recipe of that name defines; ``given`` are the names that it takes for granted."""
+    """What the recipe of that name defines; ``given`` are the names that it expects to exist."""
     code = blocks()[name]
     place = f"{PAGE}: {name}"
     linecache.cache[place] = (len(code), None, code.splitlines(keepends=True), place)  # for tracebacks

@@ -1,4 +1,4 @@
-"""accelerate: a loop of one's own."""
+"""accelerate: a custom loop."""
 
 import pytest
 import torch
@@ -114,7 +114,7 @@ def call(folder, **arguments):
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_steps_that_a_scaler_skips(fused):
-    """accelerate sees a skip only where the optimizer is not called; the recipe sees it in either case."""
+    """accelerate only notices a skip if the optimizer is not called; the recipe always does."""
     skipping = {4, 5}
     runs = {}
     for way in ("prepared", "recipe"):
@@ -122,7 +122,7 @@ def test_steps_that_a_scaler_skips(fused):
         network = model()
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1, fused=fused)
         scheduler = fastsched.StepLR(optimizer, 1, 0.5)
-        # What accelerate does by itself with fp16, which it takes on a GPU only.
+        # What accelerate itself does with fp16, which it accepts only on a GPU.
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
         network, optimizer = accelerator.prepare(network, optimizer)
         if way == "prepared":

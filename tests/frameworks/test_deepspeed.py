@@ -1,4 +1,4 @@
-"""DeepSpeed on the CPU, without operators of its own; it needs a process group, so each training has a process."""
+"""DeepSpeed on the CPU, without its own operators; it needs a process group, so each run is a process of its own."""
 
 import sys
 
@@ -31,7 +31,7 @@ CONFIG = {
 def initialize(schedule, tensor_lr=False, network=None, **config):
     import deepspeed
 
-    # It would compile an operator for processes that share memory; without it gloo does.
+    # It would compile an operator for processes that share memory; gloo works without it.
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None
     network = model() if network is None else network
     optimizer = sgd(network, tensor_lr)

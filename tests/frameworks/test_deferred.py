@@ -1,4 +1,4 @@
-"""Plateaus that are stepped at every iteration, as docs/frameworks.md has it."""
+"""Plateaus that are stepped at every iteration, as docs/frameworks.md describes."""
 
 import lightning_training
 import torch
@@ -52,7 +52,7 @@ class Trainer(transformers.Trainer):
         optimizer = self.optimizer if optimizer is None else optimizer
         self.plateau = fastsched.ReduceLROnPlateau(optimizer, **PLATEAU, deferred=True)
         self.losses = []
-        # What the Trainer steps at each batch drives an optimizer of its own, which nobody uses.
+        # The scheduler that the Trainer steps at each batch drives an optimizer of its own, which nothing uses.
         self.lr_scheduler = fastsched.LambdaLR(torch.optim.SGD([torch.zeros(1)], 1.0), lambda step: 1.0)
         return self.lr_scheduler
 

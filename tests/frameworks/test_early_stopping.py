@@ -1,4 +1,4 @@
-"""The callbacks of fastsched.integrations in whole trainings."""
+"""The callbacks of fastsched.integrations in complete training runs."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ STOPPED = 8  # with patience=2
 
 
 class Scripted(lightning_training.Regression):
-    """Trains; its validations give the losses of a list."""
+    """Trains; its validations return losses from a list."""
 
     def __init__(self, late=False):
         super().__init__()
@@ -95,7 +95,7 @@ def test_lightning_resumes(tmp_path, restore):
 
 
 def test_lightning_names_what_was_logged(tmp_path):
-    with pytest.raises(ValueError, match=r"monitor='val_los' was not logged .* logged was 'val_loss'"):
+    with pytest.raises(ValueError, match=r"monitor='val_los' was not logged .* logged: 'val_loss'"):
         fit(tmp_path, Scripted(), [EarlyStoppingCallback("val_los")])
 
 
@@ -162,7 +162,7 @@ def test_lightning_by_its_other_package(tmp_path, request):
 
 
 class ScriptedTrainer(transformers.Trainer):
-    """Its evaluations give the losses of a list."""
+    """Its evaluations return losses from a list."""
 
     def evaluation_loop(self, *args, **kwargs):
         output = super().evaluation_loop(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""fastai: a Learner with an optimizer of torch's."""
+"""fastai: a Learner with a torch optimizer."""
 
 import functools
 from pathlib import Path

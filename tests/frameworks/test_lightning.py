@@ -28,7 +28,7 @@ import fastsched
 
 
 class Module(Regression):
-    """Records its learning rate at each epoch's start."""
+    """Records its learning rate at the start of each epoch."""
 
     def __init__(self, configure, tensor_lr=False):
         super().__init__()
@@ -66,7 +66,7 @@ def swapped(folder, tensor_lr=False):
 
 
 class ByRecipe(Module):
-    """Has its schedule from a recipe, whose class comes before this one."""
+    """Gets its schedule from a recipe, whose class comes before this one."""
 
     def __init__(self, tensor_lr=False):
         super().__init__(None, tensor_lr)

@@ -40,7 +40,7 @@ def swapped_ignite_stepped(folder=None, tensor_lr=False):
 
 
 def test_ignites_plateau():
-    """It makes torch's by itself, and reduces by itself."""
+    """It constructs torch's itself, and reduces itself."""
     runs = []
     for install in (False, True):
         optimizer = torch.optim.SGD(model().parameters(), lr=0.1)
@@ -79,7 +79,7 @@ def fit(policy, **arguments):
 
 
 def swapped_skorch(folder=None):
-    """It compares classes by identity and passes ``last_epoch``: torch's class is what it is given."""
+    """It compares classes by identity and passes ``last_epoch``, so it is given torch's class."""
     net, lrs = fit(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.5)
     return came_to(dict(net.callbacks_)["schedule"].lr_scheduler_, lrs, net.module_)
 

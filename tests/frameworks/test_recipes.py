@@ -1,4 +1,4 @@
-"""docs/frameworks.md: no recipe is without a test."""
+"""docs/frameworks.md: every recipe has a test."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The table in docs/migrating.md, held against Megatron, DeepSpeed and timm themselves, warm-up and end included."""
+"""The table in docs/migrating.md compared with Megatron, DeepSpeed and timm themselves, including warm-up and end."""
 
 import deepspeed.runtime.lr_schedules as deepspeed
 import megatron.core.optimizer_param_scheduler as megatron

@@ -1,4 +1,4 @@
-"""``fastsched.install()`` with every trainer: learning rates and final weights of torch's schedulers, to the bit."""
+"""``fastsched.install()`` with every trainer: learning rates and final weights as with torch, to the last bit."""
 
 import pytest
 import test_accelerate
@@ -44,7 +44,7 @@ def test_numbers(trainer, tmp_path):
 
 @pytest.mark.parametrize(
     "trainer", [trainer for trainer in TRAINERS if trainer != "skorch"]
-)  # makes its optimizer late
+)  # constructs its optimizer late
 def test_tensors(trainer, tmp_path):
     theirs = TRAINERS[trainer](tmp_path / "theirs")
     with fastsched.installed():

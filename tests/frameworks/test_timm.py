@@ -9,7 +9,7 @@ import fastsched
 
 
 def train(make, epochs, start_epoch=0, state=None):
-    """As in train.py: the scheduler is told what epoch comes next, and where to go on."""
+    """As in train.py: the scheduler is passed the next epoch, and where to resume."""
     network = model()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     if state is not None:

@@ -44,7 +44,7 @@ def swapped(folder=None, tensor_lr=False):
 
 
 def test_resuming(tmp_path):
-    """It saves ``last_epoch`` alone, and asks the schedulers for their learning rates when it loads that."""
+    """It saves only ``last_epoch``, and gets the learning rates from the schedulers when it loads that."""
     with fastsched.installed():
         whole = swapped()
         network = model()

@@ -10,7 +10,7 @@ import fastsched
 
 
 class RecordedTrainer(Recorded, transformers.Trainer):
-    """Of the model of :mod:`transformers_training`."""
+    """Trains the model of :mod:`transformers_training`."""
 
 
 def recorded(folder, kind=RecordedTrainer, tensor_lr=False, **changed):

@@ -58,7 +58,7 @@ def warm_up_then_plateau(folder, killed_at=None, resume=False, **arguments):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_warm_up_then_plateau_goes_on_after_a_kill(tmp_path, processes):
-    # One process, too, in a process of its own: other numbers of threads add up in another order.
+    # Even a single one, in a separate process: a different number of threads would add in a different order.
     def run(folder, arguments="", killed=False):
         call = f"test_trl.warm_up_then_plateau({str(tmp_path / folder)!r}, ddp_backend='gloo'{arguments})"
         return elsewhere(call, processes=processes, killed=killed)

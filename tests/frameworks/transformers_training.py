@@ -1,4 +1,4 @@
-"""What every trainer is given that is transformers' ``Trainer`` or derived from it."""
+"""What tests of transformers' ``Trainer``, and trainers derived from it, share."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def rows() -> list[dict[str, torch.Tensor]]:
 
 
 class Recorded:
-    """Put this before the trainer: ``lrs`` are the learning rates before each step."""
+    """Put this before the trainer among the bases: ``lrs`` are the learning rates before each step."""
 
     killed_at: int | None = None
 
@@ -44,7 +44,7 @@ class Recorded:
 
 
 class NeverContent:
-    """Put this before a trainer that makes a plateau."""
+    """Put this before a trainer with a plateau."""
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
         return never_content(super().create_scheduler(*args, **kwargs))

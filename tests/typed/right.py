@@ -1,4 +1,4 @@
-"""A user's script that a type checker has nothing to say about. It runs, too."""
+"""A user's script that type checkers accept. It also runs."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a type checker must find: every line that ends in "# wrong", and no other. It does not run."""
+"""What a type checker must find: exactly the lines that end in "# wrong". It does not run."""
 
 import torch
 from torch.optim import Optimizer

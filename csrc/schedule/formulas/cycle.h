@@ -1,6 +1,6 @@
-// Schedules that go up and down between bounds of each group, as torch.optim.lr_scheduler (torch 2.13)
-// computes them. Momentum cycles the other way by the same laws: its lower bound comes where a learning rate
-// has its upper.
+// Schedules that go up and down between bounds that each group has, as torch.optim.lr_scheduler (torch 2.13)
+// computes them. Momentum cycles inversely by the same laws, with its lower bound in place of the learning
+// rate's upper one.
 #pragma once
 
 #include <cmath>
@@ -15,12 +15,12 @@ namespace fastsched {
 
 enum class Amplitude : int { triangular, triangular2, exp_range };
 
-// Cyclical learning rates (Smith, arXiv:1506.01186). Own parameters: the lower bound, the upper.
+// Cyclical learning rates (Smith, arXiv:1506.01186). Own parameters: the lower bound, the upper bound.
 struct Cyclic {
   double total_size;  // epochs of a cycle
-  double step_ratio;  // share of it that goes up
+  double step_ratio;  // the rising share of a cycle
   double mode;        // an Amplitude
-  double per_cycle;   // 1: the amplitude shrinks by the cycle, 0: by the epoch
+  double per_cycle;   // 1: the amplitude shrinks with each cycle, 0: with each epoch
   double gamma;
 
   FASTSCHED_HD bool valid() const { return total_size > 0.0 && step_ratio > 0.0; }
@@ -39,8 +39,8 @@ FASTSCHED_HD Update decide(const Cyclic& p, EpochState& state, const StepInput& 
   return Update::make(Law::cycle, height, p.amplitude(p.per_cycle != 0.0 ? cycle : t));
 }
 
-// The 1cycle policy (Smith and Topin, arXiv:1708.07120). Own parameters: where it begins, the top, where it
-// ends. The table has the last epoch of each phase: up and down, or up, back and down.
+// The 1cycle policy (Smith and Topin, arXiv:1708.07120). Own parameters: the initial learning rate, the
+// maximum, the final one. The table has the last epoch of each phase: up and down, or up, back and down.
 struct OneCycle {
   double cosine;
   double total_steps;

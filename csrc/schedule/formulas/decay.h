@@ -1,6 +1,6 @@
 // Schedules that are functions of the epoch, as torch.optim.lr_scheduler (torch 2.13) computes them: a factor
-// on the learning rate of the step before where torch has a recursion, on the base learning rate in closed
-// form. The order of operations is torch's, so that doubles agree to the last bit on the host.
+// on the previous learning rate where torch has a recursion, on the base learning rate in closed form. The
+// order of operations is torch's, so on the host doubles agree to the last bit.
 #pragma once
 
 #include <cmath>
@@ -23,7 +23,7 @@ struct EpochState {
   FASTSCHED_HD void reset() { *this = {-1.0, 0.0}; }
   FASTSCHED_HD void undo() { last_epoch -= 1.0; }
 
-  // Counts the step and returns the epoch that it leads to.
+  // Counts the step and returns the new epoch.
   FASTSCHED_HD double advance(const StepInput& input) {
     if (!input.closed_form()) step_count += 1.0;
     last_epoch = input.closed_form() ? input.epoch() : last_epoch + 1.0;
@@ -35,7 +35,7 @@ struct EpochState {
 FASTSCHED_HD double floor_divide(double a, double b) {
   const double rest = fmod(a, b);
   const double below = rest != 0.0 && (rest < 0.0) != (b < 0.0) ? 1.0 : 0.0;
-  const double quotient = (a - rest) / b - below;  // whole, but for its own rounding
+  const double quotient = (a - rest) / b - below;  // an integer, except for its own rounding
   const double floored = floor(quotient);
   return quotient - floored > 0.5 ? floored + 1.0 : floored;
 }
@@ -155,7 +155,7 @@ struct CosineAnnealing {
   double t_max;
   double eta_min;
 
-  // With a fraction the recursion may meet a zero of 1 + cos(pi (t - 1) / T_max).
+  // If T_max is not an integer, the recursion may hit a zero of 1 + cos(pi (t - 1) / T_max).
   FASTSCHED_HD bool valid() const { return t_max >= 1.0 && t_max == floor(t_max); }
 };
 
@@ -173,7 +173,7 @@ FASTSCHED_HD Update decide(const CosineAnnealing& p, EpochState& state, const St
                       (1.0 + cos(kPi * t / p.t_max)) / (1.0 + cos(kPi * (t - 1.0) / p.t_max)));
 }
 
-// The same with restarts: t counts from the last one, and the period grows by T_mult at each.
+// The same with restarts: t counts from the last restart, and each multiplies the period by T_mult.
 struct WarmRestarts {
   double t_0;
   double t_mult;
@@ -212,7 +212,7 @@ FASTSCHED_HD void jump(const WarmRestarts& p, WarmRestartsState& state, double e
 FASTSCHED_HD Update decide(const WarmRestarts& p, WarmRestartsState& state, const StepInput& input,
                            const Table&) {
   if (input.event == Event::restart) {
-    state.last_epoch = 0.0;  // there is no closed form, and torch leaves the cycle where it is
+    state.last_epoch = 0.0;  // torch has no closed form here and leaves the cycle where it is
   } else if (input.closed_form()) {
     jump(p, state, input.epoch());
   } else if (state.last_epoch < 0.0) {
@@ -228,16 +228,16 @@ FASTSCHED_HD Update decide(const WarmRestarts& p, WarmRestartsState& state, cons
   return Update::make(Law::anneal_base, p.eta_min, 1.0 + cos(kPi * state.t_cur / state.t_i));
 }
 
-// From whatever the learning rate is to the group's own, along a line or a cosine
-// (torch.optim.swa_utils.SWALR, Izmailov et al., arXiv:1803.05407). Each step first undoes the share of the
-// way that came before it.
+// From the current learning rate to the group's own parameter, along a line or a cosine
+// (torch.optim.swa_utils.SWALR, Izmailov et al., arXiv:1803.05407). Each step first undoes the part of the
+// way covered so far.
 struct Averaging {
   double cosine;
   double anneal_epochs;
 
   FASTSCHED_HD bool valid() const { return true; }
 
-  // The share of the way after this many steps.
+  // The share of the way covered after this many steps.
   FASTSCHED_HD double share(double steps) const {
     const double t = steps / (anneal_epochs > 1.0 ? anneal_epochs : 1.0);
     const double clamped = t < 0.0 ? 0.0 : smaller(t, 1.0);
@@ -252,11 +252,11 @@ FASTSCHED_HD Update decide(const Averaging& p, EpochState& state, const StepInpu
   return Update::make(Law::approach, p.share(taken), p.share(taken - 1.0));
 }
 
-// Factors that Python functions gave: a row for every epoch, beyond which the learning rate stays, or the row
-// of the one step that is being made.
+// Factors returned by Python functions: either a row for each epoch, after the last of which the learning
+// rate stays, or a single row for the current step.
 struct Factors {
   double columns;
-  double of_step;  // 1: the table is a single row, written anew before each step
+  double of_step;  // 1: the table is a single row, rewritten before each step
 
   FASTSCHED_HD bool valid() const { return true; }
 

@@ -1,5 +1,5 @@
-// Unevaluated sums of two doubles, with which rounding errors are carried along (Dekker 1971, Knuth's TAOCP
-// volume 2). For formulas that have no named source to agree with to the bit: these are rounded once.
+// Unevaluated sums of two doubles, which carry the rounding errors along (Dekker 1971, Knuth's TAOCP
+// volume 2). For formulas that need not match another library bit for bit: they are rounded once.
 #pragma once
 
 #include <cmath>
@@ -12,7 +12,7 @@ struct DoubleDouble {
   double high;
   double low;  // at most half a unit in the last place of high
 
-  // What is not finite has no error that could be known.
+  // For an infinity or a NaN the error term is meaningless.
   FASTSCHED_HD double rounded() const {
     const double sum = high + low;
     return sum == sum ? sum : high;
@@ -24,7 +24,7 @@ FASTSCHED_HD DoubleDouble sum_of(double a, double b) {
   const double of_b = sum - a;
   return {sum, (a - (sum - of_b)) + (b - of_b)};
 }
-// The same where a is not the smaller one.
+// The same for |a| >= |b|.
 FASTSCHED_HD DoubleDouble ordered_sum_of(double a, double b) {
   const double sum = a + b;
   return {sum, b - (sum - a)};
@@ -51,7 +51,7 @@ FASTSCHED_HD DoubleDouble operator-(const DoubleDouble& a) { return {-a.high, -a
 
 FASTSCHED_HD DoubleDouble scaled(const DoubleDouble& a, double by) { return {a.high * by, a.low * by}; }
 
-// Functions, because a device has no constants of a class.
+// Functions, because device code cannot use constants of class type.
 FASTSCHED_HD constexpr DoubleDouble exactly(double number) { return {number, 0.0}; }
 FASTSCHED_HD constexpr DoubleDouble log_of_2() { return {0.6931471805599453, 2.319046813846299558e-17}; }
 FASTSCHED_HD constexpr DoubleDouble half_pi() { return {1.5707963267948966, 6.123233995736766036e-17}; }
@@ -63,9 +63,9 @@ FASTSCHED_HD double polynomial(double x, double constant, Higher... coefficients
   return constant + x * polynomial(x, coefficients...);
 }
 
-// The functions below are off by some hundredths of half a unit in the last place of `high`.
+// The errors of the functions below are a few hundredths of half a unit in the last place of `high`.
 
-// 2^twos (1 + less_one), with less_one below sqrt(2) - 1, relative to which it is exact.
+// 2^twos (1 + less_one), with less_one below sqrt(2) - 1 and accurate relative to its own size.
 struct Exponential {
   DoubleDouble less_one;
   int twos;
@@ -99,7 +99,7 @@ FASTSCHED_HD DoubleDouble exponential_less_one(const DoubleDouble& x) {
   return e.twos == 0 ? e.less_one : e.value() + -exactly(1.0);
 }
 
-// Of a number above 0, by a step of Newton's from the library's; near 1 from what it lacks of that.
+// For positive numbers: the library's logarithm and one Newton step; near 1, by way of x - 1.
 FASTSCHED_HD DoubleDouble logarithm(const DoubleDouble& x) {
   const bool near_one = x.high > 0.5 && x.high < 2.0;
   const DoubleDouble less_one = x + -exactly(1.0);
@@ -113,7 +113,7 @@ FASTSCHED_HD DoubleDouble power(const DoubleDouble& base, double exponent) {
   return exponential(exactly(exponent) * logarithm(base));
 }
 
-// Of an angle of at most 0.8.
+// For angles up to 0.8.
 FASTSCHED_HD DoubleDouble sine(const DoubleDouble& x) {
   const DoubleDouble third = x / exactly(3.0);
   const double t = third.high;

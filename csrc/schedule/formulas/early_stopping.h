@@ -13,7 +13,7 @@ struct EarlyStopping {
   Improvement improved;
   Patience patience;
   double baseline;     // NaN: none
-  double start_after;  // so many first epochs are not looked at
+  double start_after;  // ignores this many epochs at the start
   double stop_on_nan;  // 0 or 1
   JudgedMetric judged;
 
@@ -27,7 +27,7 @@ struct EarlyStoppingState {
   double last_epoch;
   double best;
   double num_bad_epochs;
-  double stopped_epoch;  // 0: not yet
+  double stopped_epoch;  // 0: not stopped
   double improved;       // whether this epoch's metric is the best so far
   JudgedMetricState judged;
 
@@ -36,9 +36,9 @@ struct EarlyStoppingState {
   FASTSCHED_HD void undo() {}
 };
 
-// Counts as a plateau does: it stops in the epoch that makes more than `patience` bad ones in a row. An
-// improvement that does not reach the baseline is remembered as the best, but is no good epoch (Keras has it
-// so, too).
+// Counts as a plateau does: it stops when there have been more than `patience` bad epochs in a row. An
+// improvement that does not beat the baseline becomes the best metric, but the epoch still counts as bad, as
+// in Keras.
 FASTSCHED_HD Update decide(const EarlyStopping& rule, EarlyStoppingState& state, const StepInput& input,
                            const Table&) {
   if (!input.measured) return Update::hold();
@@ -46,8 +46,7 @@ FASTSCHED_HD Update decide(const EarlyStopping& rule, EarlyStoppingState& state,
   state.last_epoch += 1.0;
   state.improved = 0.0;
   if (!(state.last_epoch > rule.start_after)) return Update::hold();
-  bool stops =
-      rule.stop_on_nan != 0.0 && metric != metric;  // at once, whatever is still to be judged with it
+  bool stops = rule.stop_on_nan != 0.0 && metric != metric;  // even in the middle of an accumulation
   if (rule.judged(metric, state.judged)) {
     if (rule.improved(metric, state.best)) {
       state.best = metric;

@@ -1,5 +1,5 @@
-// Up while a metric improves, down while it does not, as transformers.GreedyLR (transformers 5.23) decides it
-// (arXiv:2512.14527).
+// Up while a metric improves, down while it does not: the rule of transformers.GreedyLR (transformers 5.23;
+// arXiv:2512.14527).
 #pragma once
 
 #include "plateau.h"
@@ -10,9 +10,9 @@
 
 namespace fastsched {
 
-// Own parameters: kMinLR, and these.
+// Own parameters: kMinLR and these.
 inline constexpr int kMaxLR = 1;
-inline constexpr int kFirstLR = 2;  // where the group begins anew
+inline constexpr int kFirstLR = 2;  // where the group restarts
 
 struct Greedy {
   Improvement improved;
@@ -26,7 +26,7 @@ struct Greedy {
   FASTSCHED_HD bool valid() const { return factor > 0.0 && factor < 1.0; }
 };
 
-// Begins as PlateauState does.
+// Starts with the same fields as PlateauState.
 struct GreedyState {
   double last_epoch;
   double best;
@@ -34,7 +34,7 @@ struct GreedyState {
   double num_good_epochs;
   double cooldown_counter;
   double warmup_counter;
-  double reset_start;  // so many more reductions at the bottom, and it begins anew
+  double reset_start;  // reductions at the lower bound left before it restarts
   MovingSum sum;
 
   FASTSCHED_HD bool valid() const { return counts_on(last_epoch); }
@@ -42,7 +42,7 @@ struct GreedyState {
   FASTSCHED_HD void undo() {}
 };
 
-// As far as the metric decides it; then settle().
+// As far as the metric alone decides; settle() does the rest.
 FASTSCHED_HD Update decide(const Greedy& rule, GreedyState& state, const StepInput& input,
                            const NodeData& data) {
   if (!input.measured) return Update::hold();
@@ -72,12 +72,12 @@ FASTSCHED_HD Update decide(const Greedy& rule, GreedyState& state, const StepInp
   }
   if (!(state.num_bad_epochs > rule.patience)) return Update::hold();
   state.num_bad_epochs = 0.0;
-  state.cooldown_counter = rule.cooldown;  // also where it begins anew, as in transformers
+  state.cooldown_counter = rule.cooldown;  // even if it restarts, as in transformers
   return Update::make(Law::reduce, rule.factor, rule.eps, kMinLR);
 }
 
-// The rest of the decision to reduce, which depends on the learning rates that this leaves: `at_bound` says
-// whether no group's is above its lower bound.
+// The rest of the decision to reduce, which depends on the resulting learning rates: `at_bound` says whether
+// all of them are at their lower bounds.
 FASTSCHED_HD Update settle(const Greedy& rule, GreedyState& state, const Update& reduction, bool at_bound) {
   if (!at_bound) return reduction;
   state.reset_start -= 1.0;

@@ -1,5 +1,5 @@
-// What of a noisy metric is judged: the mean of some, or an exponential average. Shared by everything that
-// watches a metric.
+// How a noisy metric is smoothed before it is judged: the mean of several values, or an exponential average.
+// Shared by everything that watches a metric.
 #pragma once
 
 #include "schedule/plan/host_device.h"
@@ -9,30 +9,30 @@ namespace fastsched {
 
 FASTSCHED_HD bool is_finite(double number) { return number - number == 0.0; }
 
-// A mean in which what is older counts less, by `decay` for each number since: 1 gives the plain mean. Of
-// equal numbers it is that number, exactly. With decay below 1 it is the exponential average divided by
-// 1 - decay^n, as in Adam (Kingma and Ba, arXiv:1412.6980), so that it does not begin near 0.
+// A weighted mean: each new number multiplies the weights of the older ones by `decay`; 1 gives the plain
+// mean. The mean of equal numbers is exactly that number. With decay below 1 this is the exponential average
+// divided by 1 - decay^n, as in Adam (Kingma and Ba, arXiv:1412.6980), so it does not start near 0.
 struct RunningMean {
   double value;
-  double weight;  // 0: of no numbers yet
+  double weight;  // 0: no numbers yet
 
-  // What is not finite makes the mean what it makes a sum.
+  // An infinity or a NaN does to the mean what it does to a sum.
   FASTSCHED_HD void add(double number, double decay) {
     weight = decay * weight + 1.0;
     value = is_finite(number) && is_finite(value) ? value + (number - value) / weight : value + number;
   }
 };
 
-// The running sum of the last metrics, with the rounding errors that it gathers in transformers'
+// The running sum of the last metrics, with the same accumulated rounding errors as transformers'
 // StreamingAverage.
 struct MovingSum {
   double sum;
-  double count;  // of the metrics taken: below twice the window's size, the rest of the division is the place
+  double count;  // of metrics added, kept below twice the window's size; modulo the size, the next position
 
-  // Takes note of a metric and returns the mean of those in the window.
+  // Adds a metric and returns the mean of those in the window.
   FASTSCHED_HD double mean_with(double metric, const Window& window) {
     const auto size = static_cast<double>(window.size);
-    if (!(count >= 0.0 && count < 2.0 * size)) count = 0.0;  // no count at all
+    if (!(count >= 0.0 && count < 2.0 * size)) count = 0.0;  // not a valid count
     const bool full = count >= size;
     double& oldest = window.values[static_cast<std::int64_t>(full ? count - size : count)];
     sum += metric;
@@ -50,13 +50,13 @@ struct JudgedMetricState {
 };
 
 struct JudgedMetric {
-  double accumulate;  // so many metrics make one that is judged
-  double smoothing;   // the decay of the average of those, 0: there is none
+  double accumulate;  // how many metrics are averaged into one that is judged
+  double smoothing;   // the decay of the exponential average of those; 0: none
 
   FASTSCHED_HD bool valid() const { return accumulate >= 1.0 && smoothing >= 0.0 && smoothing < 1.0; }
 
-  // Takes note of a metric. True where there is one to judge, which `metric` is then. What is not finite is
-  // judged as it is, and not kept in the average, which would never be finite again.
+  // Adds a metric. Returns true if there is now one to judge, which it leaves in `metric`. An infinity or a
+  // NaN is judged as it is and kept out of the average, which would never be finite again.
   FASTSCHED_HD bool operator()(double& metric, JudgedMetricState& state) const {
     if (accumulate != 1.0) {
       state.accumulated.add(metric, 1.0);

@@ -1,9 +1,9 @@
-// Schedules that are a list of phases: each has a length, a curve, and two factors of the base learning rate
-// that it goes between. The phases may be repeated, each cycle longer than the one before and less high.
+// Schedules that are a list of phases. Each phase has a length, a curve, and the two factors of the base
+// learning rate between which it runs. The phases may repeat, each cycle longer and lower than the last.
 //
 // Where a function of transformers 5 (optimization.py) has a curve, the order of operations is that
-// function's, so that doubles agree with it to the last bit on the host. The others (`is_own`) are computed
-// with double_double.h and rounded once, at the end.
+// function's, so on the host doubles agree with it to the last bit. The others (`is_own`) are computed with
+// double_double.h and rounded once, at the end.
 #pragma once
 
 #include <cmath>
@@ -16,8 +16,8 @@
 #include "schedule/plan/step_input.h"
 #include "schedule/plan/update.h"
 
-// With u the share of the phase that is over and v what is left of it, how far a falling phase still has to
-// go, from 1 down to 0. A rising phase is one run through backwards.
+// How far a falling phase still has to go, from 1 down to 0, where u is the share of the phase that is over
+// and v the share that is left. A rising phase is a falling one in reverse.
 #define FASTSCHED_CURVES(ROW)                                                                   \
   ROW(constant)                                                                                 \
   ROW(linear)           /* v */                                                                 \
@@ -29,7 +29,7 @@
   ROW(one_minus_sqrt)   /* 1 - sqrt(u) */                                                       \
   ROW(one_minus_square) /* 1 - u^2 */                                                           \
   ROW(polynomial)       /* v^p */                                                               \
-  ROW(exponential)      /* high (low / high)^u, and no difference from low */                   \
+  ROW(exponential)      /* the factor itself: high (low / high)^u */                            \
   ROW(exp2)             /* 2^(1 - u) - 1 */                                                     \
   ROW(logarithmic)      /* log(1 + steps left) / log(1 + length) */                             \
   ROW(inverse_sqrt)     /* 1 / sqrt(u) */                                                       \
@@ -43,19 +43,19 @@ enum class Curve : int { FASTSCHED_CURVES(FASTSCHED_CURVE) };
 #undef FASTSCHED_CURVE
 
 struct Phase {
-  double end;        // it is this phase's turn before this epoch, if it was no other's before
+  double end;        // the first epoch after the phase
   double start;      // the epoch from which its steps are counted
   double length;     // how many steps its curve takes
-  double last_step;  // beyond so many steps it stays where it is
+  double last_step;  // after this many steps it stays where it is
   double curve;      // a Curve
   double rises;      // 0: from high to low, 1: from low to high
   double high;
   double low;
   double parameter;  // of the curve: p
   double second;     // and q
-  double unit;       // of high and low: 1, or what they are to be divided by to be factors
+  double unit;       // what high and low must be divided by to be factors; 1 if they are
 
-  // Tables may hold anything; what is not a curve is taken for none.
+  // Tables may hold anything; what is not a curve is taken to be constant.
   FASTSCHED_HD Curve shape() const {
     return curve >= 0.0 && curve < 256.0 ? static_cast<Curve>(static_cast<int>(curve)) : Curve::constant;
   }
@@ -73,7 +73,7 @@ struct Phase {
     }
   }
 
-  // Whether there is nobody to agree with to the bit.
+  // Whether no other library has to be matched bit for bit.
   FASTSCHED_HD bool is_own() const {
     switch (shape()) {
       case Curve::polynomial: return rises != 0.0;
@@ -88,7 +88,7 @@ struct Phase {
     }
   }
 
-  // The factor where `steps` of the curve's are still to fall, or have risen.
+  // The factor with `steps` of the curve still to come if it falls, or already made if it rises.
   FASTSCHED_HD double own_factor(const DoubleDouble& steps) const {
     const DoubleDouble whole = exactly(length);
     const DoubleDouble over = (whole + -steps) / whole;
@@ -115,7 +115,7 @@ struct Phase {
         return exactly(1.0) / (exactly(1.0) + exponential(scaled(x, 2.0)));
       }
       case Curve::k_decay: {
-        // cos(pi u^p / 2)^2: near the end, where that is nearly 0, by what u^p lacks of 1.
+        // cos(pi u^p / 2)^2: near the end, where that is nearly 0, by way of 1 - u^p.
         const DoubleDouble raised = power(u, parameter);
         if (raised.high < 0.5) {
           const DoubleDouble far = sine(half_pi() * raised);
@@ -151,19 +151,19 @@ struct Phase {
   }
 };
 
-// At which cycle an epoch is. Without repetitions there is one.
+// The cycles in which the phases repeat.
 struct Cycles {
-  double start;   // the epoch at which the first begins
-  double length;  // how many epochs it has; 0: there are no cycles
-  double growth;  // each has so many times the epochs of the one before
-  double peak;    // and so many times its factors,
-  double least;   // but none below this
-  double count;   // after so many it stays where the last one ended
+  double start;   // the epoch at which the first one begins
+  double length;  // how many epochs the first one has; 0: no cycles
+  double growth;  // each cycle multiplies the epochs of the one before by this,
+  double peak;    // and its factors by this,
+  double least;   // but never to less than this
+  double count;   // after this many, the factor stays where the last one ended
 
   struct Cycle {
     double number;
-    double begun;   // so many epochs after the first
-    double epochs;  // in units of the first one's
+    double begun;   // how many epochs after the first one
+    double epochs;  // relative to the first one's
   };
 
   FASTSCHED_HD Cycle cycle(double n) const {
@@ -171,12 +171,12 @@ struct Cycles {
     const double epochs = pow(growth, n);
     return {n, length * (epochs - 1.0) / (growth - 1.0), epochs};
   }
-  // The one at so many epochs after the first began.
+  // The cycle in progress `since` epochs after the first one began.
   FASTSCHED_HD Cycle at(double since) const {
     if (growth == 1.0) return cycle(floor_divide(since, length));
     const double n = floor(log(since / length * (growth - 1.0) + 1.0) / log(growth));
     const Cycle found = cycle(n);
-    if (found.begun > since) return cycle(n - 1.0);  // the logarithm was rounded up, or down
+    if (found.begun > since) return cycle(n - 1.0);  // the logarithm was rounded up; below, down
     return found.begun + length * found.epochs <= since ? cycle(n + 1.0) : found;
   }
 };

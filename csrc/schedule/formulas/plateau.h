@@ -1,4 +1,4 @@
-// Reduce on plateau, as torch.optim.lr_scheduler.ReduceLROnPlateau (torch 2.13) decides it.
+// The rule of torch.optim.lr_scheduler.ReduceLROnPlateau (torch 2.13).
 #pragma once
 
 #include "judged_metric.h"
@@ -20,8 +20,8 @@ struct Improvement {
   static constexpr double kRelativeAbs = 2.0;  // to abs(best)
 
   // Every comparison with NaN is false, so a NaN metric never improves and never becomes the best. torch's
-  // relative threshold multiplies best: where that is negative, a slightly worse value passes. Relative to
-  // abs(best) it is the same above zero, and there turned around; and anything is better than no best.
+  // relative threshold multiplies best, so if that is negative, a slightly worse value passes. kRelativeAbs
+  // agrees with torch above zero and reverses the sign below it; and anything is better than no best at all.
   FASTSCHED_HD bool operator()(double metric, double best) const {
     const bool up = maximize != 0.0;
     double margin = threshold;
@@ -35,14 +35,14 @@ struct Improvement {
   }
 };
 
-// The own parameters of groups.
+// Each group's own parameters.
 inline constexpr int kMinLR = 0;
 inline constexpr int kBaseLR = 1;  // with a warm-up only
 
 // How many bad epochs in a row are too many.
 struct Patience {
   double epochs;
-  double counts;  // kBeyond: the epoch after so many; kUpTo: the last of so many, and at least one
+  double counts;  // kBeyond: more than `epochs`; kUpTo: `epochs`, but at least one
 
   static constexpr double kBeyond = 0.0;  // torch
   static constexpr double kUpTo = 1.0;    // Keras
@@ -75,8 +75,8 @@ struct PlateauState {
   FASTSCHED_HD void undo() {}
 };
 
-// Takes note of a metric. The order is torch's: count it as better or bad; let a running cooldown forgive a
-// bad one; only then compare with patience.
+// Judges a metric. The order is torch's: count the epoch as good or bad; let a running cooldown forgive a bad
+// one; only then compare with patience.
 FASTSCHED_HD Update take_note(const Plateau& plateau, PlateauState& state, double metric) {
   if (!plateau.judged(metric, state.judged)) return Update::hold();
   if (plateau.improved(metric, state.best)) {
@@ -102,7 +102,7 @@ FASTSCHED_HD Update decide(const Plateau& plateau, PlateauState& state, const St
   return take_note(plateau, state, input.value);
 }
 
-// A plateau with a linear warm-up in front, in which metrics are not looked at.
+// A plateau after a linear warm-up, during which metrics are ignored.
 struct WarmupPlateau {
   Plateau plateau;
   double warmup_steps;

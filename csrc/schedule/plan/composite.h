@@ -1,5 +1,5 @@
-// Schedules made of schedules. A composite hands each step on to its children, as an event of their own,
-// before they are visited: so a composition of any depth is decided in one pass without recursion.
+// Schedules made of schedules. A composite passes each step on to its children, as an event for each, before
+// they are visited, so a composition of any depth is decided in one pass without recursion.
 #pragma once
 
 #include "host_device.h"
@@ -28,7 +28,7 @@ struct NoState {
   FASTSCHED_HD void undo() {}
 };
 
-// How many milestones are at or before t; Python's bisect_right, whatever the order of the milestones.
+// How many milestones are at or before t: Python's bisect_right, even for unsorted milestones.
 FASTSCHED_HD std::int64_t passed(const Table& milestones, double t) {
   std::int64_t low = 0;
   std::int64_t high = milestones.size;
@@ -45,7 +45,7 @@ FASTSCHED_HD std::int64_t passed(const Table& milestones, double t) {
 
 struct Turn {
   std::int64_t index;
-  bool begins;  // at its milestone
+  bool begins;  // t is its milestone
 };
 
 FASTSCHED_HD Turn whose_turn(const Table& milestones, double t) {
@@ -53,14 +53,14 @@ FASTSCHED_HD Turn whose_turn(const Table& milestones, double t) {
   return {index, index > 0 && milestones.values[index - 1] == t};
 }
 
-// The learning rates as they were initially: a composite's own parameter.
+// Back to the initial learning rates, which are a composite's own parameter.
 FASTSCHED_HD Update initial_lrs() { return Update::scale_base(1.0); }
 
 FASTSCHED_HD void set_event(const NodeView& child, Event event) {
   child.event() = static_cast<double>(event);
 }
 
-// The children of a node in its buffers, one after another.
+// Iterates over the children of a node.
 class ChildrenInProgram {
  public:
   FASTSCHED_HD ChildrenInProgram(const NodeView& view, const Node& node, std::int64_t groups)
@@ -79,8 +79,8 @@ class ChildrenInProgram {
   std::int64_t left_;
 };
 
-// Hands `input` on to the children, and says what the composite itself does to the learning rates: setting
-// them back to the initial ones where something without a closed form begins anew.
+// Passes `input` on to the children, and returns what the composite itself does to the learning rates: it
+// resets them to the initial ones where something without a closed form restarts.
 template <typename Children>
 FASTSCHED_HD Update route_event(Kind kind, double* counters, const Table& milestones, Children children,
                                 const StepInput& input) {
@@ -100,7 +100,7 @@ FASTSCHED_HD Update route_event(Kind kind, double* counters, const Table& milest
     }
     write_words(counters, state);
   }
-  // Constructing a sequence undoes what constructing its children did; so does a chain that begins anew.
+  // Constructing a sequence undoes what constructing its children did; so does restarting a chain.
   bool set_back = event == (sequential ? Event::construct : Event::restart);
   if (sequential && event == Event::construct) event = Event::begin;
   for (std::int64_t i = 0; children.more(); ++i, children.next()) {
@@ -111,7 +111,7 @@ FASTSCHED_HD Update route_event(Kind kind, double* counters, const Table& milest
       set_back = set_back || (event == Event::restart && is_plateau(children.kind()));
     } else if (event == Event::restart && !is_composite(children.kind()) &&
                !begins_with_metric(children.kind())) {
-      told = Event::begin;  // in a chain each goes on from the one before, so the closed form will not do
+      told = Event::begin;  // in a chain each continues from the one before, so closed forms do not apply
     }
     children.tell(told);
   }

@@ -1,5 +1,5 @@
-// Marks a function for both sides. Everything in csrc/schedule is plain C++17 without torch, Python or
-// CUDA headers, so that one text serves the host engine, the CPU operator and the CUDA kernel.
+// Marks a function for host and device. Everything in csrc/schedule is plain C++17 without torch, Python or
+// CUDA headers, so the same source serves the host engine, the CPU operator and the CUDA kernel.
 #pragma once
 
 #ifdef __CUDACC__

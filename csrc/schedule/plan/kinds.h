@@ -1,5 +1,5 @@
-// From a kind to the structs of its parameters and counters and to the rule that decides, as the list in
-// schedules.h has them. The compiler finds decide() by the struct of the parameters.
+// Maps a kind to the structs of its parameters and counters and to the rule that decides, from the list in
+// schedules.h. Overload resolution on the parameters' struct finds decide().
 #pragma once
 
 #include "composite.h"
@@ -28,10 +28,10 @@ FASTSCHED_HD auto dispatch(Kind kind, Visit visit) {
   case Kind::kind: return visit(Schedule<params, counters>{});
   switch (kind) { FASTSCHED_SCHEDULES(FASTSCHED_VISIT) }
 #undef FASTSCHED_VISIT
-  return visit(Schedule<Chain, NoState>{});  // a number that is no kind: it does nothing
+  return visit(Schedule<Chain, NoState>{});  // not a valid kind: does nothing
 }
 
-// A composite alone decides nothing: route_event() does, which sees its children.
+// A composite decides nothing here: route_event(), which sees its children, does.
 FASTSCHED_HD Update decide(const Sequence&, SequenceState&, const StepInput&, const Table&) {
   return Update::idle();
 }
@@ -60,14 +60,14 @@ struct Decide {
   }
 };
 
-// Advances the counters of one leaf and says what that does to the learning rates.
+// Advances the counters of one leaf and returns what that does to the learning rates.
 FASTSCHED_HD Update decide(Kind kind, const double* params, double* counters, const StepInput& input,
                            const NodeData& data) {
   return dispatch(kind, Decide{params, counters, input, data});
 }
 
-// Whether what happened to a schedule was a step of its own. Beginning anew is none, except for a plateau
-// that then takes note of a metric.
+// Whether an event was a step of the schedule's own. A restart is not, except for a plateau that judges a
+// metric in it.
 FASTSCHED_HD bool is_step(Kind kind, Event event, bool measured) {
   if (is_plateau(kind)) {
     const bool takes_note = event == Event::restart && begins_with_metric(kind);
@@ -76,12 +76,12 @@ FASTSCHED_HD bool is_step(Kind kind, Event event, bool measured) {
   return event == Event::step || event == Event::at_epoch;
 }
 
-// Whether it is for settle() to say what becomes of an update that decide() came to.
+// Whether settle() has yet to confirm or replace an update that decide() returned.
 FASTSCHED_HD bool is_unsettled(Kind kind, const Update& update) {
   return kind == Kind::greedy && update.kind() == Law::reduce;
 }
 
-// The second half of a decision: `at_bound` says whether the update leaves no group above its own parameter.
+// The second half of a decision. `at_bound`: the update leaves no group above its own parameter.
 FASTSCHED_HD Update settle(const double* params, double* counters, const Update& update, bool at_bound) {
   auto state = read_words<GreedyState>(counters);
   const Update settled = settle(read_words<Greedy>(params), state, update, at_bound);
@@ -107,7 +107,7 @@ struct ValidCounters {
   }
 };
 
-// False where torch's Python raises at some step, dividing by zero for instance: its code must run, then.
+// False if torch's Python would raise at some step, for example by dividing by zero: its code must run then.
 FASTSCHED_HD bool valid_params(Kind kind, const double* params) {
   return dispatch(kind, ValidParams{params});
 }

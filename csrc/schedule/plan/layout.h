@@ -1,11 +1,11 @@
-// How a schedule lies in float64 buffers, so that a composition of any depth is one argument of one operator.
+// How a schedule is laid out in float64 buffers, so that a composition of any depth is a single argument.
 //
-//   program  Node | own parameters x groups | who takes part x groups, if not all | table | the children's
+//   program  Node | own parameters x groups | takes part x groups, if selective | table | the children's
 //            programs                                                              read only
 //   state    NodeState | last_lr x groups, of a leaf | window | the children's states     counters, LRs
 //                                                                                         last written
 //
-// A subtree is contiguous in both: a child's slices are a program and a state of their own, and the child may
+// A subtree is contiguous in both: a child's slices are themselves a program and a state, and the child may
 // be stepped alone. Integers are stored as doubles, exact up to 2^53.
 #pragma once
 
@@ -30,20 +30,20 @@ struct Node {
   double table_size;
   // 1: one more column after the groups' own parameters says which groups take part. 0: all do.
   double selective;
-  double window_size;  // how many of the last metrics are kept in the state
+  double window_size;  // how many recent metrics the state keeps
   double params[kNodeParams];
 
   FASTSCHED_HD Kind kind() const { return static_cast<Kind>(static_cast<int>(kind_number)); }
-  // How many numbers each group has.
+  // How many numbers each group has here.
   FASTSCHED_HD int columns() const { return own_params(kind()) + (selective != 0.0 ? 1 : 0); }
 };
 
 struct NodeState {
   double counters[kNodeCounters];
-  // What this step means to the node and does to the learning rates: written by a step for itself.
+  // What this step means to the node and does to the learning rates: a step writes both before it reads them.
   double event;
   Update update;
-  // The address that mirror.h writes to, its complement, and how often it has.
+  // The address that mirror.h writes to, its complement, and the number of writes so far.
   double mirror[3];
   // The address that history.h writes to, and its complement.
   double history[2];
@@ -56,7 +56,7 @@ inline constexpr int kUpdateOffset = offsetof(NodeState, update) / sizeof(double
 inline constexpr int kMirrorOffset = offsetof(NodeState, mirror) / sizeof(double);
 inline constexpr int kHistoryOffset = offsetof(NodeState, history) / sizeof(double);
 
-// Sizes as doubles, as they are stored and checked: a wild value must not be cast to an integer first.
+// Sizes as doubles, as they are stored and checked: an arbitrary value must not be cast to an integer first.
 FASTSCHED_HD double own_program_size(const Node& node, double groups) {
   return kNodeSize + node.columns() * groups + node.table_size;
 }
@@ -64,7 +64,7 @@ FASTSCHED_HD double own_state_size(const Node& node, double groups) {
   return kNodeStateSize + (is_composite(node.kind()) ? 0.0 : groups) + node.window_size;
 }
 
-// What belongs to a node besides parameters and counters.
+// What a node has besides parameters and counters.
 struct NodeData : Table {
   Window window;
 };
@@ -83,7 +83,7 @@ struct NodeView {
   FASTSCHED_HD double* history() const { return state + kHistoryOffset; }
   FASTSCHED_HD double* last_lrs() const { return state + kNodeStateSize; }
   FASTSCHED_HD const double* own() const { return program + kNodeSize; }
-  // For each group 0 where the node leaves that alone; null where it leaves none.
+  // 0 for each group that the node leaves alone; null if all groups take part.
   FASTSCHED_HD const double* takes_part(const Node& node, std::int64_t groups) const {
     return node.selective == 0.0 ? nullptr : own() + own_params(node.kind()) * groups;
   }
@@ -94,7 +94,7 @@ struct NodeView {
     const std::int64_t before = is_composite(node.kind()) ? 0 : groups;
     return {table(node, groups), {last_lrs() + before, static_cast<std::int64_t>(node.window_size)}};
   }
-  // The next node in pre-order: of a composite its first child.
+  // The next node in pre-order: for a composite, its first child.
   FASTSCHED_HD NodeView next(const Node& node, std::int64_t groups) const {
     const auto count = static_cast<double>(groups);
     return {program + static_cast<std::int64_t>(own_program_size(node, count)),

@@ -1,4 +1,4 @@
-// Reading one number of any dtype as a double: the metric arrives in whatever type the model computes.
+// Reads one number of any dtype as a double: a metric comes in whatever type the model computes in.
 #pragma once
 
 #include <cstdint>
@@ -8,20 +8,20 @@
 
 namespace fastsched {
 
-// The largest number up to which a double holds every integer.
+// Doubles represent every integer up to this number.
 inline constexpr double kExactIntegers = 9007199254740992.0;  // 2^53
 
-// Of a double between 0 and that number.
+// For doubles between 0 and that number.
 FASTSCHED_HD bool is_whole(double number) {
   return number == static_cast<double>(static_cast<std::int64_t>(number));
 }
 
-// Whether a double from a buffer is a number of things: only then may it be cast to an integer.
+// Whether a double from a buffer is a valid count: only then may it be cast to an integer.
 FASTSCHED_HD bool is_count(double number) {
   return number >= 0.0 && number <= kExactIntegers && is_whole(number);
 }
 
-// Whether one can be added to a counter.
+// Whether adding 1 to a counter is exact.
 FASTSCHED_HD bool counts_on(double counter) { return counter < kExactIntegers; }
 
 enum class ScalarType : int { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
@@ -33,7 +33,7 @@ FASTSCHED_HD T load(const void* address) {
   return value;
 }
 
-// The same of an address that suits a T, as a tensor's does: on a device memcpy becomes a load per byte.
+// The same for an address aligned for T, as a tensor's is: on a device memcpy would load byte by byte.
 template <typename T>
 FASTSCHED_HD T load_aligned(const void* address) {
 #ifdef __CUDA_ARCH__
@@ -43,8 +43,8 @@ FASTSCHED_HD T load_aligned(const void* address) {
 #endif
 }
 
-// A struct of doubles from a buffer of doubles, and into one. Word by word: memcpy from memory of unknown
-// alignment becomes a load per byte on a device.
+// Read a struct of doubles from a buffer of doubles, and write it to one. Word by word, because on a device
+// memcpy from memory of unknown alignment loads byte by byte.
 template <typename T>
 FASTSCHED_HD T read_words(const double* from) {
   constexpr int kWords = sizeof(T) / sizeof(double);
@@ -62,8 +62,8 @@ FASTSCHED_HD void write_words(double* to, const T& value) {
   for (int i = 0; i < kWords; ++i) to[i] = words[i];
 }
 
-// The address that two words hold, the second as its complement. Null where there is none, or not one that
-// somebody put there on purpose.
+// The address stored in two words, the second of which is its complement. Null if the two do not match, so a
+// stray value is never taken for an address.
 FASTSCHED_HD double* pointer_in(const double* words) {
   const double copies[] = {words[0], words[1]};
   const auto address = load<std::uint64_t>(&copies[0]);
@@ -106,7 +106,7 @@ FASTSCHED_HD double load_scalar(const void* address, ScalarType type) {
   return 0.0;
 }
 
-// A number where it lies: an address for the device to read, or a value that the host already has.
+// A number in place: an address for the device to read, or a value that the host already has.
 struct Operand {
   const void* address;  // null: use value
   ScalarType type;
@@ -114,8 +114,8 @@ struct Operand {
 
   FASTSCHED_HD double read() const { return number_in(fetch()); }
 
-  // In two parts, for a device, which goes on until somebody looks at what it has loaded: the number's bits
-  // as they are in memory, and the number.
+  // In two parts, because a device waits for a load only when its result is used: the number's bits as they
+  // are in memory, then the number.
   FASTSCHED_HD std::uint64_t fetch() const {
     if (address == nullptr) return 0;
     switch (type) {

@@ -1,12 +1,12 @@
-// The one list of schedules. A row says all that has to be known of one, in this order:
+// The single list of schedules. A row describes one completely, in this order:
 //
-//   its Kind, the struct of its parameters and that of its counters, both in a header of schedule/formulas
+//   its Kind, and the structs of its parameters and counters, both from a header of schedule/formulas
 //   how many parameters each param group has of its own
-//   for csrc/host/schedule_attributes.h, which defines these words: the name of the class in Python, the
+//   for csrc/host/schedule_attributes.h, which defines these words: the name of the Python class, the
 //   attributes that are the parameters and the counters, each in the order of its struct, where the groups'
-//   own parameters are, and whatever else is special
+//   own parameters are, and anything else that is special
 //
-// Enum, count and dispatch follow from it; that the numbers agree is checked by the compiler.
+// Enum, count and dispatch follow from it; the compiler checks that the numbers agree.
 #pragma once
 
 #include "host_device.h"
@@ -98,7 +98,7 @@ FASTSCHED_HD constexpr bool is_plateau(Kind kind) {
   return kind == Kind::plateau || kind == Kind::warmup_plateau || kind == Kind::greedy;
 }
 
-// Whether the step in which it begins in the middle of a run is one with a metric.
+// Whether its first step, when it begins in the middle of a run, takes a metric.
 FASTSCHED_HD constexpr bool begins_with_metric(Kind kind) {
   return is_plateau(kind) && kind != Kind::warmup_plateau;
 }

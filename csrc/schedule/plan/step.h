@@ -1,5 +1,5 @@
-// One step of a whole program over flat buffers: decide once, then update every group. On the CPU both in a
-// row; in the CUDA kernel one thread decides and all of them update.
+// One step of a whole program over flat buffers: decide once, then update every group. The CPU does one after
+// the other; in the CUDA kernel one thread decides and all of them update.
 #pragma once
 
 #include "kinds.h"
@@ -38,11 +38,11 @@ class Walk {
   std::int64_t groups_;
 };
 
-// A buffer that does not hold what it claims must be found before anything is written: every node lies within
-// the buffers, and the children of each fill it exactly. Looks at the program alone, and at no state.
+// A damaged program must be found before anything is written: every node must lie within the buffers, and its
+// children must fill it exactly. Looks only at the program, never at the state.
 //
-// A kernel asks this at every launch, one thread for all, so it is asked in few words: what equals a sum of
-// whole numbers is whole itself.
+// One thread of the kernel checks this at every launch, so the checks are few: what equals a sum of integers
+// needs no integer check of its own.
 FASTSCHED_HD bool well_formed(const Buffers& buffers) {
   const auto groups = static_cast<double>(buffers.groups);
   const double* program = buffers.program;
@@ -81,8 +81,8 @@ FASTSCHED_HD bool well_formed(const Buffers& buffers) {
   return state_left == 0.0;
 }
 
-// Of a well formed program: whether every group's column lies in its table of factors. Not asked on a device,
-// where one thread would have to go through all groups: there a column outside gives NaN.
+// For a well-formed program: whether every group's column lies in its table of factors. Not checked on a
+// device, where one thread would have to go through all groups; there, a column outside gives NaN.
 inline bool columns_fit(const Buffers& buffers) {
   for (Walk walk(buffers); walk.more(); walk.next()) {
     const Node node = walk.view().node();
@@ -98,8 +98,8 @@ inline bool columns_fit(const Buffers& buffers) {
   return true;
 }
 
-// The learning rate to go on from. One that is not the rounded master was written by somebody else: then
-// their value counts.
+// The learning rate to continue from. If it is not the rounded master, other code has written it, and the
+// written value counts.
 template <typename LR>
 FASTSCHED_HD double adopt_external_write(double master, LR lr) {
   return static_cast<LR>(master) == lr ? master : static_cast<double>(lr);
@@ -115,8 +115,8 @@ FASTSCHED_HD double after_node(const Walk& walk, const Update& update, std::int6
   return takes_part == nullptr || takes_part[group] != 0.0 ? apply(update, lr, own).lr : lr;
 }
 
-// Whether this update, of the last node that was decided, leaves none of its groups above their own
-// parameter. What the nodes before it do in this step comes first.
+// Whether this update, of the last node decided so far, leaves none of its groups above their own parameter,
+// after what the nodes before it do in this step.
 template <typename LR>
 FASTSCHED_HD bool leaves_all_at_bound(const Buffers& buffers, const LR* lrs, const Walk& last,
                                       const Update& update) {

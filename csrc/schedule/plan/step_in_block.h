@@ -1,9 +1,9 @@
-// One step by the threads of a block: the body of the CUDA kernel. The first decides, each updates groups of
-// its own. tests/test_block.py runs it with threads of the host.
+// One step by the threads of a block: the body of the CUDA kernel. The first thread decides, each updates its
+// share of the groups. tests/test_block.py runs it with host threads.
 //
-// In training, what a step reads has left the cache since the step before, and to wait for one load after
-// another takes longer than all the rest. So everything is asked for at once, before anybody looks at any of
-// it: the metric, and all buffers, which the block copies into memory of its own and goes on in.
+// In training, what a step reads has left the cache since the last step, and waiting for one load after
+// another takes longer than everything else. So all loads are issued at once, before any result is used: the
+// metric, and all buffers, which the block copies into shared memory and works on there.
 #pragma once
 
 #include "schedule/report/report.h"
@@ -19,14 +19,14 @@ FASTSCHED_HD std::int64_t shared_size(const Buffers& buffers) {
          buffers.groups * static_cast<std::int64_t>(sizeof(LR));
 }
 
-// False, with nothing changed, where program and state do not describe a schedule of so many groups.
+// Returns false, with nothing changed, if program and state do not describe a schedule for this many groups.
 //
-// `shared` is memory of the block's, of shared_size(); null where it has not so much. Then the buffers
-// themselves are read, one load after another.
+// `shared` is the block's shared memory, of shared_size() bytes, or null if the block cannot have that much.
+// Then the buffers themselves are read, one load after another.
 //
-// `barrier.wait()` has the threads of the block wait for each other, and `barrier.all(yes)` also says to each
-// whether all said yes; `barrier.copied()` also waits for what `barrier.copy(to, from)` has begun, and
-// `barrier.publish()` makes all they wrote so far visible to the host. `masters`, `lrs` and `state` are
+// `barrier.wait()` makes the threads of the block wait for each other, and `barrier.all(yes)` also tells each
+// whether all said yes; `barrier.copied()` also waits for what `barrier.copy(to, from)` has started, and
+// `barrier.publish()` makes everything written so far visible to the host. `masters`, `lrs` and `state` are
 // disjoint.
 template <typename LR, typename Barrier>
 FASTSCHED_HD bool step_in_block(const Buffers& buffers, LR* lrs, const Call& call, double* shared,

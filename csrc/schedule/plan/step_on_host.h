@@ -8,11 +8,11 @@
 
 namespace fastsched {
 
-// What the CUDA kernel finds while it runs, the host can look for before.
+// What the CUDA kernel checks as it runs, the host can check beforehand.
 inline bool fit_to_run(const Buffers& buffers) { return well_formed(buffers) && columns_fit(buffers); }
 
-// Applies an update of this law to all groups: a loop without branches of it,
-// once `apply` is part of it. `lrs` gets the same, rounded, where there is such.
+// Applies an update of this law to all groups: once `apply` is inlined, a loop that does not branch on the
+// law. `lrs`, if there is one, gets the same, rounded.
 template <Law kLaw, typename LR>
 [[gnu::flatten]] void update_all_by(Update update, GroupParams own, double* masters,
                                     [[maybe_unused]] LR* lrs) {
@@ -33,7 +33,7 @@ void update_all(const Update& update, const GroupParams& own, double* masters, L
   }
 }
 
-// One pass per node that does something, over all groups: the law is then the same for the whole pass.
+// One pass over all groups for each node that does something, so the law is the same throughout the pass.
 template <typename LR>
 void update_groups(const Buffers& buffers, LR* lrs) {
   const std::int64_t groups = buffers.groups;
@@ -64,7 +64,7 @@ void update_groups(const Buffers& buffers, LR* lrs) {
   }
 }
 
-// Nobody to wait for.
+// For a single thread.
 struct NoBarrier {
   void wait() {}
   void publish() {}

@@ -1,5 +1,5 @@
-// What a step does to a learning rate. A schedule looks at its counters once per step and comes to an
-// Update: the law and its scalars. Applying the law is all that is left to do per param group.
+// What a step does to a learning rate. Once per step, a schedule derives an Update from its counters: a law
+// and its scalars. All that is left to do per param group is to apply the law.
 #pragma once
 
 #include <cmath>
@@ -9,7 +9,7 @@
 
 namespace fastsched {
 
-// The name of each law and what it makes of a learning rate.
+// The name of each law and the learning rate that it gives.
 #define FASTSCHED_LAWS(LAW)                                                        \
   LAW(idle)            /* the schedule takes no part in this step */               \
   LAW(hold)            /* leave the learning rate alone */                         \
@@ -24,7 +24,7 @@ namespace fastsched {
   LAW(cycle)           /* own + (other - own) * a * b */                           \
   LAW(anneal_cosine)   /* other + (own - other) / 2 * a */                         \
   LAW(anneal_linear)   /* (other - own) * a + own */                               \
-  LAW(approach)        /* own * a + (lr before b of the way to own) * (1 - a) */   \
+  LAW(approach)        /* own * a + (lr with the share b undone) * (1 - a) */      \
   LAW(scale_each)      /* lr * table[a + other] */                                 \
   LAW(scale_base_each) /* own * table[a + other] */
 
@@ -39,7 +39,7 @@ struct Update {
   double a;
   double b;
   double own;    // which of the group's own parameters
-  double other;  // and which for laws between two
+  double other;  // and the second one, for laws between two
 
   FASTSCHED_HD static Update make(Law law, double a = 0.0, double b = 0.0, int own = 0, int other = 1) {
     return {static_cast<double>(law), a, b, static_cast<double>(own), static_cast<double>(other)};
@@ -51,7 +51,7 @@ struct Update {
   FASTSCHED_HD Law kind() const { return static_cast<Law>(static_cast<int>(law)); }
 };
 
-// Whether that is what comes of it being time to reduce: a new beginning may.
+// Whether the law is the result of a decision to reduce, which may turn into a restart.
 FASTSCHED_HD bool reduces(Law law) { return law == Law::reduce || law == Law::restore; }
 
 // Which parameters of its own a group needs for the law.
@@ -64,13 +64,13 @@ FASTSCHED_HD bool uses_other(Law law) {
          law == Law::scale_each || law == Law::scale_base_each;
 }
 
-// Sorted or otherwise ordered numbers of a schedule: milestones, phases, factors.
+// A schedule's list of numbers: milestones, phases or factors.
 struct Table {
   const double* values;
   std::int64_t size;
 };
 
-inline constexpr int kColumn = 1;  // which own parameter says where in a row of the table a group's factor is
+inline constexpr int kColumn = 1;  // the own parameter that is the column of a group's factor in the table
 
 // The last metrics, in a ring.
 struct Window {
@@ -78,7 +78,7 @@ struct Window {
   std::int64_t size;
 };
 
-// Where one group's own parameters lie: parameter k of all groups side by side, then k + 1.
+// Where one group's own parameters are: parameter k of all groups in a row, then parameter k + 1.
 struct GroupParams {
   const double* params;
   std::int64_t groups;
@@ -99,8 +99,8 @@ FASTSCHED_HD double bounded(double scaled, double bound) { return bound > scaled
 
 struct Applied {
   double lr;
-  bool written;         // false: the law leaves the group alone, whatever object holds its learning rate
-  bool is_own = false;  // the group's own parameter itself has become its learning rate
+  bool written;         // false: the law leaves the group alone, and the object that is its learning rate
+  bool is_own = false;  // the learning rate is now the group's own parameter itself
 };
 
 // The group's learning rate after the update.

@@ -1,5 +1,5 @@
 // What each step appends to a history: the metric, what plateaus made of it, and the learning rates after the
-// step. As with a mirror, whoever wants one puts its address into a node's state, so captured graphs follow.
+// step. As with a mirror, its address is put into a node's state, so captured graphs use it too.
 //
 //   history  capacity | columns | steps | rows     the oldest rows are overwritten
 //   row      metric | best | reductions | learning rates
@@ -28,11 +28,11 @@ FASTSCHED_HD Event event_of(const NodeView& view) {
   return static_cast<Event>(static_cast<int>(view.event()));
 }
 
-// What the plateaus in a subtree did whose turn it was.
+// What the plateaus that stepped in a subtree did.
 struct PlateauReport {
   double metric;      // NaN without a plateau, or without a metric
   double best;        // of the last of them; NaN if there was none
-  double reductions;  // how many of them found that it is time to reduce
+  double reductions;  // how many of them decided to reduce
 
   FASTSCHED_HD static PlateauReport none() { return {NAN, NAN, 0.0}; }
   // What this step was to a plateau; `best`: its best metric after it.
@@ -74,8 +74,8 @@ FASTSCHED_HD PlateauReport report_of(const NodeView& root, const Node& node, std
   return report;
 }
 
-// The learning rates as the subtree's last schedule left them, whatever comes after it; null where none was
-// stepped.
+// The learning rates as the subtree's last active schedule left them, before any that follow the subtree;
+// null if none stepped.
 FASTSCHED_HD const double* left_by(const NodeView& root, std::int64_t groups) {
   const double* left = nullptr;
   const NodeView end = root.after(root.node());
@@ -86,8 +86,8 @@ FASTSCHED_HD const double* left_by(const NodeView& root, std::int64_t groups) {
   return left;
 }
 
-// `first` and `stride` are the calling thread's share of the groups, whose learning rates it has written
-// itself; `barrier` has all threads wait for each other.
+// `first` and `stride` give the calling thread's share of the groups, whose learning rates it wrote itself;
+// `barrier` makes all threads wait for each other.
 template <typename LR, typename Barrier>
 FASTSCHED_HD void record(const NodeView& view, const Buffers& buffers, const LR* lrs, const StepInput& input,
                          std::int64_t first, std::int64_t stride, Barrier& barrier) {
@@ -95,7 +95,7 @@ FASTSCHED_HD void record(const NodeView& view, const Buffers& buffers, const LR*
   if (words == nullptr || !is_step(view.kind(), event_of(view), input.measured)) return;
   double* const row = next_row(words, buffers.groups);
   if (row == nullptr) return;
-  barrier.wait();  // everybody has read how many steps there were
+  barrier.wait();  // until all threads have read how many steps there were
   const double* const left = left_by(view, buffers.groups);
   for (std::int64_t i = first; i < buffers.groups; i += stride) {
     row[kHistoryOwn + i] = static_cast<double>(left != nullptr ? static_cast<LR>(left[i]) : lrs[i]);

@@ -1,9 +1,9 @@
-// What a step leaves in memory that the host can read while the device works on: a node's counters and the
-// learning rates after the step. Whoever wants it puts the memory's address into the node's state, so that
-// captured graphs follow.
+// What a step leaves in memory that the host can read while the device keeps working: a node's counters and
+// the learning rates after the step. The memory's address is put into the node's state, so captured graphs
+// use it too.
 //
-//   mirror  begun | counters | learning rates | done      begun and done count steps; equal, nothing is half
-//                                                         written between them
+//   mirror  begun | counters | learning rates | done      begun and done count steps; when they are equal,
+//                                                         nothing between them is half written
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ namespace fastsched {
 
 FASTSCHED_HD constexpr std::int64_t mirror_size(std::int64_t groups) { return kNodeCounters + groups + 2; }
 
-// `first` and `stride` are the calling thread's share of the groups; `barrier` makes all threads' writes so
+// `first` and `stride` give the calling thread's share of the groups; `barrier` makes all threads' writes so
 // far visible to each other and to the host.
 template <typename Barrier>
 FASTSCHED_HD void reflect(const NodeView& view, const Buffers& buffers, std::int64_t first,

@@ -1,4 +1,4 @@
-// What a step tells besides changing the learning rates, to whoever asked for it.
+// What a step reports besides changing the learning rates, if asked to.
 #pragma once
 
 #include "history.h"
