@@ -134,6 +134,8 @@ FINALIZER = """
     def make(lr):
         groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr(0.1)} for _ in range(150)]
         optimizer = torch.optim.Adam(groups, lr=0.1, foreach=False)
+        for group in optimizer.param_groups:
+            group["betas"] = (0.5,) * 25  # of tuples of that size Python keeps none: each is allocated
         scheduler = fastsched.CyclicLR(optimizer, 0.01, 0.1, step_size_up=5)
         for _ in range(3):
             scheduler.step()
@@ -173,7 +175,6 @@ FINALIZER = """
         gc.disable()
         optimizer, scheduler = make(lr)
         Finalizer(act, optimizer, scheduler)
-        keep = [(i, gc) for i in range(2000)]  # no tuple is left to be used again, so each is allocated
         print(lr.__name__, act.__name__, allocations, flush=True)
         gc.set_threshold(gc.get_count()[0] + allocations)
         gc.enable()
@@ -191,7 +192,7 @@ def test_a_finalizer_in_the_midst_of_a_step_may_change_anything():
     assert "acts" in process.stdout
 
 
-# A key whose comparison is Python code, encountered while "lr" is looked up.
+# A key whose comparison is Python code, encountered while "lr" or "betas" is looked up.
 KEY = """
     import itertools
     import torch, fastsched
@@ -207,9 +208,10 @@ KEY = """
     class Key:
         act = None
         countdown = 0
+        like = "lr"
 
         def __hash__(self):
-            return hash("lr")
+            return hash(Key.like)
 
         def __eq__(self, other):
             Key.countdown -= 1
@@ -219,8 +221,12 @@ KEY = """
 
     def make(lr):
         groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr(0.1)} for _ in range(30)]
-        optimizer = torch.optim.SGD(groups, lr=0.1)
-        scheduler = fastsched.ExponentialLR(optimizer, 0.5)
+        if Key.like == "lr":
+            optimizer = torch.optim.SGD(groups, lr=0.1)
+            scheduler = fastsched.ExponentialLR(optimizer, 0.5)
+        else:
+            optimizer = torch.optim.Adam(groups, lr=0.1, foreach=False)
+            scheduler = fastsched.OneCycleLR(optimizer, 0.5, total_steps=100)
         for group in optimizer.param_groups:
             entries = dict(group)
             group.clear()
@@ -228,12 +234,13 @@ KEY = """
             group.update(entries)
         return optimizer, scheduler
 
-    for lr, action, countdown in itertools.product((float, torch.tensor), actions, range(1, 130, 9)):
+    cases = itertools.product((float, torch.tensor), ("lr", "betas"), actions, range(1, 130, 9))
+    for lr, Key.like, action, countdown in cases:
         Key.countdown = 0
         optimizer, scheduler = make(lr)
         Key.act = lambda: actions[action](optimizer, scheduler)
         Key.countdown = countdown
-        print(lr.__name__, action, countdown, flush=True)
+        print(lr.__name__, Key.like, action, countdown, flush=True)
         for _ in range(3):
             try:
                 scheduler.step()
@@ -245,6 +252,41 @@ KEY = """
 def test_comparing_a_key_in_the_midst_of_a_step_may_change_anything():
     process = run(KEY)
     assert process.returncode == 0, (process.returncode, process.stdout[-200:], process.stderr)
+
+
+# A child that has another one replaced, and let go of, while the engines of all are looked at.
+CHILD = """
+    import torch, fastsched
+
+    class Child(fastsched.ExponentialLR):
+        countdown = 0
+
+        def __getattribute__(self, name):
+            if name == "_engine":
+                Child.countdown -= 1
+                if Child.countdown == 0:
+                    scheduler._schedulers[0] = fastsched.ExponentialLR(optimizer, 0.25)
+            return super().__getattribute__(name)
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e6)
+    for countdown in range(1, 12):
+        children = [fastsched.ExponentialLR(optimizer, 0.5), Child(optimizer, 0.5)]
+        scheduler = fastsched.ChainedScheduler(children)
+        scheduler.step()
+        scheduler._detach()
+        Child.countdown = countdown
+        scheduler.step()
+        before, children = optimizer.param_groups[0]["lr"], None
+        scheduler.step()
+        replaced = Child.countdown <= 0
+        assert optimizer.param_groups[0]["lr"] == before * (0.125 if replaced else 0.25), countdown
+    assert replaced is False
+"""
+
+
+def test_a_child_may_be_replaced_while_engines_are_looked_at():
+    process = run(CHILD)
+    assert process.returncode == 0, (process.returncode, process.stderr)
 
 
 def test_two_threads_may_step_one_scheduler():

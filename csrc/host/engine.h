@@ -246,11 +246,13 @@ class HostEngine : public Bound {
     const Ref children = children_of(dict);
     if (!children) return decline("its schedulers are not in a list or tuple");
     nodes_.resize(1);
+    children_.record(children.get(), false);
     reads_metric_ = false;
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(children.get()); ++i) {
-      const Ref child = Ref::borrow(PySequence_Fast_GET_ITEM(children.get(), i));
+    for (std::size_t i = 0; i < children_.size(); ++i) {
+      const Ref child = Ref::borrow(PySequence_Fast_ITEMS(children.get())[i]);
       const Ref engine(PyObject_GetAttr(child.get(), protocol::engine()));
       PyErr_Clear();  // a scheduler of another library
+      if (!children_.same(children.get())) return decline("its schedulers changed while they were looked at");
       const HostEngine* const host = engine ? exactly<HostEngine>(engine.get()) : nullptr;
       if (host == nullptr) return decline("a scheduler in it has no engine of the host");
       if (host->optimizer_ != optimizer_) return decline("a scheduler in it drives other entries or groups");
@@ -267,7 +269,6 @@ class HostEngine : public Bound {
       }
       reads_metric_ = reads_metric_ || host->reads_metric_;
     }
-    children_.record(children.get(), false);
     if (calls_functions_ && kind_ == Kind::chained && children_.size() > 1) {
       return decline(
           "a scheduler in it calls functions, which may look at what the one before it has written");
@@ -282,11 +283,11 @@ class HostEngine : public Bound {
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
       TreeNode& node = nodes_[i];
       HostEngine& engine = *node.engine;
-      if (i > 0 && engine.busy_) return false;
+      if (i > 0 && (engine.busy_ || (reread && !has_same_schedulers(i)))) return false;
       node.dict = Ref(PyObject_GenericGetDict(node.scheduler, nullptr));
       if (!node.dict) return false;
       if (!engine.settings_.same(node.dict.get())) {
-        if (!engine.refresh(node.scheduler, node.dict.get())) return false;
+        if (PyErr_Occurred() || !engine.refresh(node.scheduler, node.dict.get())) return false;
         reread = true;
       }
       if (i > 0 && (engine.steps_itself_ || engine.optimizer_ != optimizer_)) return false;
@@ -294,6 +295,15 @@ class HostEngine : public Bound {
     }
     if (reread) use_entries();
     return true;
+  }
+
+  // Whether the compositions among the first `count` have the same children: what may have run Python code
+  // may have removed some.
+  bool has_same_schedulers(std::size_t count) const {
+    return std::all_of(
+        nodes_.begin(), nodes_.begin() + static_cast<std::ptrdiff_t>(count), [](const TreeNode& node) {
+          return !is_composite(node.engine->kind_) || node.engine->has_same_children(node.dict.get());
+        });
   }
 
   // Takes the learning rates of the groups that have changed. False where one is no number, or the groups are

@@ -10,7 +10,7 @@ namespace fastsched::host {
 // counters of the sequences have gone on then, and the rest is its own step. 0 if it does not.
 inline std::size_t HostEngine::turn_of_caller(const StepInput& input) {
   const Ref groups = param_groups(optimizer_);
-  if (!groups || length(groups.get()) != count_) return 0;
+  if (!groups || length(groups.get()) != count_ || !has_same_schedulers(nodes_.size())) return 0;
   std::size_t place = 0;
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
     HostEngine& engine = *nodes_[i].engine;

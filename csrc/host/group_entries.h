@@ -218,7 +218,9 @@ class GroupEntries {
         const bool known = versions_.knows(i, group.get());
         Py_ssize_t size = known ? items.sizes[i] : 0;
         if (!known && PyDict_CheckExact(group.get())) {
-          size = size_of(PyDict_GetItemWithError(group.get(), entries_[items.column].key()));
+          PyObject* const numbers = PyDict_GetItemWithError(group.get(), entries_[items.column].key());
+          if (numbers == nullptr && PyErr_Occurred()) throw pybind11::error_already_set();
+          size = size_of(numbers);
         }
         items.tuples.push_back(empty_tuple(size));
       }

@@ -38,9 +38,14 @@ class GroupVersions {
     for (std::size_t i = first_changed(groups, 0); i < count; i = first_changed(groups, i + 1)) {
       const Ref group = Ref::borrow(item(groups, i));
       if (!PyDict_CheckExact(group.get())) return decline("a param group is no plain dict");
-      forget(versions_[i]);
-      if (!look(group.get(), i) || length(groups) != count || versions_.size() != count) return false;
+      // As it is before the look: what that brings about itself shows next time.
       remember(group.get(), versions_[i]);
+      const bool noted = look(group.get(), i) && length(groups) == count;
+      if (versions_.size() != count) return false;
+      if (!noted) {
+        forget(versions_[i]);
+        return false;
+      }
     }
     return true;
   }

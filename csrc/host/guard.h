@@ -160,7 +160,8 @@ class Guard : public Bound {
       const std::size_t place = i * keys() + k;
       const std::size_t named = names_.size() == keys() ? k : place;
       if (place >= entries_.size() || named >= names_.size()) return false;
-      if (names_[named].in(group) != entries_[place].get()) return false;
+      PyObject* const now = names_[named].in(group);
+      if (place >= entries_.size() || now != entries_[place].get()) return false;
     }
     return true;
   }

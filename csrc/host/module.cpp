@@ -46,6 +46,11 @@ void check_count(Py_ssize_t count) {
 // Whether comparing the keys of a dict raised, which looks like an entry that is not there.
 bool raised() { return PyErr_Occurred() != nullptr; }
 
+bool unless_raised(bool value) {
+  if (raised()) throw py::error_already_set();
+  return value;
+}
+
 // None, or a Declined, which `declined` makes.
 template <typename Make>
 PyObject* for_python(Outcome outcome, Make declined) {
@@ -142,11 +147,7 @@ void add_engine(py::module_& module) {
   type.def(py::init<const std::string&, py::type, py::object, const std::string&>(), py::arg("scheduler"),
            py::arg("tensor"), py::arg("read_tensor"), py::arg("name"))
       .def("attach",
-           [](HostEngine& self, py::object scheduler) {
-             const bool attached = self.attach(scheduler.ptr());
-             if (PyErr_Occurred()) throw py::error_already_set();
-             return attached;
-           })
+           [](HostEngine& self, py::object scheduler) { return unless_raised(self.attach(scheduler.ptr())); })
       .def("check_order", &HostEngine::check_order)
       .def_property_readonly("order_checked", &HostEngine::order_checked)
       .def_property_readonly("steps", &HostEngine::steps)
@@ -379,7 +380,10 @@ PYBIND11_MODULE(_C, module) {
   py::class_<Guard> guard(module, "Guard", py::is_final());
   guard.def(py::init<const std::string&>(), py::arg("scheduler"))
       .def("record_attributes",
-           [](Guard& self, py::object scheduler) { self.record_attributes(scheduler.ptr()); })
+           [](Guard& self, py::object scheduler) {
+             self.record_attributes(scheduler.ptr());
+             if (raised()) throw py::error_already_set();
+           })
       .def("record_groups", &Guard::record_groups)
       .def("record_children", &Guard::record_children)
       .def("holds_children", &Guard::holds_children)
@@ -390,7 +394,8 @@ PYBIND11_MODULE(_C, module) {
   direct
       .def(py::init<py::object, const py::list&, bool, bool, double>(), py::arg("guard"), py::arg("replicas"),
            py::arg("reads_metric"), py::arg("composite"), py::arg("limit"))
-      .def("ready", [](DirectStep& self, py::object scheduler) { return self.ready(scheduler.ptr()); })
+      .def("ready",
+           [](DirectStep& self, py::object scheduler) { return unless_raised(self.ready(scheduler.ptr())); })
       .def("run", &DirectStep::run)
       .def_static("use", &DirectStep::use, py::arg("modes"), py::arg("profiling"), py::arg("item"));
   add_method(direct, step_if_it_fits_method<DirectStep>);
@@ -400,7 +405,8 @@ PYBIND11_MODULE(_C, module) {
       .def(py::init<py::object, const py::list&, const py::list&, bool, bool, double>(), py::arg("guard"),
            py::arg("replicas"), py::arg("copies"), py::arg("reads_metric"), py::arg("composite"),
            py::arg("steps"))
-      .def("ready", [](OperatorStep& self, py::object scheduler) { return self.ready(scheduler.ptr()); })
+      .def("ready", [](OperatorStep& self,
+                       py::object scheduler) { return unless_raised(self.ready(scheduler.ptr())); })
       .def("run", &OperatorStep::run)
       .def_static("use", &OperatorStep::use, py::arg("step"), py::arg("copy"), py::arg("share_memory"),
                   py::arg("dtypes"), py::arg("strided"));
@@ -409,7 +415,9 @@ PYBIND11_MODULE(_C, module) {
   py::class_<HostMomentum>(module, "HostMomentum", py::is_final())
       .def(py::init<const std::string&>(), py::arg("scheduler"))
       .def("set", &HostMomentum::set, py::arg("index"), py::arg("counter"))
-      .def("step", &HostMomentum::step);
+      .def("step", [](HostMomentum& self, const py::object& scheduler, int event, double epoch, Guard* lrs) {
+        return unless_raised(self.step(scheduler, event, epoch, lrs));
+      });
 
   module.def(
       "pack_node",

@@ -28,14 +28,15 @@ class HostMomentum : public Bound {
   bool step(const pybind11::object& scheduler, int event, double epoch, Guard* guard) {
     Ref dict(PyObject_GenericGetDict(scheduler.ptr(), nullptr));
     if (!dict) throw pybind11::error_already_set();
-    if (busy_ || event < 0 || event >= kEvents) return false;
+    if (event < 0 || event >= kEvents) return false;
+    const Busy busy(busy_);
+    if (!busy.entered) return false;
     if (!settings_.same(dict.get()) && !refresh(dict.get())) return false;
     if (!settings_.cycles_momentum()) return true;
     Ref groups = param_groups(optimizer_of(dict.get()));
     if (!groups) return false;
     entries_.allocate(groups.get());
-    const Busy busy(busy_);
-    if (!busy.entered || !entries_.refresh(groups.get())) return false;
+    if (!entries_.refresh(groups.get())) return false;
     NodeState next = counters_;
     const Update update = decide(about_.kind, settings_.params(), next.counters,
                                  StepInput::make(static_cast<Event>(event), epoch), {settings_.table(), {}});

@@ -60,8 +60,9 @@ class Entry {
 
   // What is there; borrowed, null where there is nothing.
   PyObject* in(PyObject* group) const {
+    const Py_ssize_t index = item_;  // comparing keys may run Python code, after which this may not be there
     PyObject* const value = PyDict_GetItemWithError(group, key_);
-    return value == nullptr || !is_item() ? value : item_of(value);
+    return value == nullptr || index < 0 ? value : item_of(value, index);
   }
 
   // The name under which a group has what belongs to this entry as `own`, "initial_lr" for one, belongs to
@@ -81,9 +82,9 @@ class Entry {
   Entry belonging(PyObject* own) const { return of(named(own)); }
 
  private:
-  PyObject* item_of(PyObject* values) const {
+  static PyObject* item_of(PyObject* values, Py_ssize_t index) {
     const bool known = PyTuple_CheckExact(values) || PyList_CheckExact(values);
-    return known && item_ < PySequence_Fast_GET_SIZE(values) ? PySequence_Fast_GET_ITEM(values, item_)
+    return known && index < PySequence_Fast_GET_SIZE(values) ? PySequence_Fast_GET_ITEM(values, index)
                                                              : nullptr;
   }
 
