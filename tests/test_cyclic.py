@@ -238,15 +238,43 @@ def test_groups_that_shared_one_momentum_tensor_get_one_each(name):
     assert first(optimizer.param_groups[0]) is shared
 
 
-def test_no_betas_at_all_are_left_to_torch():
-    def run(module):
-        scheduler = make(module, "CyclicLR", 0.1, 0.9, adam=True)
+@pytest.mark.parametrize("betas", [(), 3, "ab", torch.tensor([0.5, 0.9])], ids=repr)
+@pytest.mark.parametrize("lr", [0.1, torch.tensor(0.1, dtype=torch.float64)], ids=["number", "tensor"])
+@pytest.mark.parametrize("cycles", [True, False])
+def test_betas_of_another_kind_are_left_to_torch(betas, lr, cycles):
+    def run(module, lr):
+        scheduler = make(module, "CyclicLR", lr, 0.9, adam=True, cycle_momentum=cycles)
         for group in scheduler.optimizer.param_groups:
-            group["betas"] = ()
-        scheduler.step()
-        return [group["betas"] for group in scheduler.optimizer.param_groups]
+            group["betas"] = betas
+        try:
+            scheduler.step()
+        except TypeError as error:
+            return str(error)
+        return repr([group["betas"] for group in scheduler.optimizer.param_groups])
 
-    assert run(fastsched) == run(torch_lr_scheduler)
+    assert run(fastsched, lr) == run(torch_lr_scheduler, 0.1)
+
+
+@names
+@pytest.mark.parametrize("lr", [0.1, torch.tensor(0.1, dtype=torch.float64)], ids=["number", "tensor"])
+@pytest.mark.filterwarnings("ignore:Seems like")
+def test_betas_in_a_list_are_written_as_in_torch(name, lr):
+    """As a tuple, also where the momentum is what it was, and whatever became of the list meanwhile."""
+
+    def run(module, lr):
+        scheduler = make(module, name, lr, 0.9, adam=True, base_momentum=0.9, max_momentum=0.9)
+        seen = []
+        for _ in range(3):
+            for group in scheduler.optimizer.param_groups:
+                group["betas"] = [*group["betas"]]
+            copied = copy.deepcopy(scheduler)
+            copied.optimizer.param_groups[0]["betas"][:] = [0.5, 0.25, 0.125]
+            for either in (scheduler, copied):
+                either.step()
+                seen.append([group["betas"] for group in either.optimizer.param_groups])
+        return seen
+
+    assert run(fastsched, lr) == run(torch_lr_scheduler, 0.1)
 
 
 BOUNDS = {

@@ -56,10 +56,9 @@ struct Numbers {
   }
 };
 
-// How many numbers there are in a tuple or list; 0 for anything else.
+// How many numbers there are in a tuple; 0 for anything else.
 inline Py_ssize_t size_of(PyObject* numbers) {
-  const bool known = numbers != nullptr && (PyTuple_CheckExact(numbers) || PyList_CheckExact(numbers));
-  return known ? PySequence_Fast_GET_SIZE(numbers) : 0;
+  return numbers != nullptr && PyTuple_CheckExact(numbers) ? PyTuple_GET_SIZE(numbers) : 0;
 }
 
 // To be filled by replace_item(). Made before anybody looks at the groups: allocating may start the garbage
@@ -86,8 +85,7 @@ inline bool replace_item(PyObject* group, const Entry& entry, Ref value, const R
     return false;
   }
   for (Py_ssize_t k = 0; k < size; ++k) {
-    Ref number =
-        k == entry.item_index() ? std::move(value) : Ref::borrow(PySequence_Fast_GET_ITEM(before, k));
+    Ref number = k == entry.item_index() ? std::move(value) : Ref::borrow(PyTuple_GET_ITEM(before, k));
     const Ref none(std::exchange(PySequence_Fast_ITEMS(tuple.get())[k], number.release()));
   }
   return set_item(group, entry.key(), tuple.get(), version) == 0;
@@ -237,9 +235,10 @@ class GroupEntries {
     }
     for (ItemColumn& items : items_) {
       PyObject* const numbers = PyDict_GetItemWithError(group, entries_[items.column].key());
-      // A list that is scheduled might be somebody else's as well, who looks for changes in it.
-      if (items.column == 0 && (numbers == nullptr || !PyTuple_CheckExact(numbers))) {
-        return decline(entries_[0].key(), numbers, "a tuple");
+      // A list changes without the dict's noticing, and might be somebody else's as well, who looks for
+      // changes in it.
+      if (numbers == nullptr || !PyTuple_CheckExact(numbers)) {
+        return decline(entries_[items.column].key(), numbers, "a tuple");
       }
       items.sizes[i] = size_of(numbers);
     }

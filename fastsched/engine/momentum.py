@@ -20,9 +20,10 @@ from .program import Node, Setting, copy_settings, instance_dict, own_values, pa
 
 
 def _momentum(group: dict[str, Any]) -> Any:
-    if "betas" in group:
-        return next(iter(group["betas"]), None)
-    return group.get("momentum")
+    if "betas" not in group:
+        return group.get("momentum")
+    betas = group["betas"]
+    return betas[0] if isinstance(betas, (tuple, list)) and betas else None
 
 
 def _momentums(optimizer: Optimizer) -> list[Any]:
