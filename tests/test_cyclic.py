@@ -364,25 +364,40 @@ def test_a_base_lr_that_is_a_tensor_is_not_made_the_learning_rate():
         assert [base.item() for base in scheduler.base_lrs] == [0.01, 0.01]
 
 
-@pytest.mark.parametrize("adam", [False, True], ids=["momentum", "betas"])
-def test_a_child_that_begins_to_cycle_momentum_while_it_is_stepped_alone(adam):
-    """What its composition knew of the groups was read before."""
+@optimizers
+@pytest.mark.parametrize("lr", [0.1, torch.tensor(0.1, dtype=torch.float64)], ids=["number", "tensor"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_child_that_begins_to_cycle_momentum(adam, lr, alone):
+    """What its composition knows of child and groups was read before, also where the child is stepped alone then."""
 
-    def run(schedulers):
+    def run(schedulers, lr):
         parameters = [torch.nn.Parameter(torch.zeros(1))]
-        optimizer = torch.optim.Adam(parameters, 0.1) if adam else torch.optim.SGD(parameters, 0.1, momentum=0.9)
+        kind = torch.optim.Adam if adam else torch.optim.SGD
+        optimizer = kind(parameters, lr, foreach=False, **({} if adam else {"momentum": 0.9}))
         child = schedulers.CyclicLR(optimizer, 0.1, 0.5, step_size_up=4, base_momentum=0.8, max_momentum=0.95)
-        chain = schedulers.ChainedScheduler([child, schedulers.ExponentialLR(optimizer, 0.9)])
         child.cycle_momentum = False
+        chain = schedulers.ChainedScheduler([child, schedulers.ExponentialLR(optimizer, 0.9)])
         optimizer.step()
         seen = []
         for step in range(8):
             if step in (3, 5):
                 child.cycle_momentum = step == 3
-                child.step()
+                if alone:
+                    child.step()
             chain.step()
             group = optimizer.param_groups[0]
-            seen.append((group["lr"], group["betas"] if adam else group["momentum"]))
+            seen.append((float(group["lr"]), group["betas"] if adam else group["momentum"]))
         return seen
 
-    assert run(fastsched.lr_scheduler) == run(torch.optim.lr_scheduler)
+    assert run(fastsched, lr) == run(torch_lr_scheduler, 0.1)
+
+
+@pytest.mark.parametrize("momentum", [0.9, torch.tensor(0.9)], ids=["number", "tensor"])
+def test_an_attribute_of_that_name_does_not_cycle_momentum(momentum):
+    optimizer = make(fastsched, "CyclicLR", torch.tensor(0.1), momentum, True, cycle_momentum=False).optimizer
+    for scheduler in (fastsched.ExponentialLR(optimizer, 0.5), fastsched.LambdaLR(optimizer, lambda epoch: 0.5)):
+        for cycles in (True, False, True):
+            scheduler.cycle_momentum = cycles
+            vars(scheduler)["last_epoch"] = 0  # so that its engine looks at everything
+            scheduler.step()
+            assert float(first(optimizer.param_groups[0])) == pytest.approx(0.9)

@@ -84,6 +84,11 @@ def kept_in_place(scheduler: Any, optimizer: Optimizer) -> Iterator[None]:
             _put(group, kept)
 
 
+def cycles_momentum(scheduler: Any) -> bool:
+    """Whether its schedule has momentum go along, and it says so."""
+    return bool(instance_dict(scheduler).get("cycle_momentum")) and bool(_C.momentum_params(scheduler._schedule))
+
+
 def cycle_momentum(scheduler: Any, counters: list[float]) -> HostMomentum | TensorMomentum | None:
     """What cycles the momentum of the scheduler's optimizer; None where some groups have tensors, some numbers."""
     kind = TensorMomentum if has_tensor_momentum(scheduler.optimizer) else HostMomentum

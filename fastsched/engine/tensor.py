@@ -15,7 +15,7 @@ from . import lr_buffer, ops
 from .capture import refuse_capture
 from .lr_buffer import LR_DTYPES, LRBuffer
 from .metric import DECODED, as_plain, traced
-from .momentum import HostMomentum, TensorMomentum, cycle_momentum
+from .momentum import HostMomentum, TensorMomentum, cycle_momentum, cycles_momentum
 from .program import (
     LAST_LR,
     Children,
@@ -124,7 +124,7 @@ class TensorEngine:
         window = torch.tensor(attributes.get(engine._window or "", ()), dtype=torch.float64, device="cpu")
         if not engine._lay_out(scheduler, buffers, children, counted, window):
             return None
-        if attributes.get("cycle_momentum"):
+        if cycles_momentum(scheduler):
             engine._momentum = cycle_momentum(scheduler, counters)
             if engine._momentum is None:
                 return None
@@ -591,10 +591,11 @@ class TensorEngine:
 
     def _fit_momentum(self, scheduler: Any) -> bool:
         """Cycle momentum or not, as the scheduler says now; False if it cannot be done."""
-        if not instance_dict(scheduler).get("cycle_momentum"):
+        if not cycles_momentum(scheduler):
             self._momentum = None
         elif self._momentum is None:
             self._momentum = cycle_momentum(scheduler, self._replicas[0].counters.tolist())
+            self.leave()  # a composition that has this in it would not cycle it
             return self._momentum is not None
         else:
             return self._momentum.rebuild(scheduler)
@@ -741,11 +742,11 @@ def _engines_of_children(scheduler: Any, buffers: list[LRBuffer]) -> list[Tensor
         if not isinstance(engine, TensorEngine):
             _C.note_reason(f"{type(child).__name__}, which is one of its schedulers: {_C.take_reason()}")
             return None
+        if engine._is_stale(child) and not engine.rebuild(child):
+            return None
         if engine._momentum is not None or engine._functions:
             its = "cycles momentum" if engine._momentum is not None else "calls functions; give it total_steps="
             _C.note_reason(f"{type(child).__name__}, which is one of its schedulers, {its}")
-            return None
-        if engine._is_stale(child) and not engine.rebuild(child):
             return None
         if [replica.buffer for replica in engine._replicas] != buffers:
             _C.note_reason(f"{type(child).__name__}, which is one of its schedulers, drives other groups or entries")
