@@ -255,10 +255,15 @@ def test_state_dicts_are_torchs(name):
     assert ours.last_epoch == 2
 
 
-def reenter(scheduler, epoch):
-    if epoch == 2 and not hasattr(scheduler, "reentered"):
-        scheduler.reentered = True
-        scheduler.step()
+def once(act):
+    """At epoch 2, and not by the functions that it calls itself."""
+
+    def at_epoch_2(scheduler, epoch):
+        if epoch == 2 and not hasattr(scheduler, "reentered"):
+            scheduler.reentered = True
+            act(scheduler)
+
+    return at_epoch_2
 
 
 def write_base_items(scheduler, epoch):
@@ -304,7 +309,13 @@ def ask_for_last_lr(scheduler, epoch):
 @pytest.mark.parametrize(
     "act",
     [
-        reenter,
+        once(lambda scheduler: scheduler.step()),
+        once(lambda scheduler: scheduler._initial_step()),
+        pytest.param(
+            once(lambda scheduler: scheduler.step(7)), marks=pytest.mark.filterwarnings("ignore:The epoch parameter")
+        ),
+        once(lambda scheduler: scheduler._update_lr(0)),
+        once(lambda scheduler: scheduler.load_state_dict({**scheduler.state_dict(), "last_epoch": 7})),
         write_base_items,
         write_bases,
         write_lrs,

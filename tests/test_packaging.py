@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import fastsched
 
@@ -53,3 +57,20 @@ def test_tools_are_imported_once_they_are_asked_for():
         "assert all(getattr(fastsched, name) is getattr(fastsched, name) for name in fastsched.__all__)\n"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+@in_checkout
+def test_what_is_pinned_can_be_installed_on_every_python_that_it_is_pinned_for():
+    """As far as these very versions are installed here."""
+    pythons = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+    found = list(importlib.metadata.distributions())
+    installed = {(canonicalize_name(each.name), each.version.partition("+")[0]): each.metadata for each in found}
+    pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+    unfit = []
+    for pin in pins:
+        about = installed.get((canonicalize_name(pin.name), str(pin.specifier).removeprefix("==")))
+        if about is not None:
+            wanted = [each for each in pythons if pin.marker is None or pin.marker.evaluate({"python_version": each})]
+            fit = SpecifierSet(about.get("Requires-Python", ""))
+            unfit += [(str(pin), version) for version in wanted if not fit.contains(f"{version}.99")]
+    assert unfit == []

@@ -201,6 +201,7 @@ class HostEngine : public Bound {
     HostEngine* engine;
     Ref alive;
     Ref scheduler;
+    Ref children;
     PlateauReport report;  // of what the others in it make of the step
   };
   struct HeldDicts {
@@ -245,6 +246,7 @@ class HostEngine : public Bound {
   bool take_children(PyObject* dict) {
     const Ref children = children_of(dict);
     if (!children) return decline("its schedulers are not in a list or tuple");
+    if (PySequence_Fast_GET_SIZE(children.get()) == 0) return decline("it has no schedulers left");
     nodes_.resize(1);
     children_.record(children.get(), false);
     reads_metric_ = false;
@@ -701,6 +703,7 @@ class HostEngine : public Bound {
   bool keep_last_lr(PyObject* scheduler, PyObject* dict, const Numbers& lrs, bool known);
   Outcome step_by_functions(PyObject* scheduler, const Ref& groups);
   static Numbers as_floats(PyObject* lrs);
+  Ref epoch_now(PyObject* scheduler, PyObject* dict) const;
   static Outcome changed_their_number();
   Ref lr_of(const Ref& group) const;
   double product(double operand, double factor) const;

@@ -38,8 +38,11 @@ inline Outcome HostEngine::step_caller(std::size_t place, const StepInput& input
   std::vector<StepsBelow> compositions;  // functions may change the tree, or step it
   for (const TreeNode& node : nodes_) {
     if (!is_composite(node.engine->kind_) || node.engine->event_ == Event::idle) continue;
+    const Ref dict(PyObject_GenericGetDict(node.scheduler, nullptr));
+    Ref children = dict ? children_of(dict.get()) : Ref();
+    if (!children) return Outcome::failed;
     compositions.push_back({node.engine, Ref::borrow(node.alive.get()), Ref::borrow(node.scheduler),
-                            node.engine->report(input)});
+                            std::move(children), node.engine->report(input)});
   }
   double none = 0.0;
   const Outcome outcome = engine.step(scheduler.get(), Py_None, none);
@@ -54,12 +57,20 @@ inline Outcome HostEngine::step_caller(std::size_t place, const StepInput& input
     known = PyList_CheckExact(lrs.get()) && left.read(lrs.get());
     if (!known) left = as_floats(lrs.get());
   }
-  for (const StepsBelow& composition : compositions) {
-    const Ref dict(PyObject_GenericGetDict(composition.scheduler.get(), nullptr));
-    if (!dict || !composition.engine->keep_last_lr(composition.scheduler.get(), dict.get(), left, known)) {
+  for (auto composition = compositions.rbegin(); composition != compositions.rend(); ++composition) {
+    HostEngine& around = *composition->engine;
+    PyObject* const composed = composition->scheduler.get();
+    const Ref dict(PyObject_GenericGetDict(composed, nullptr));
+    if (!dict) return Outcome::failed;
+    if (around.kind_ == Kind::chained && !around.has_same_children(dict.get())) {
+      const Ref done(PyObject_CallMethodOneArg(composed, protocol::go_on(), composition->children.get()));
+      if (!done) return Outcome::failed;
+      around.last_lr_ = left;
+      around.copied_version_ = 0;
+    } else if (!around.keep_last_lr(composed, dict.get(), left, known)) {
       return Outcome::failed;
     }
-    if (composition.engine->rows_ != nullptr) composition.engine->append_row(composition.report);
+    if (around.rows_ != nullptr) around.append_row(composition->report);
   }
   return Outcome::stepped;
 }
@@ -122,9 +133,8 @@ inline Outcome HostEngine::step_by_functions(PyObject* scheduler, const Ref& gro
         scales_bases ? Ref::borrow(item(bases.get(), i)) : lr_of(Ref::borrow(item(groups.get(), i)));
     const Ref function = Ref::borrow(item(functions.get(), i));
     // The epoch is asked for anew each time, as in torch: a function may have set it.
-    PyObject* written = PyDict_GetItemWithError(dict, about_.counters[0].name);
-    if (written != nullptr) {
-      epoch = Ref::borrow(written);
+    if (!settings_.is_unwritten(dict)) {
+      epoch = epoch_now(scheduler, dict);
       epoch_of = std::nan("");
     } else if (epoch_of != counters_.words[0]) {
       epoch_of = counters_.words[0];
@@ -169,6 +179,15 @@ inline Outcome HostEngine::step_by_functions(PyObject* scheduler, const Ref& gro
   lrs_of_functions_ = std::move(values);
   decline("a function of its gave something else than a Python number, or changed the scheduler");
   return Outcome::declined;
+}
+
+// Of a scheduler to whose __dict__ somebody has written: another engine may have been chosen as well.
+inline Ref HostEngine::epoch_now(PyObject* scheduler, PyObject* dict) const {
+  const Attribute& epoch = about_.counters[0];
+  PyObject* const written = PyDict_GetItemWithError(dict, epoch.name);
+  if (written != nullptr) return Ref::borrow(written);
+  return is_engine_of(scheduler) ? to_python(epoch, counters_.words[0])
+                                 : Ref(PyObject_GetAttr(scheduler, epoch.name));
 }
 
 inline Outcome HostEngine::changed_their_number() {

@@ -22,6 +22,7 @@ FASTSCHED_NAME(step_off_path, "_step_off_path")  // (declined): what an engine h
 
 // Of a composition.
 FASTSCHED_NAME(schedulers, "_schedulers")  // its children
+FASTSCHED_NAME(go_on, "_go_on")            // (children): of a chain, after the first of these has stepped
 
 #undef FASTSCHED_NAME
 

@@ -33,9 +33,11 @@ class Settings {
     return valid_params(about_.kind, params_) || decline(kInvalid);
   }
 
-  // Whether nothing was written to the dict, or into the table, since settle().
+  // Whether it is known that nothing was written to the dict since settle().
+  bool is_unwritten(PyObject* dict) const { return unchanged(dict, version_); }
+  // The same, and that nothing was written into the table.
   bool same(PyObject* dict) {
-    return unchanged(dict, version_) && (TableReader::is_fixed(about_) || table_.same(about_, dict));
+    return is_unwritten(dict) && (TableReader::is_fixed(about_) || table_.same(about_, dict));
   }
   // Whether the dict says what was read, whatever was written to it, and has no state, which engines hold.
   // That of a scheduler in a composition must have no step() either.

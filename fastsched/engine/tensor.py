@@ -724,6 +724,9 @@ class TensorEngine:
 def _engines_of_children(scheduler: Any, buffers: list[LRBuffer]) -> list[TensorEngine] | None:
     """The engines of the scheduler's children, up to date; None where one cannot be part of one program over these."""
     children = scheduler._children()
+    if not children and hasattr(scheduler, "_schedulers"):
+        _C.note_reason("it has no schedulers left")
+        return None  # torch raises there
     everything = _descendants(scheduler)
     if len({id(child) for child in everything}) != len(everything):
         _C.note_reason("a scheduler is in it twice, which has one state and not two; construct another")

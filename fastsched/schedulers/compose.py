@@ -6,6 +6,7 @@ import logging
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, SupportsFloat
 
 import torch
@@ -256,7 +257,7 @@ class _Composite(_MetricScheduler):
 
     def _begin_child(self, child: Any, metrics: Any) -> None:
         self._restart_child(child, metrics)
-        self._begun()
+        self._keep_last_lr(child)
 
     def _restart_child(self, child: Any, metrics: Any) -> None:
         """Start it over, at its epoch 0, in the middle of a run."""
@@ -386,7 +387,11 @@ class _Composite(_MetricScheduler):
         return self._children_left() if name == LAST_LR else super()._state_without_engine(name)
 
     def _children_left(self) -> list[Any]:
-        return self._left_by(self._last_child())
+        try:
+            last = self._last_child()
+        except IndexError:  # somebody has taken it out; a step that finds none changes nothing
+            return lr_buffer.copied_lrs(self.optimizer)
+        return self._left_by(last)
 
     def _left_by(self, last: Any) -> list[Any]:
         """The learning rates as the last child left them; of entries that it does not drive, as they are."""
@@ -397,10 +402,21 @@ class _Composite(_MetricScheduler):
             lrs[position] = lr
         return lrs
 
-    def _begun(self) -> None:
-        """The children's LRs were set from outside of their steps."""
+    def _keep_last_lr(self, last: Any) -> None:
+        """Keep the learning rates as the ``last`` child to act has left them, where no engine does."""
         if not self._engine.steps_tensors:
-            instance_dict(self)[LAST_LR] = lr_buffer.copied_lrs(self.optimizer)
+            instance_dict(self)[LAST_LR] = self._read_from(last)
+
+    def _note_last_lr(self, last: Any) -> None:
+        """The same after a step; what lies in tensors the child is asked for."""
+        if lr_buffer.has_tensors(self.optimizer):
+            instance_dict(self).pop(LAST_LR, None)
+        else:
+            self._keep_last_lr(last)
+
+    def _read_from(self, last: Any) -> list[Any]:
+        """As torch does: from the child, because the composition's own optimizer may be another by now."""
+        raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
         """The state under torch's keys, as plain Python values; with LRs on a CUDA device this waits for it."""
@@ -607,8 +623,12 @@ class SequentialLR(_Composite, torch_lr_scheduler.SequentialLR):
         return self._schedulers[self._turn(self.last_epoch)[0]]
 
     def _initial_step(self) -> None:
-        _begin(self._schedulers[self._turn(0)[0]])
-        self._begun()
+        first = self._schedulers[self._turn(0)[0]]
+        _begin(first)
+        self._keep_last_lr(first)
+
+    def _read_from(self, last: Any) -> list[Any]:
+        return self._left_by(last)
 
     def _restart(self, metrics: Any) -> None:
         self.last_epoch = 0
@@ -641,10 +661,7 @@ class SequentialLR(_Composite, torch_lr_scheduler.SequentialLR):
             self._begin_child(child, metrics)
         else:
             _step_child(child, metrics)
-            if lr_buffer.has_tensors(self.optimizer):
-                instance_dict(self).pop(LAST_LR, None)  # the child is asked
-            else:
-                instance_dict(self)[LAST_LR] = self._left_by(child)
+            self._note_last_lr(child)
 
     def _next_to_step(self) -> Sequence[Any]:
         index, begins = self._turn(self.last_epoch + 1)
@@ -698,7 +715,7 @@ class ChainedScheduler(_Composite, torch_lr_scheduler.ChainedScheduler):
             lr_buffer.set_lrs(self.optimizer, self._initial_lrs())
             _forget(self)
             _construct(self)
-        self._begun()
+        self._keep_last_lr(self._last_child())
         self._attach()
         self._reduce_for_all(reduced)
         self._note_first_lrs()
@@ -710,7 +727,11 @@ class ChainedScheduler(_Composite, torch_lr_scheduler.ChainedScheduler):
     def _initial_step(self) -> None:
         for child in self._schedulers:
             _begin(child)
-        self._begun()
+        self._keep_last_lr(self._last_child())
+
+    def _read_from(self, last: Any) -> list[Any]:
+        whole = isinstance(self.optimizer, Selection)
+        return lr_buffer.copied_lrs(self.optimizer if whole else last.optimizer)
 
     def _restart(self, metrics: Any) -> None:
         lr_buffer.set_lrs(self.optimizer, self._initial_lrs())
@@ -722,7 +743,7 @@ class ChainedScheduler(_Composite, torch_lr_scheduler.ChainedScheduler):
             else:
                 child.last_epoch = -1
                 child._initial_step()
-        self._begun()
+        self._keep_last_lr(self._last_child())
 
     def _yet_to_begin(self, *, anew: bool = False) -> Iterator[Any]:
         for child in self._schedulers:  # the others go on from the one before, and not by their closed form
@@ -735,10 +756,13 @@ class ChainedScheduler(_Composite, torch_lr_scheduler.ChainedScheduler):
     def _step_children(self, metrics: Any) -> None:
         for child in self._schedulers:
             _step_child(child, metrics)
-        if lr_buffer.has_tensors(self.optimizer):
-            instance_dict(self).pop(LAST_LR, None)  # the last child is asked
-        else:
-            self._begun()
+        self._note_last_lr(self._last_child())
+
+    def _go_on(self, children: Sequence[Any]) -> None:
+        """Finish a step of which a function in the first of these has changed what children there are."""
+        for child in islice(children, 1, None):
+            _step_child(child, None)
+        self._note_last_lr(self._last_child())
 
     def _next_to_step(self) -> Sequence[Any]:
         return tuple(self._schedulers)
