@@ -54,7 +54,7 @@ class CaptureProbe {
 
   static inline PyObject* cuda_ = nullptr;
   static inline PyObject* capturing_ = nullptr;
-  // At which torch.cuda's dict said so. Never given back: statics die after the interpreter.
+  // At which torch.cuda's dict said so. Never destroyed, because that would be after the interpreter's end.
   static inline DictVersion& uninitialized_ = *new DictVersion();
 };
 
