@@ -9,6 +9,7 @@ python benchmarks/pythons.py show     the recorded ratios of all Pythons, side b
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
@@ -16,12 +17,14 @@ import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 RESULTS = ROOT / "benchmarks" / "results"
 GROUPS = [1, 10, 100, 1000]
+BY_OPERATOR = ["StepLR", "CosineAnnealingLR", "OneCycleLR", "ReduceLROnPlateau"], [1, 1000]
 
 
 def record() -> None:
@@ -49,10 +52,28 @@ def record() -> None:
         "processor": processor(),
         "date": date.today().isoformat(),
     }
+    operator_steps = [json.dumps(step) for step in by_operator()]
     minor = ".".join(platform.python_version_tuple()[:2])
     heads = [f" {json.dumps(name)}: {json.dumps(value)},\n" for name, value in result.items()]
     lines = ",\n".join(f"  {json.dumps(cell)}" for cell in cells)
-    (RESULTS / f"python-{minor}.json").write_text("{\n" + "".join(heads) + f' "cells": [\n{lines}\n ]\n}}\n')
+    steps = ",\n  ".join(operator_steps)
+    (RESULTS / f"python-{minor}.json").write_text(
+        "{\n" + "".join(heads) + f' "cells": [\n{lines}\n ],\n "operator_steps": [\n  {steps}\n ]\n}}\n'
+    )
+
+
+def by_operator() -> list[dict[str, Any]]:
+    """What eager steps cost the host where learning rates are on a device: here the device is the CPU."""
+    from fastsched.cli.bench import compare
+    from fastsched.engine import tensor
+
+    steps = []
+    for name, groups in itertools.product(*BY_OPERATOR):
+        with mock.patch.object(tensor, "_on_host", return_value=False) as asked:
+            us = compare(name, "tensor", groups).our_us
+        assert asked.called  # or the step has gone without the operator
+        steps.append({"schedule": name, "groups": groups, "us": round(us, 2)})
+    return steps
 
 
 def recorded() -> list[dict[str, Any]]:
@@ -67,6 +88,12 @@ def summary(result: dict[str, Any], lrs: str, groups: int) -> str:
     return f"{min(ratios):.3g} / {statistics.geometric_mean(ratios):.3g}" if ratios else ""
 
 
+def slowest(result: dict[str, Any], groups: int) -> str:
+    """Of the steps by the operator, in microseconds."""
+    times = [step["us"] for step in result.get("operator_steps", []) if step["groups"] == groups]
+    return f"{max(times):.3g}" if times else ""
+
+
 def table(results: list[dict[str, Any]]) -> list[list[str]]:
     head = ["torch / fastsched, worst / mean", *(f"Python {result['python']}" for result in results)]
     rows = [
@@ -74,10 +101,17 @@ def table(results: list[dict[str, Any]]) -> list[list[str]]:
         for lrs in ("float", "tensor")
         for groups in GROUPS
     ]
+    operator_steps = [
+        [
+            f"by the operator, {groups} group{'s' if groups > 1 else ''}, us",
+            *(slowest(result, groups) for result in results),
+        ]
+        for groups in BY_OPERATOR[1]
+    ]
     about = [
         [name.replace("_", " "), *(str(result[name]) for result in results)] for name in ("torch", "changes_of_dicts")
     ]
-    return [head, *rows, *about]
+    return [head, *rows, *operator_steps, *about]
 
 
 def show() -> None:

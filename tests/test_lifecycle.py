@@ -1,6 +1,7 @@
 """Construction errors, copies, references, and what a long run leaves behind."""
 
 import copy
+import ctypes
 import functools
 import gc
 import inspect
@@ -449,6 +450,37 @@ def test_without_a_watcher_dicts_are_looked_up():
         assert (fastsched._C.DICT_VERSIONS == "look-ups") == (sys.version_info >= (3, 13))
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no watchers")
+def test_others_that_watch_a_dict_are_told_of_each_write():
+    """As torch.compile is; and a write of theirs is noticed after one of ours, which does not have us told."""
+    told = []
+    signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+    tell = signature(lambda event, group, key, value: told.append(group) or 0)
+    python = ctypes.pythonapi
+    watcher = python.PyDict_AddWatcher(tell)
+    try:
+        optimizer = sgd([0.5, 0.25, 0.25])
+        scheduler = fastsched.ExponentialLR(optimizer, 0.5)
+        optimizer.step()
+        scheduler.step()
+        groups = optimizer.param_groups
+        python.PyDict_Watch(watcher, ctypes.py_object(groups[1]))
+        for _ in range(3):
+            scheduler.step()
+        assert told == [id(groups[1])] * 3
+        groups[1]["lr"] = 8.0
+        scheduler.step()
+        assert told == [id(groups[1])] * 5
+        assert [group["lr"] for group in groups] == [0.5**6, 4.0, 0.25 * 0.5**5]
+        python.PyDict_Unwatch(watcher, ctypes.py_object(groups[1]))
+        groups[1]["lr"] = 2.0
+        scheduler.step()
+        assert len(told) == 5
+        assert groups[1]["lr"] == 1.0
+    finally:
+        python.PyDict_ClearWatcher(watcher)
 
 
 @pytest.mark.parametrize("groups", [1, 3])

@@ -1,7 +1,8 @@
-// Telling, at the cost of a dict look-up, whether a CUDA graph is being captured: what the host engines do
-// now would not happen at a replay.
+// Telling, at hardly any cost, whether a CUDA graph is being captured: what the host engines do now would not
+// happen at a replay.
 #pragma once
 
+#include "dict_version.h"
 #include "python.h"
 
 namespace fastsched::host {
@@ -17,10 +18,7 @@ class CaptureProbe {
 
   // True inside capture, and, with a Python error set, where that cannot be found out.
   static bool capturing() {
-    if (cuda_ == nullptr) return false;
-    static PyObject* const initialized = intern("_initialized");
-    if (PyDict_GetItemWithError(cuda_, initialized) != Py_True)
-      return false;  // asking would create a context
+    if (cuda_ == nullptr || unchanged(cuda_, uninitialized_) || !is_initialized()) return false;
     const Ref answer(PyObject_CallNoArgs(capturing_));
     return !answer || answer.get() == Py_True;
   }
@@ -46,8 +44,18 @@ class CaptureProbe {
   }
 
  private:
+  // Where it is not, asking whether it captures would create a context.
+  static bool is_initialized() {
+    static PyObject* const name = intern("_initialized");
+    if (PyDict_GetItemWithError(cuda_, name) == Py_True) return true;
+    remember(cuda_, uninitialized_);
+    return false;
+  }
+
   static inline PyObject* cuda_ = nullptr;
   static inline PyObject* capturing_ = nullptr;
+  // At which torch.cuda's dict said so. Never destroyed, because that would be after the interpreter's end.
+  static inline DictVersion& uninitialized_ = *new DictVersion();
 };
 
 }  // namespace fastsched::host

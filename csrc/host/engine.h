@@ -515,7 +515,7 @@ class HostEngine : public Bound {
       return groups_.write_changed(groups, lrs_.data());
     }
     for (std::size_t i = 0; i < lrs_.size(); ++i) {
-      const Ref group = GroupEntries::next(groups, i);
+      const Ref group = GroupVersions::next(groups, i);
       if (!group) return false;
       for (std::size_t k = 0; k < along_.size(); ++k) {
         const double value = along_[k].values[i];

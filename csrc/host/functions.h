@@ -160,7 +160,7 @@ inline Outcome HostEngine::step_by_functions(PyObject* scheduler, const Ref& gro
     Numbers lrs = {std::vector<double>(count), {}};
     for (std::size_t i = 0; i < count; ++i) {
       const double value = product(operands[i], factors[i]);
-      const Ref group = GroupEntries::next(now.get(), i);
+      const Ref group = GroupVersions::next(now.get(), i);
       Ref lr(group ? PyFloat_FromDouble(value) : nullptr);
       stale_ = true;
       if (!lr || !groups_.write(group.get(), 0, i, std::move(lr), value)) return Outcome::failed;

@@ -152,15 +152,23 @@ class GroupEntries {
     return integers_[at] == 0 && same_bits(values_[at], number);
   }
 
-  // Writes the first entry, a float, of all groups that have another. False on a Python error.
+  // Writes the first entry, a float, of all groups that have another; groups beside each other that get the
+  // same number share one float. False on a Python error.
   bool write_changed(PyObject* groups, const double* numbers) {
     PyObject* const key = entries_[0].key();
-    for (std::size_t i = 0; i < versions_.size(); ++i) {
-      if (has(i, numbers[i])) continue;
-      const Ref group = next(groups, i);
-      const Ref value(group ? PyFloat_FromDouble(numbers[i]) : nullptr);
-      if (!value || set_item(group.get(), key, value.get(), versions_[i]) != 0) return false;
-      values_[i] = numbers[i];
+    double* const values = values_.data();
+    const std::size_t count = versions_.size();
+    Ref shared;
+    double number = 0.0;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (same_bits(values[i], numbers[i])) continue;
+      if (!shared || !same_bits(number, numbers[i])) {
+        number = numbers[i];
+        shared = Ref(PyFloat_FromDouble(number));
+        if (!shared) return false;
+      }
+      if (!versions_.write(groups, i, key, shared.get())) return false;
+      values[i] = number;
     }
     return true;
   }
@@ -190,15 +198,6 @@ class GroupEntries {
 
   // Another number, unique in the process, once some value is another by somebody else's hand.
   std::uint64_t as_of() const { return as_of_; }
-
-  // The group to write next. No Python code runs while groups are written, except to compare keys of a type
-  // of its own: that could change the list. Empty, with a Python error set, if it did.
-  static Ref next(PyObject* groups, std::size_t i) {
-    prefetch_group(groups, i);
-    if (i < length(groups) && PyDict_CheckExact(item(groups, i))) return Ref::borrow(item(groups, i));
-    PyErr_SetString(PyExc_RuntimeError, "param_groups changed while a scheduler wrote to them");
-    return Ref();
-  }
 
  private:
   // Where an item of a tuple is read and written.

@@ -50,6 +50,25 @@ class GroupVersions {
     return true;
   }
 
+  // The group to write next. No Python code runs while groups are written, except to compare keys of a type
+  // of its own: that could change the list. Empty, with a Python error set, if it did.
+  static Ref next(PyObject* groups, std::size_t i) {
+    prefetch_group(groups, i);
+    if (i < length(groups) && PyDict_CheckExact(item(groups, i))) return Ref::borrow(item(groups, i));
+    PyErr_SetString(PyExc_RuntimeError, "param_groups changed while a scheduler wrote to them");
+    return Ref();
+  }
+
+  // Puts `value` into group i, which goes on being known, in place of a number. False on a Python error.
+  bool write(PyObject* groups, std::size_t i, PyObject* key, PyObject* value) {
+    if (i < length(groups) && is_written_quietly(item(groups, i), versions_[i])) {
+      prefetch_group(groups, i);
+      return set_item_quietly(item(groups, i), key, value, versions_[i]) == 0;
+    }
+    const Ref group = next(groups, i);  // held, because Python code may run
+    return group && set_item(group.get(), key, value, versions_[i]) == 0;
+  }
+
  private:
   // The first from the place `i` on; all are looked at in a loop that does nothing else.
   std::size_t first_changed(PyObject* groups, std::size_t i) const {
@@ -57,8 +76,8 @@ class GroupVersions {
     const std::size_t count = versions_.size();
     const DictVersion* const versions = versions_.data();
     for (; i < count; ++i) {
-      prefetch_group(groups, i);
-      if (!PyDict_CheckExact(now[i]) || !unchanged(now[i], versions[i])) break;
+      if (kVersionsAreInDicts) prefetch_group(groups, i);
+      if (!is_unchanged_dict(now[i], versions[i])) break;
     }
     return i;
   }

@@ -195,7 +195,7 @@ void add_engine(py::module_& module) {
 }
 
 // Dict versions are trusted only where they are seen to follow the stores Python code makes, which the
-// interpreter specializes once they are hot.
+// interpreter specializes once they are hot, also after one of our own.
 bool probe_dict_versions() {
   if (!dict_versions_trusted) return false;
   py::dict scope;
@@ -212,7 +212,11 @@ bool probe_dict_versions() {
   py::object attributes = scope["probe"].attr("__dict__");
   py::object group = scope["group"];
   for (int i = 1; i < 100; ++i) {
-    const DictVersion before[2] = {version(attributes.ptr()), version(group.ptr())};
+    DictVersion before[2] = {version(attributes.ptr()), version(group.ptr())};
+    DictVersion own = before[1];
+    if (set_item(group.ptr(), lr_name(), Py_None, own) != 0 || unchanged(group.ptr(), before[1]))
+      return false;
+    before[1] = own;
     if (!unchanged(attributes.ptr(), before[0]) || !unchanged(group.ptr(), before[1])) return false;
     scope["store"](i);
     scope["write"](i);

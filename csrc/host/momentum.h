@@ -47,7 +47,7 @@ class HostMomentum : public Bound {
     update_all(update, own_.of(values_.size()), values_.data(), static_cast<void*>(nullptr));
     for (std::size_t i = 0; i < values_.size(); ++i) {
       if (entries_.has_float(0, i, values_[i])) continue;
-      const Ref group = GroupEntries::next(groups.get(), i);
+      const Ref group = GroupVersions::next(groups.get(), i);
       Ref value(group ? PyFloat_FromDouble(values_[i]) : nullptr);
       const auto write = [&] { return entries_.write(group.get(), 0, i, std::move(value), values_[i]); };
       if (!value || !(guard != nullptr ? guard->keep_up(group.get(), i, write) : write())) {
