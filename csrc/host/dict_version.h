@@ -105,7 +105,10 @@ class DictWatcher {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
   static std::uint64_t& watchers_of(PyObject* dict) {
-#if PY_VERSION_HEX >= 0x030E0000
+#if PY_VERSION_HEX >= 0x030F0000
+    static std::uint64_t none = 0;  // nobody has looked where that Python has it: is_bit() is false
+    return none;
+#elif PY_VERSION_HEX >= 0x030E0000
     return reinterpret_cast<PyDictObject*>(dict)->_ma_watcher_tag;
 #else
     return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
