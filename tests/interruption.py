@@ -1,5 +1,6 @@
 """Ctrl-C at a given line."""
 
+import gc
 import linecache
 import sys
 import types
@@ -37,6 +38,7 @@ def interrupted(action: Callable[[], object], line: int, *modules: types.ModuleT
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # finalizers of what earlier tests left behind would be traced, and Python drops what those raise
     sys.settrace(trace)
     try:
         action()
@@ -44,4 +46,5 @@ def interrupted(action: Callable[[], object], line: int, *modules: types.ModuleT
         return True
     finally:
         sys.settrace(before)
+        gc.enable()
     return False
