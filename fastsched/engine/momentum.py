@@ -21,7 +21,8 @@ from .program import Node, Setting, copy_settings, instance_dict, own_values, pa
 
 def _momentum(group: dict[str, Any]) -> Any:
     if "betas" in group:
-        return next(iter(group["betas"]), None)
+        betas = group["betas"]
+        return betas[0] if type(betas) is tuple and betas else next(iter(betas), None)
     return group.get("momentum")
 
 
