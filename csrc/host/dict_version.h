@@ -104,7 +104,7 @@ class DictWatcher {
   // The word in which a dict has a bit for each watcher, among others.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-  static std::uint64_t& watchers_of(PyObject* dict) {
+  static std::uint64_t& watchers_of([[maybe_unused]] PyObject* dict) {
 #if PY_VERSION_HEX >= 0x030F0000
     static std::uint64_t none = 0;  // nobody has looked where that Python has it: is_bit() is false
     return none;

@@ -326,6 +326,21 @@ py::dict attributes(const ScheduleAttributes& about) {
   return what;
 }
 
+// The types among the items of a list or a tuple, which may be a thousand of one.
+py::set types_of(const py::sequence& items) {
+  const Ref fast(PySequence_Fast(items.ptr(), "not a list"));
+  if (!fast) throw py::error_already_set();
+  py::set types;
+  const PyTypeObject* last = nullptr;
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(fast.get()); ++i) {
+    PyTypeObject* const type = Py_TYPE(PySequence_Fast_GET_ITEM(fast.get(), i));
+    if (type == last) continue;
+    types.add(py::handle(reinterpret_cast<PyObject*>(type)));
+    last = type;
+  }
+  return types;
+}
+
 // The curves of a phase by name, and their numbers.
 py::dict curves() {
   py::dict numbers;
@@ -434,6 +449,7 @@ PYBIND11_MODULE(_C, module) {
       py::arg("scheduler"), py::arg("attributes"), py::arg("owns"), py::arg("positions"),
       py::arg("factors") = std::vector<double>(), py::arg("columns") = 0, py::arg("children") = 0,
       py::arg("children_size") = 0, py::arg("children_state_size") = 0, py::arg("of_step") = false);
+  module.def("types_of", &types_of, py::arg("items"));
   module.def("use_tensor_types", &PlainTensors::use, py::arg("types"));
   module.def(
       "entry_of",

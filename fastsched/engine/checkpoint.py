@@ -134,7 +134,7 @@ def whole(where: str, value: Any) -> int:
 
 def numbers(where: str, values: Any) -> list[Any]:
     """A list of numbers; one of torch's or NumPy's arrays is taken apart."""
-    kinds = set(map(type, values)) if type(values) is list else {list}
+    kinds = _C.types_of(values) if type(values) is list else {list}
     if kinds <= {float, int}:
         with suppress(OverflowError):
             if int in kinds:
@@ -202,9 +202,7 @@ def phases(where: str, values: Any) -> list[dict[str, Any]]:
 
 
 def function_state(where: str, function: Any, saved: Any) -> Any:
-    """What to write into a callable object's attributes; None for a function, which has no state."""
-    if saved is None:
-        return None
+    """What to write into a callable object's attributes."""
     if not isinstance(saved, Mapping) or not all(isinstance(name, str) for name in saved):
         raise TypeError(f"{where} must be the attributes of an object, a dict, or None; got {saved!r}")
     if not isinstance(getattr(function, "__dict__", None), dict):

@@ -18,9 +18,10 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ContextDecorator
 from math import nan
+from operator import attrgetter
 from typing import Any, TypeGuard
 from weakref import WeakValueDictionary
 
@@ -31,6 +32,7 @@ from torch.optim import Optimizer
 from .. import _C
 from . import ops
 from .selection import LR, GroupEntry, Selection, Slot, slots_of
+from .untraced import untraced
 
 LR_DTYPES = (torch.float32, torch.float64)
 
@@ -320,10 +322,15 @@ def _adopt(optimizer: Optimizer, known: list[LRBuffer], replaced: list[_Replacem
     taken = {tensor for tensor, place in places.items() if place not in moved}
     plans = {buffer: buffer.plan() for buffer in known}
     apart: list[tuple[Tensor, Tensor]] = []  # tensors whose old slots get other values: they need a place of their own
+    for buffer, plan in plans.items():
+        here = [entry for entry in replaced if entry.buffer is buffer]
+        if here:
+            slots = torch.tensor([entry.slot for entry in here], device="cpu").to(buffer.device, non_blocking=True)
+            lrs = [entry.lr for entry in here]
+            plan.lrs[slots] = _stacked(lrs, {}, buffer.device, place_of_all(lrs)).to(plan.lrs.dtype)
     for entry in replaced:
         buffer, slot, lr = entry.buffer, entry.slot, entry.lr
         plan = plans[buffer]
-        _write(plan.lrs, slot, lr)
         if isinstance(lr, Tensor) and id(lr) in places:  # it moved here from another group, and its master with it
             before, slot_before = places[id(lr)]
             _write(plan.masters, slot, before.masters[slot_before])
@@ -352,9 +359,10 @@ def _adopt(optimizer: Optimizer, known: list[LRBuffer], replaced: list[_Replacem
         buffer.lrs.copy_(plan.lrs)
         buffer.masters.copy_(plan.masters)
         buffer.tensors = plan.tensors
+    elements = {buffer: buffer.lrs.unbind() for buffer in known}
     for entry in replaced:
         tensor = entry.buffer.tensors[entry.slot]
-        tensor.data = entry.buffer.lrs[entry.slot].view(tensor.shape)
+        tensor.data = elements[entry.buffer][entry.slot].view(tensor.shape)
         entry.group["lr"] = tensor
     for buffer in known:
         buffer.layout = object()
@@ -375,7 +383,8 @@ def write(optimizer: Optimizer, lrs: list[Tensor | float]) -> bool:
                     _write(buffer.lrs, slot, lrs[position])
                     _write(buffer.masters, slot, lrs[position])
             continue
-        masters = _stacked([lrs[position] for position in places], {}, buffer.device)
+        these = [lrs[position] for position in places]
+        masters = _stacked(these, {}, buffer.device, place_of_all(these))
         buffer.lrs.copy_(masters)
         buffer.masters.copy_(masters)
     return buffers is not None
@@ -394,6 +403,13 @@ def set_lrs(optimizer: Optimizer, lrs: list[Any]) -> None:
             group["lr"] = lr.clone() if isinstance(lr, Tensor) else lr
 
 
+def scaled(lrs: list[Any], factor: float) -> list[Any]:
+    """Each times this number."""
+    if place_of_all(lrs) is None or any(map(Tensor.dim, lrs)):
+        return [lr * factor for lr in lrs]
+    return list((stack_scalars(lrs) * factor).unbind())
+
+
 def copied_lrs(optimizer: Optimizer) -> list[Any]:
     """Every group's LR as it is, tensors as copies."""
     return copies([group["lr"] for group in optimizer.param_groups])
@@ -403,19 +419,23 @@ def copies(lrs: list[Any]) -> list[Any]:
     """The same values, tensors as copies without a gradient; that very list where there are none."""
     if {float, int}.issuperset(map(type, lrs)):  # hundreds of numbers are passed at once
         return lrs
+    if place_of_all(lrs) is not None and not any(map(Tensor.dim, lrs)):  # and so are tensors
+        return list(stack_scalars(lrs).unbind())
     return [lr.detach().clone() if isinstance(lr, Tensor) else lr for lr in lrs]
 
 
 @torch.inference_mode(False)
 def exact(optimizer: Optimizer) -> list[Any]:
     """Every group's learning rate, a copy: in float64 where that is known, else as it is. Reads nothing back."""
-    lrs = copied_lrs(optimizer)
-    buffers = (bind(optimizer) or []) if is_bound(optimizer) else []
+    buffers = bind(optimizer) if is_bound(optimizer) else None
+    if buffers is None:
+        return copied_lrs(optimizer)
+    lrs: list[Any] = [None] * len(optimizer.param_groups)
     for buffer, places in zip(buffers, positions(optimizer, buffers), strict=True):
         buffer.adopt_external_writes()
-        for position, master in zip(places, buffer.masters.unbind(), strict=True):
+        for position, master in zip(places, buffer.masters.clone().unbind(), strict=True):
             if position >= 0:
-                lrs[position] = master.clone()
+                lrs[position] = master
     return lrs
 
 
@@ -478,28 +498,32 @@ def _owner(tensor: Tensor) -> LRBuffer | None:
     return owner if owner is not None and owner.lrs.untyped_storage().data_ptr() == address else None
 
 
+def _owners_of(tensors: list[Tensor]) -> list[LRBuffer]:
+    """For each that has one: a thousand that are alone in their memory have none, which is seen in few calls."""
+    if not any(map(Tensor.storage_offset, tensors)) and set(_owners).isdisjoint(map(Tensor.data_ptr, tensors)):
+        return []
+    return [owner for owner in map(_owner, tensors) if owner is not None]
+
+
 def _bind_anew(optimizer: Optimizer, known: list[LRBuffer]) -> list[LRBuffer] | None:
     groups = _entries(optimizer)
     # Where each group's learning rate was to be, the latest plan last; it counts where that was left half done.
     planned = {index: (buffer.device, buffer.lrs.dtype) for buffer in known for index in buffer.indices}
     begun = len(planned) == len(groups) and any(buffer.layout is None for buffer in known)
-    placement: list[tuple[torch.device, torch.dtype]] = []
-    owners: list[LRBuffer | None] = []
-    for index, group in enumerate(groups):
-        lr = group.get("lr")
-        if is_supported(lr):
-            placement.append(planned[index] if begun else (lr.device, lr.dtype))
-            owners.append(_owner(lr))
-        elif known and _is_number(lr):
-            placement.append(planned.get(index, (known[0].device, known[0].lrs.dtype)))
-            owners.append(None)
-        else:
+    lrs = [group.get("lr") for group in groups]
+    place = place_of_supported(lrs)
+    placement: list[tuple[torch.device, torch.dtype]] = [] if begun or place is None else [place] * len(lrs)
+    for index, lr in enumerate(lrs) if not placement else ():
+        if not (is_supported(lr) or (known and _is_number(lr))):
             _note_unsupported(lr)
             return None
+        own = None if begun or not isinstance(lr, Tensor) else _place(lr)
+        placement.append(own or planned.get(index) or (known[0].device, known[0].lrs.dtype))
     for device in {device for device, _ in placement}:
         ops.require(device)
     first = id(optimizer) not in _buffers
-    foreign = [owner for owner in owners if owner is not None and not any(owner is own for own in known)]
+    owners = _owners_of([lr for lr in lrs if isinstance(lr, Tensor)])
+    foreign = [owner for owner in owners if not any(owner is own for own in known)]
     if foreign and all(owner.layout is not None for owner in foreign):
         return _share(optimizer, foreign)
     buffers = _allocate(optimizer, placement, others=foreign)
@@ -510,6 +534,8 @@ def _bind_anew(optimizer: Optimizer, known: list[LRBuffer]) -> list[LRBuffer] | 
 
 def warn_of_devices(optimizer: Optimizer) -> None:
     """Warn if a learning rate and its parameters are on different devices."""
+    if not torch.cuda.is_initialized():
+        return  # then nothing is on a GPU
     tensors = [(index, group) for index, group in enumerate(optimizer.param_groups) if isinstance(group["lr"], Tensor)]
     pairs = {(group["lr"].device, device_of(group)) for _, group in tensors}
     if all(lr == device for lr, device in pairs):
@@ -637,8 +663,8 @@ def _planned(
     for (device, dtype), indices in by_place.items():
         lrs = [groups[index]["lr"] for index in indices]
         tensors: list[Tensor] = []
-        places = {(lr.device, lr.dtype) if isinstance(lr, Tensor) else None for lr in lrs}
-        if places == {(device, dtype)} and len(taken.union(map(id, lrs))) == len(taken) + len(lrs):
+        common = place_of_all(lrs)
+        if common == (device, dtype) and len(taken.union(map(id, lrs))) == len(taken) + len(lrs):
             tensors += lrs  # each is one group's own
             taken.update(map(id, lrs))
         for lr in lrs[len(tensors) :]:
@@ -647,7 +673,7 @@ def _planned(
             own_shape = lr.shape if isinstance(lr, Tensor) else ()
             tensors.append(lr if kept else torch.empty(own_shape, dtype=dtype, device=device))
             taken.add(id(tensors[-1]))
-        masters = _stacked(lrs, masters_before, device)
+        masters = _stacked(lrs, masters_before, device, common)
         buffer = LRBuffer(indices, masters.to(dtype, copy=True), masters, tensors)
         buffer.layout = None
         if resumed_before:
@@ -658,12 +684,12 @@ def _planned(
     return buffers
 
 
-def _stacked(lrs: list[Any], masters_before: dict[int, Tensor], device: torch.device) -> Tensor:
-    """The learning rates in float64; what is a master already keeps its precision."""
+def _stacked(lrs: list[Any], masters_before: dict[int, Tensor], device: torch.device, place: object) -> Tensor:
+    """The learning rates in float64, of this :func:`place_of_all`; what is a master already keeps its precision."""
     if not any(isinstance(lr, Tensor) for lr in lrs):
         return torch.tensor([float(lr) for lr in lrs], dtype=torch.float64, device="cpu").to(device, non_blocking=True)
-    places = {(lr.device, lr.dtype) if isinstance(lr, Tensor) and id(lr) not in masters_before else None for lr in lrs}
-    if len(places) == 1 and None not in places:  # one operator for all, not some for each
+    if place is not None and masters_before.keys().isdisjoint(map(id, lrs)):
+        # One operator for all, not some for each.
         return stack_scalars(lrs).to(device, torch.float64, non_blocking=True)
     masters = []
     for lr in lrs:
@@ -681,15 +707,27 @@ def _stacked(lrs: list[Any], masters_before: dict[int, Tensor], device: torch.de
 @torch.no_grad()  # views are cheaper then
 def lay_in(storage: Tensor, tensors: list[Tensor], shape: torch.Size | None = None) -> None:
     """Make each of the tensors a view of its element of ``storage``: in the shape that it has, or in this one."""
+    scalars = not any(map(Tensor.dim, tensors)) if shape is None else shape == ()
     for element, tensor in zip(storage.unbind(), tensors, strict=True):
-        wanted = tensor.shape if shape is None else shape
-        tensor.data = element.view(wanted) if len(wanted) else element
+        tensor.data = element if scalars else element.view(tensor.shape if shape is None else shape)
 
 
 @torch.no_grad()
 def stack_scalars(tensors: list[Tensor]) -> Tensor:
     """Tensors of one element each, of one device and dtype, side by side."""
-    return torch.stack([tensor if tensor.dim() == 0 else tensor.reshape(()) for tensor in tensors])
+    if any(map(Tensor.dim, tensors)):
+        tensors = [tensor.reshape(()) for tensor in tensors]
+    return torch.stack(tensors)
+
+
+_place: Callable[[Tensor], tuple[torch.device, torch.dtype]] = attrgetter("device", "dtype")
+
+
+@untraced("it looks at Python objects")
+def place_of_all(lrs: list[Any]) -> tuple[torch.device, torch.dtype] | None:
+    """The device and dtype of plain tensors that agree in it."""
+    places = set(map(_place, lrs)) if _C.types_of(lrs) == {Tensor} else ()
+    return next(iter(places)) if len(places) == 1 else None
 
 
 def _remember(optimizer: Optimizer, buffers: list[LRBuffer]) -> None:
@@ -722,7 +760,7 @@ def duplicate(optimizer: Optimizer, twin: Optimizer, memo: dict[int, Any]) -> No
     if id(optimizer) in _scheduled:
         _scheduled[id(twin)] = copy.copy(_scheduled[id(optimizer)])
     lrs = [group.get("lr") for group in optimizer.param_groups]
-    owners = [owner for lr in lrs if is_supported(lr) and (owner := _owner(lr)) is not None]
+    owners = _owners_of([lr for lr in lrs if is_supported(lr)])
     for buffer in (*known, *owners):
         if id(buffer) not in memo:
             memo[id(buffer)] = buffer.duplicate(memo)
@@ -763,11 +801,21 @@ def is_supported(lr: object) -> TypeGuard[Tensor]:
         type(lr) is Tensor
         and lr.numel() == 1
         and lr.dtype in LR_DTYPES
-        and lr.device.type in ("cpu", "cuda")
+        and (lr.is_cpu or lr.is_cuda)
         and lr.layout is torch.strided
         and not lr.requires_grad
         and not lr.is_inference()
     )
+
+
+_kind: Callable[[Tensor], object] = attrgetter("device", "dtype", "layout", "requires_grad", "nbytes")
+
+
+@untraced("it looks at Python objects")
+def place_of_supported(lrs: list[Any]) -> tuple[torch.device, torch.dtype] | None:
+    """The device and dtype of tensors that agree in it, and are all supported: many are looked at in few calls."""
+    alike = _C.types_of(lrs) == {Tensor} and len(set(map(_kind, lrs))) == 1
+    return _place(lrs[0]) if alike and is_supported(lrs[0]) and not any(map(Tensor.is_inference, lrs)) else None
 
 
 def _note_unsupported(lr: object) -> None:

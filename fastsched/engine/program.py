@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from .. import _C
-from .lr_buffer import is_supported, lay_in, stack_scalars
+from .lr_buffer import is_supported, lay_in, place_of_supported, stack_scalars
 from .untraced import untraced
 
 LAST_LR = "_last_lr"
@@ -86,8 +86,14 @@ class Setting(NamedTuple):
             or not all(map(operator.is_, tensors, self.tensors))
         ):
             return False
+        return not self.scattered()
+
+    def scattered(self) -> bool:
+        """Whether the memory of any of the tensors is another now."""
         address, step = self.values.data_ptr(), self.values.stride(0) * self.values.element_size()
-        return list(map(Tensor.data_ptr, tensors)) == [address + slot * step for slot in range(len(tensors))]
+        count = len(self.tensors)
+        addresses = list(range(address, address + count * step, step)) if step else [address] * count
+        return list(map(Tensor.data_ptr, self.tensors)) != addresses
 
 
 class Node(NamedTuple):
@@ -144,10 +150,7 @@ def pack(
     ``positions``: for each slot, which of the scheduler's groups it is; -1 for one that the scheduler leaves alone.
     Own parameters that are tensors are left as 0 there.
     """
-    numbers = [
-        [0.0 if isinstance(value, Tensor) else value for value in values] if contains_tensors(values) else values
-        for values in owns
-    ]
+    numbers = [_without_tensors(values) for values in owns]
     factors, columns, of_step = (table.factors, table.columns, table.of_step) if table is not None else ([], 0, False)
     return _C.pack_node(
         scheduler._schedule, instance_dict(scheduler), numbers, positions, factors, columns, *children, of_step=of_step
@@ -179,7 +182,15 @@ def upload(
 
 def contains_tensors(values: list[Any]) -> bool:
     """Whether some of them are tensors, asked once for each type: there may be a thousand of one."""
-    return any(issubclass(kind, Tensor) for kind in set(map(type, values)))
+    return any(issubclass(kind, Tensor) for kind in _C.types_of(values))
+
+
+def _without_tensors(values: list[Any]) -> list[Any]:
+    if not contains_tensors(values):
+        return values
+    if _C.types_of(values) == {Tensor}:
+        return [0.0] * len(values)
+    return [0.0 if isinstance(value, Tensor) else value for value in values]
 
 
 def copy_settings(program: Tensor, settings: list[Setting]) -> None:
@@ -228,9 +239,7 @@ def _side_by_side(tensors: list[Tensor]) -> Tensor | None:
     where_they_lie = in_a_row(tensors)
     if where_they_lie is not None:
         return where_they_lie
-    if not all(is_supported(tensor) for tensor in tensors):
-        return None
-    if len({(tensor.device, tensor.dtype) for tensor in tensors}) > 1:
+    if place_of_supported(tensors) is None:
         return None
     size = first.element_size()
     storages = [tensor.untyped_storage() for tensor in tensors]
@@ -249,7 +258,7 @@ def in_a_row(tensors: list[Tensor]) -> Tensor | None:
     That is how those lie that were laid side by side, so it is asked in few words: there may be a thousand.
     """
     first, count = tensors[0], len(tensors)
-    if set(map(type, tensors)) != {Tensor} or not is_supported(first):
+    if _C.types_of(tensors) != {Tensor} or not is_supported(first):
         return None
     address, size, dtype = first.data_ptr(), first.element_size(), first.dtype
     storage = first.untyped_storage()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from math import nan
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from .program import (
     Event,
     Node,
     Setting,
+    contains_tensors,
     copies_of,
     copy_settings,
     has_values_for_groups,
@@ -330,14 +332,17 @@ class TensorEngine:
         if name == LAST_LR:
             if self._children or not isinstance(value, (list, tuple)) or len(value) != self._group_count:
                 return False
-            if set(map(type, value)) != {float} and any(isinstance(lr, Tensor) for lr in value):
-                self._take_last_lr(list(value))
+            value = list(value)
+            if contains_tensors(value):
+                self._take_last_lr(value)
                 return True
             lrs = _floats(value, self._group_count)
             if lrs is None:
                 return False
+            lrs.append(nan)  # for entries of others, whose position is -1
             for replica in self._replicas:
-                values = torch.tensor([*lrs, nan], dtype=torch.float64, device="cpu")[replica.positions]
+                driven = [lrs[position] for position in replica.positions]
+                values = torch.tensor(driven, dtype=torch.float64, device="cpu")
                 replica.last_lr.copy_(replica.where_driven(values.to(replica.last_lr.device), replica.last_lr))
             return True
         if name == self._window:
@@ -413,6 +418,16 @@ class TensorEngine:
     def fits(self, scheduler: Any) -> bool:
         """Whether the next step can be made with what the tensors hold."""
         return not self._is_stale(scheduler) and (self._momentum is None or self._momentum.fits(scheduler))
+
+    def holds(self, scheduler: Any) -> bool:
+        """Whether the tensors hold all settings; unlike a step it looks for any of theirs that was moved elsewhere."""
+        settings = itertools.chain.from_iterable(self._settings)
+        return self.fits(scheduler) and not any(setting.scattered() for setting in settings)
+
+    def row_of(self, tensors: list[Tensor]) -> Tensor | None:
+        """The memory of tensors that are a setting."""
+        settings = itertools.chain.from_iterable(self._settings)
+        return next((setting.values for setting in settings if setting.is_of(setting.start, tensors)), None)
 
     def rebuild_between_steps(self, scheduler: Any) -> bool:
         """Follow what has changed, as the next eager step would; whether the same tensors go on as before.
@@ -504,7 +519,7 @@ class TensorEngine:
                 replicas[-1].report_as(before)
                 continue
             state = _state(counters, buffer, None if children else window)
-            for slot, position in enumerate(positions[place]):
+            for slot, position in enumerate(positions[place]) if last_lrs else ():
                 if position in last_lrs:
                     state[_C.NODE_STATE_SIZE + slot].copy_(last_lrs[position], non_blocking=True)
             program = torch.cat([node.program, *(part.program for part in parts)]) if parts else node.program
@@ -611,18 +626,19 @@ class TensorEngine:
             buffer, last = replica.buffer, replica.last_lr
             masters, rounded = buffer.masters, buffer.lrs.detach()
             # Without those of another scheduler, and of groups that came later.
-            known = {slot: lrs[index] for slot, index in enumerate(replica.positions) if 0 <= index < len(lrs)}
-            tensors = {slot: lr for slot, lr in known.items() if isinstance(lr, Tensor)}
+            known = [slot for slot, index in enumerate(replica.positions) if 0 <= index < len(lrs)]
+            numbers = [slot for slot in known if not isinstance(lrs[replica.positions[slot]], Tensor)]
+            tensors = sorted({*known}.difference(numbers)) if numbers else known
             if tensors:
-                slots = torch.tensor(list(tensors), device=last.device)
-                left = _in_a_vector(list(tensors.values()), last.device)
+                slots = torch.tensor(tensors, device=last.device)
+                left = _in_a_vector([lrs[replica.positions[slot]] for slot in tensors], last.device)
                 for better in (masters[slots], last[slots]):
                     left = torch.where(better.to(rounded.dtype) == left.to(rounded.dtype), better, left)
                 last[slots] = left
-            numbers = {slot: float(lr) for slot, lr in known.items() if slot not in tensors}
             if numbers:
-                slots = torch.tensor(list(numbers), device=last.device)
-                left = torch.tensor(list(numbers.values()), dtype=torch.float64, device=last.device)
+                slots = torch.tensor(numbers, device=last.device)
+                floats = [float(lrs[replica.positions[slot]]) for slot in numbers]
+                left = torch.tensor(floats, dtype=torch.float64, device=last.device)
                 now, master = rounded[slots], masters[slots]
                 agree = (master == now.double()) & (left.to(now.dtype) == now)
                 last[slots] = left
@@ -828,7 +844,7 @@ def _state(counters: Tensor, buffer: LRBuffer, window: Tensor | None) -> Tensor:
 
 def _in_a_vector(lrs: list[Tensor], device: torch.device) -> Tensor:
     """Tensors of one number each in one of float64."""
-    if len({(lr.dtype, lr.device) for lr in lrs}) > 1:
+    if lr_buffer.place_of_all(lrs) is None:
         lrs = [lr.to(device, torch.float64, non_blocking=True) for lr in lrs]
     return lr_buffer.stack_scalars(lrs).to(device, torch.float64, non_blocking=True)
 
@@ -836,4 +852,5 @@ def _in_a_vector(lrs: list[Tensor], device: torch.device) -> Tensor:
 def _floats(lrs: Any, count: int) -> list[float] | None:
     if not isinstance(lrs, (list, tuple)) or len(lrs) != count:
         return None
-    return list(lrs) if set(map(type, lrs)) == {float} else [float(lr) for lr in lrs]
+    lrs = list(lrs)
+    return lrs if _C.types_of(lrs) == {float} else list(map(float, lrs))

@@ -23,7 +23,7 @@ from ..engine.capture import refuse_capture
 from ..engine.checkpoint import checked
 from ..engine.host import DETACHED, Engine, Observer, StateAttribute, attach, take_numbers
 from ..engine.metric import completed
-from ..engine.program import LAST_LR, Table, contains_tensors, in_a_row, instance_dict, refuse_endless, whole
+from ..engine.program import LAST_LR, Table, contains_tensors, instance_dict, refuse_endless, whole
 from ..engine.reduction import Reduction
 from ..engine.representation import counted, described, shown
 from ..engine.selection import LR, Selection, name_of, optimizers_of
@@ -465,11 +465,12 @@ class _EngineScheduler(LRScheduler):
         """Begin from the float64 learning rates, where torch's constructor has just copied their roundings."""
         begun, self._begun_groups = self._begun_groups, []
         if begun and lr_buffer.is_bound(self.optimizer):
-            for index, lr in enumerate(lr_buffer.exact(self.optimizer)):
-                group = self.optimizer.param_groups[index]
-                if index in begun and "initial_lr" in group and isinstance(lr, Tensor):
-                    group["initial_lr"] = lr
-                    self.base_lrs[index] = lr.clone()
+            lrs = lr_buffer.exact(self.optimizer)
+            groups, copies = self.optimizer.param_groups, lr_buffer.copies(lrs)
+            for index in begun:
+                if "initial_lr" in groups[index] and isinstance(lrs[index], Tensor):
+                    groups[index]["initial_lr"] = lrs[index]
+                    self.base_lrs[index] = copies[index]
 
     def _take_in_groups(self) -> None:
         if isinstance(self.optimizer, Selection):
@@ -631,14 +632,15 @@ class _EngineScheduler(LRScheduler):
             if len(values) != groups:
                 self._detach()  # for the next step, which chooses an engine again or raises as torch's
             elif name in state and len(attributes.get(name, ())) == groups:
-                state[name] = _all_as_before(attributes[name], values)
+                state[name] = _all_as_before(attributes[name], values, self._engine)
         if any(name in self._replaces for name in state):
             self._detach()
         held = {name for name in state if isinstance(self._native.get(name), StateAttribute)}
         attributes.update({name: value for name, value in state.items() if name not in held})
         object.__setattr__(self, "_first_lrs", None)  # those of the run that the state is from are not known
         self._follow_to_tensors()
-        self._engine.refresh(self)
+        if not (self._engine.steps_tensors and self._engine.holds(self)):  # as where the run had the same settings
+            self._engine.refresh(self)
         for name in held:
             setattr(self, name, state[name])
         self._engine.resume()
@@ -686,12 +688,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _all_as_before(before: list[Any], values: list[Any]) -> list[Any]:
-    """:func:`_as_before` for each; tensors that lie in a row are read together."""
-    if set(map(type, before)) <= {float, int}:
+def _all_as_before(before: list[Any], values: list[Any], engine: Engine) -> list[Any]:
+    """:func:`_as_before` for each; tensors that a tensor engine has in a row are read together."""
+    if _C.types_of(before) <= {float, int}:
         return values
-    row = in_a_row(before) if before and isinstance(before[0], Tensor) else None
-    if row is not None and set(map(type, values)) == {float} and row.tolist() == values:
+    row = engine.row_of(before) if engine.steps_tensors else None
+    if row is not None and _C.types_of(values) == {float} and row.tolist() == values:
         return list(before)
     return [_as_before(*pair) for pair in zip(before, values, strict=True)]
 

@@ -457,14 +457,17 @@ class _Composite(_MetricScheduler):
         last_lr = state.pop(LAST_LR, None)
         super()._load(state)
         if not self._engine.steps_tensors and last_lr is not None:
-            plain = set(map(type, last_lr)) <= {float, int}
-            instance_dict(self)[LAST_LR] = list(last_lr) if plain else list(map(float, last_lr))
+            plain = _C.types_of(last_lr) <= {float, int}
+            instance_dict(self)[LAST_LR] = last_lr if plain else list(map(float, last_lr))
         began: dict[int, Any] = {}
         for child in self._schedulers:
             bases = getattr(child, "base_lrs", [])
-            if len(bases) == len(child.optimizer.param_groups):
-                for position, base in zip(positions(child.optimizer, self.optimizer), bases, strict=True):
-                    began.setdefault(position, base)
+            if len(bases) != len(child.optimizer.param_groups):
+                continue
+            if not began and child.optimizer is self.optimizer:
+                self._began_with = list(bases)
+                return
+            began = {**dict(zip(positions(child.optimizer, self.optimizer), bases, strict=True)), **began}
         if len(began) == len(self.optimizer.param_groups):
             self._began_with = [base for _, base in sorted(began.items())]
 
@@ -596,8 +599,9 @@ class SequentialLR(_Composite, torch_lr_scheduler.SequentialLR):
         self._milestones = milestones
         self.last_epoch = 0 if last_epoch >= 0 else last_epoch + 1
         self.optimizer = driven
-        for group, lr in zip(driven.param_groups, lr_buffer.exact(driven), strict=True):
-            group.setdefault("initial_lr", lr)
+        if not all("initial_lr" in group for group in driven.param_groups):
+            for group, lr in zip(driven.param_groups, lr_buffer.exact(driven), strict=True):
+                group.setdefault("initial_lr", lr)
         lr_buffer.set_lrs(driven, self._initial_lrs())
         if last_epoch >= 0:
             _forget(self)

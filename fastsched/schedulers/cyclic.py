@@ -194,7 +194,9 @@ class CyclicLR(_MomentumCycler, torch_lr_scheduler.CyclicLR):
         if "_scale_fn_custom" not in state_dict:
             raise KeyError(f"{where} has no '_scale_fn_custom'; it is not the state of a CyclicLR")
         saved = state_dict["_scale_fn_custom"]
-        return {**state, "_scale_fn_custom": function_state(f"{where}['_scale_fn_custom']", function, saved)}
+        if saved is not None:
+            saved = function_state(f"{where}['_scale_fn_custom']", function, saved)
+        return {**state, "_scale_fn_custom": saved}
 
     def _load(self, state: dict[str, Any]) -> None:
         saved = state.pop("_scale_fn_custom")

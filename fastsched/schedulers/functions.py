@@ -69,14 +69,16 @@ class _FunctionScheduler(_EpochScheduler):
             raise TypeError(f"{place} must be a list, got {type(saved).__name__}")
         if len(saved) > len(self.lr_lambdas):
             raise ValueError(f"{place} has {len(saved)} entries for {len(self.lr_lambdas)} functions")
-        functions = zip(self.lr_lambdas, saved, strict=False)
-        entries = [function_state(f"{place}[{index}]", *pair) for index, pair in enumerate(functions)]
+        entries = [
+            None if own is None else function_state(f"{place}[{index}]", self.lr_lambdas[index], own)
+            for index, own in enumerate(saved)
+        ]
         return {**state, "lr_lambdas": (entries, self._table_with(entries, place))}
 
     def _load(self, state: dict[str, Any]) -> None:
         entries, table = state.pop("lr_lambdas")
         super()._load(state)
-        if any(attributes is not None for attributes in entries):  # the functions give other factors now
+        if entries.count(None) < len(entries):  # the functions give other factors now
             self._load_functions(entries)
             object.__setattr__(self, "_tabulated", None if table is None else (list(self.lr_lambdas), table))
             self._engine.refresh(self)

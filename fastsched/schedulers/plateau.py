@@ -17,7 +17,7 @@ from ..engine.arrivals import Arrivals, check_deferred
 from ..engine.checkpoint import number
 from ..engine.judged_metric import SETTINGS, checked_setting, judge, patience_for_torch
 from ..engine.metric import as_plain, completed
-from ..engine.program import instance_dict
+from ..engine.program import LAST_LR, instance_dict
 from ..engine.reduction import ReduceOp, reduction
 from ..engine.selection import Groups, Optimizers, select
 from ..engine.untraced import OFF_PATH, untraced
@@ -270,7 +270,16 @@ class ReduceLROnPlateau(_Plateau):
         reduced = reduction(type(self).__name__, process_group, reduce_op)
         super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)  # type: ignore[arg-type]
         self._attend(_reduction=reduced, _deferred=Arrivals() if deferred else None)
-        self._attach()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Choose the first engine, for the learning rates that torch's constructor has copied."""
+        attributes = instance_dict(self)
+        copied = attributes[LAST_LR]
+        if copied and isinstance(copied[0], Tensor):
+            del attributes[LAST_LR]  # an engine of tensors begins with them
+        if not self._attach():
+            attributes[LAST_LR] = copied
 
     def __setattr__(self, name: str, value: Never) -> None:  # no value: a checker takes no name that is not declared
         super().__setattr__(name, checked_setting(name, value) if name in SETTINGS else value)

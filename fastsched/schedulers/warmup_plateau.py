@@ -85,7 +85,7 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
         reduce_op: ReduceOp = "mean",
         deferred: bool = False,
     ) -> None:
-        steps, start_factor = _checked_steps(warmup_steps), _checked_factor(warmup_start_factor)
+        self.warmup_steps, self.warmup_start_factor = _checked_steps(warmup_steps), _checked_factor(warmup_start_factor)
         super().__init__(
             optimizer,
             mode,
@@ -105,11 +105,15 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
             reduce_op=reduce_op,
             deferred=deferred,
         )
-        self.warmup_steps, self.warmup_start_factor = steps, start_factor
+
+    def _begin(self) -> None:
+        groups = self.optimizer.param_groups
+        if groups and isinstance(groups[0]["lr"], Tensor):
+            lr_buffer.bind(self.optimizer)  # the warm-up begins from float64 learning rates
         self.base_lrs = []
         self._fit_groups()
         self._begin_warm_up()
-        self._attach()
+        super()._begin()
 
     def _begin_warm_up(self) -> None:
         """Also in the middle of a run, where a composition begins it."""
@@ -121,7 +125,7 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
     def _warm_up(self, epoch: int) -> None:
         start, steps = self.warmup_start_factor, self.warmup_steps
         factor = start + (1.0 - start) * epoch / steps if epoch < steps else 1.0
-        lr_buffer.set_lrs(self.optimizer, [base * factor for base in self.base_lrs])
+        lr_buffer.set_lrs(self.optimizer, lr_buffer.scaled(self.base_lrs, factor))
 
     def _decide_as_torch(self, metrics: SupportsFloat) -> None:
         self._fit_groups()
@@ -143,8 +147,7 @@ class WarmupReduceLROnPlateau(ReduceLROnPlateau):
             for group, lr in zip(groups, lrs, strict=True):
                 group.setdefault("initial_lr", lr)
             came = [group["initial_lr"] for group in list(groups)[len(bases) :]]
-            came = [lr.detach().clone() if isinstance(lr, Tensor) else lr for lr in came]
-            self.base_lrs = [*bases[: len(groups)], *came]
+            self.base_lrs = [*bases[: len(groups)], *lr_buffer.copies(came)]
 
     def _checked(self, state_dict: Any, where: str) -> dict[str, Any]:
         state = super()._checked(state_dict, where)
