@@ -113,34 +113,23 @@ class TensorEngine:
     def attach(cls, scheduler: Any, *, restore: bool) -> TensorEngine | None:
         """An engine with a copy of the state in the scheduler's dict; None where that does not fit."""
         attributes = instance_dict(scheduler)
-        counters = _C.pack_counters(scheduler._schedule, attributes)
-        if not counters:
-            return None
-        scheduler._fit_groups()
-        buffers = lr_buffer.bind(scheduler.optimizer)  # first: it may lay out those of its children anew
-        children = _engines_of_children(scheduler, buffers) if buffers is not None else None
-        if children is None or buffers is None:
-            return None
         engine = cls(scheduler._schedule)
-        counted = torch.tensor(counters, dtype=torch.float64, device="cpu")
-        window = torch.tensor(attributes.get(engine._window or "", ()), dtype=torch.float64, device="cpu")
-        if not engine._lay_out(scheduler, buffers, children, counted, window):
+        counters = _C.pack_counters(scheduler._schedule, attributes)
+        window = attributes.get(engine._window or "", ())
+        begins_with = [torch.tensor(numbers, dtype=torch.float64, device="cpu") for numbers in (counters, window)]
+        if not counters or not engine._build(scheduler, *begins_with):
             return None
-        if cycles_momentum(scheduler):
-            engine._momentum = cycle_momentum(scheduler, counters)
-            if engine._momentum is None:
-                return None
-        engine.order_unchecked = attributes.get("_step_count") == 1 or any(child.order_unchecked for child in children)
+        engine._functions = scheduler._calls_functions()
+        engine._epoch = attributes.get("last_epoch", 0)
+        engine.order_unchecked = attributes.get("_step_count") == 1 or any(
+            child.order_unchecked for child in engine._children
+        )
         last_lr = attributes.get(LAST_LR)
-        if not children:
+        if not engine._children:
             if restore and engine.set(LAST_LR, last_lr):
                 engine.resume()
             elif isinstance(last_lr, list):
                 engine._take_last_lr(last_lr)
-        engine._functions = scheduler._calls_functions()
-        engine._epoch_limit = scheduler._epoch_limit()
-        engine._epoch = attributes.get("last_epoch", 0)
-        engine._mark(scheduler)
         return engine
 
     @property
@@ -469,7 +458,7 @@ class TensorEngine:
         positions = [replica.positions for replica in self._replicas]
         if self._write_in_place(_nodes(scheduler, buffers, positions, self._children, self._settings)):
             self._collect_settings()
-            if not self._fit_momentum(scheduler):
+            if not self._fit_momentum(scheduler, self._replicas[0].counters):
                 return  # the next step leaves the scheduler to torch's code
             self._epoch_limit = scheduler._epoch_limit()
             self._direct = None
@@ -494,18 +483,16 @@ class TensorEngine:
         self,
         scheduler: Any,
         buffers: list[LRBuffer],
+        positions: list[list[int]],
+        nodes: list[Node],
         children: list[TensorEngine],
         counters: Tensor,
         window: Tensor,
     ) -> bool:
         """Make a program and a state for each buffer, those of the children inside; False where that cannot be.
 
-        A state that fits is kept; all else gets new storage. ``window`` has a leaf's last metrics.
+        A state that fits is kept; all else gets new storage.
         """
-        positions = lr_buffer.positions(scheduler.optimizer, buffers)
-        nodes = _nodes(scheduler, buffers, positions, children)
-        if nodes is None:
-            return False
         if not children and any(len(window) != node.window_size for node in nodes):
             _C.note_reason("the window of the last metrics has another size than before")
             return False
@@ -604,12 +591,12 @@ class TensorEngine:
         """A leaf's own last learning rates, by the positions that the groups had then."""
         return {position: lr for replica in self._replicas for position, lr in replica.driven(replica.last_lr.unbind())}
 
-    def _fit_momentum(self, scheduler: Any) -> bool:
+    def _fit_momentum(self, scheduler: Any, counters: Tensor) -> bool:
         """Cycle momentum or not, as the scheduler says now; False if it cannot be done."""
         if not cycles_momentum(scheduler):
             self._momentum = None
         elif self._momentum is None:
-            self._momentum = cycle_momentum(scheduler, self._replicas[0].counters.tolist())
+            self._momentum = cycle_momentum(scheduler, counters.tolist())
             self.leave()  # a composition that has this in it would not cycle it
             return self._momentum is not None
         else:
@@ -655,8 +642,24 @@ class TensorEngine:
         refuse_capture("the scheduler's attributes or the optimizer's groups were changed; step once before capturing")
         if scheduler._engine is not self:
             return False  # another thread has given it to another engine
+        attributes = instance_dict(scheduler)
+        self.withdraw_state(attributes)
+        for name in (*self._counters, LAST_LR, self._window):
+            if name in attributes:
+                if not self.set(name, attributes[name]):
+                    return False
+                attributes.pop(name, None)
+        first = self._replicas[0]
+        return bool(self._build(scheduler, first.counters, first.window))
+
+    @untraced(OFF_PATH)
+    def _build(self, scheduler: Any, counters: Tensor, window: Tensor) -> bool:
+        """Have program and state fit the scheduler's attributes and the optimizer's groups, in place where they can.
+
+        ``counters`` and a leaf's last metrics, ``window``, are what a new state begins with. False where it cannot be.
+        """
         scheduler._fit_groups()
-        buffers = lr_buffer.bind(scheduler.optimizer)
+        buffers = lr_buffer.bind(scheduler.optimizer)  # first: it may lay out those of its children anew
         children = _engines_of_children(scheduler, buffers) if buffers is not None else None
         if buffers is None or children is None:
             return False
@@ -664,24 +667,17 @@ class TensorEngine:
         nodes = _nodes(scheduler, buffers, positions, children)
         if nodes is None:
             return False
-        attributes = instance_dict(scheduler)
-        if not self._fit_momentum(scheduler):
-            return False
-        self.withdraw_state(attributes)
-        for name in (*self._counters, LAST_LR, self._window):
-            if name in attributes:
-                if not self.set(name, attributes[name]):
-                    return False
-                attributes.pop(name, None)
-        kept = (
-            [replica.buffer for replica in self._replicas] == buffers
+        in_place = (
+            bool(self._replicas)
+            and [replica.buffer for replica in self._replicas] == buffers
             and [replica.positions for replica in self._replicas] == positions
             and children == self._children
             and self._holds_children()
             and self._write_in_place(nodes)
         )
-        first = self._replicas[0]
-        if not kept and not self._lay_out(scheduler, buffers, children, first.counters, first.window):
+        if not in_place and not self._lay_out(scheduler, buffers, positions, nodes, children, counters, window):
+            return False
+        if not self._fit_momentum(scheduler, counters):
             return False
         self._epoch_limit = scheduler._epoch_limit()
         self._mark(scheduler)
