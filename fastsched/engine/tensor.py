@@ -654,9 +654,9 @@ class TensorEngine:
 
     @untraced(OFF_PATH)
     def _build(self, scheduler: Any, counters: Tensor, window: Tensor) -> bool:
-        """Have program and state fit the scheduler's attributes and the optimizer's groups, in place where they can.
+        """Make program and state fit the scheduler's attributes and the optimizer's groups, in place if possible.
 
-        ``counters`` and a leaf's last metrics, ``window``, are what a new state begins with. False where it cannot be.
+        A new state begins with ``counters`` and, in a leaf, with the last metrics, ``window``. False if it cannot be done.
         """
         scheduler._fit_groups()
         buffers = lr_buffer.bind(scheduler.optimizer)  # first: it may lay out those of its children anew
