@@ -656,7 +656,7 @@ class TensorEngine:
     def _build(self, scheduler: Any, counters: Tensor, window: Tensor) -> bool:
         """Make program and state fit the scheduler's attributes and the optimizer's groups, in place if possible.
 
-        A new state begins with ``counters`` and, in a leaf, with the last metrics, ``window``. False if it cannot be done.
+        A new state begins with ``counters`` and, in a leaf, the last metrics, ``window``. False if it cannot be done.
         """
         scheduler._fit_groups()
         buffers = lr_buffer.bind(scheduler.optimizer)  # first: it may lay out those of its children anew
