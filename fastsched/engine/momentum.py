@@ -27,7 +27,7 @@ def _momentum(group: dict[str, Any]) -> Any:
 
 
 def _momentums(optimizer: Optimizer) -> list[Any]:
-    return [_momentum(group) if "betas" in group else group.get("momentum") for group in optimizer.param_groups]
+    return list(map(_momentum, optimizer.param_groups))
 
 
 def _any_tensor(momentums: list[Any]) -> bool:
