@@ -291,7 +291,7 @@ class _Part(NamedTuple):
     def of(cls, positions: list[int], device: torch.device, capacity: int) -> _Part:
         columns = _C.HISTORY_OWN + len(positions)
         rows = torch.empty(_C.HISTORY_HEADER + capacity * columns, dtype=torch.float64, device=device)
-        rows[: _C.HISTORY_HEADER] = torch.tensor([capacity, columns, 0], dtype=torch.float64, device="cpu")
+        rows[0], rows[1], rows[2] = capacity, columns, 0  # numbers: a copy of a tensor would wait for the device
         return cls(positions, rows)
 
     def append(self, numbers: list[Any]) -> None:
