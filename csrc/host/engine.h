@@ -321,8 +321,8 @@ class HostEngine : public Bound {
     if (!groups_.refresh(groups.get())) return false;
     for (const TreeNode& node : nodes_) {
       double* const rows = node.engine->rows_;
-      if (rows != nullptr && next_row(rows, static_cast<std::int64_t>(groups_.groups())) == nullptr)
-        return false;
+      const auto groups_now = static_cast<std::int64_t>(groups_.groups());
+      if (rows != nullptr && next_row(rows, read_words<History>(rows), groups_now) == nullptr) return false;
     }
     if (as_of_ != groups_.as_of() || stale_) {
       lrs_.assign(groups_.first(), groups_.first() + groups_.groups());
@@ -573,10 +573,11 @@ class HostEngine : public Bound {
     return report;
   }
   void append_row(const PlateauReport& report) {
-    double* const row = next_row(rows_, static_cast<std::int64_t>(last_lr_.values.size()));
+    const auto history = read_words<History>(rows_);
+    double* const row = next_row(rows_, history, static_cast<std::int64_t>(last_lr_.values.size()));
     if (row == nullptr) return;
     std::copy(last_lr_.values.begin(), last_lr_.values.end(), row + kHistoryOwn);
-    finish_row(rows_, row, report);
+    finish_row(rows_, history, row, report);
   }
 
   // float(metric), as torch reads it.

@@ -45,8 +45,7 @@ struct PlateauReport {
 };
 
 // Where the next row goes; null in a history that is damaged, or for another number of groups.
-FASTSCHED_HD double* next_row(double* words, std::int64_t groups) {
-  const auto history = read_words<History>(words);
+FASTSCHED_HD double* next_row(double* words, const History& history, std::int64_t groups) {
   if (history.columns != static_cast<double>(kHistoryOwn + groups)) return nullptr;
   if (!(is_count(history.capacity) && history.capacity >= 1.0 && is_count(history.steps))) return nullptr;
   const auto row = static_cast<std::int64_t>(history.steps) % static_cast<std::int64_t>(history.capacity);
@@ -54,11 +53,11 @@ FASTSCHED_HD double* next_row(double* words, std::int64_t groups) {
 }
 
 // Completes that row, in which the learning rates are.
-FASTSCHED_HD void finish_row(double* words, double* row, const PlateauReport& report) {
+FASTSCHED_HD void finish_row(double* words, const History& history, double* row,
+                             const PlateauReport& report) {
   row[0] = report.metric;
   row[1] = report.best;
   row[2] = report.reductions;
-  const auto history = read_words<History>(words);
   write_words(words, History{history.capacity, history.columns, history.steps + 1.0});
 }
 
@@ -93,14 +92,15 @@ FASTSCHED_HD void record(const NodeView& view, const Buffers& buffers, const LR*
                          std::int64_t first, std::int64_t stride, Barrier& barrier) {
   double* const words = pointer_in(view.history());
   if (words == nullptr || !is_step(view.kind(), event_of(view), input.measured)) return;
-  double* const row = next_row(words, buffers.groups);
+  const auto history = read_words<History>(words);
+  double* const row = next_row(words, history, buffers.groups);
   if (row == nullptr) return;
   barrier.wait();  // until all threads have read how many steps there were
   const double* const left = left_by(view, buffers.groups);
   for (std::int64_t i = first; i < buffers.groups; i += stride) {
     row[kHistoryOwn + i] = static_cast<double>(left != nullptr ? static_cast<LR>(left[i]) : lrs[i]);
   }
-  if (first == 0) finish_row(words, row, report_of(view, view.node(), buffers.groups, input));
+  if (first == 0) finish_row(words, history, row, report_of(view, view.node(), buffers.groups, input));
 }
 
 }  // namespace fastsched
